@@ -1,0 +1,215 @@
+"""Every knob of the project: named, documented, defaulted and validated here and nowhere else.
+
+`flags.py` turns each field into one command-line flag of the same name, so names are unique
+over all parts. A configuration is frozen, hashable and JSON-serialisable.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from typing import Any
+
+from ica_unet_jax.errors import UserError
+
+Value = Any
+NUM_CLASSES = 4  # background, RV cavity, myocardium, LV cavity
+
+
+def knob(default: Value, text: str, *, choices=None, low=None, high=None, optional=False) -> Value:
+    """A dataclass field with its help text and its admissible values."""
+    return dataclasses.field(
+        default=default,
+        metadata=dict(help=text, choices=choices, low=low, high=high, optional=optional),
+    )
+
+
+class _Part:
+    """Checks every field against its declared choices and bounds."""
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            if "help" not in field.metadata:
+                continue
+            value, meta = getattr(self, field.name), field.metadata
+            if value is None or value == "":
+                if meta["optional"] or field.default == value:
+                    continue
+            if meta["choices"] is not None and value not in meta["choices"]:
+                options = ", ".join(map(str, meta["choices"]))
+                raise UserError(f"--{field.name}={value} is not known: choose one of {options}.")
+            if meta["low"] is not None and not value >= meta["low"]:
+                raise UserError(f"--{field.name}={value} is too small: at least {meta['low']}.")
+            if meta["high"] is not None and not value <= meta["high"]:
+                raise UserError(f"--{field.name}={value} is too large: at most {meta['high']}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig(_Part):
+    """The network. `crop` belongs to it: a basis patch is h/16 wide, so the grid is part of the function."""
+
+    model: str = knob("ica_unet", "Which network.", choices=("ica_unet", "unet2d"))
+    crop: tuple[int, int, int] = knob((10, 192, 192), "The model's grid d,h,w in voxels: d even; h and w multiples of max(32, 4*2^contracting_blocks), at least 64.")
+    contracting_blocks: int = knob(4, "n, contracting blocks per stream (paper: 3 or 4).", low=1, high=6)
+    bases: int = knob(32, "m, independent bases (paper: 32).", low=1)
+    projection_width: int = knob(4, "u, channels of a basis (paper: 4).", low=1)
+    stream_width: int = knob(8, "p, channels of one coefficient stream at its top; doubled once below. With --streams=dense the width of the one U-Net.", low=1)
+    convs_per_block: int = knob(1, "3x3 convolutions after each stride-2 convolution of a contracting block.", low=0)
+    expanding_convs: int = knob(1, "3x3 convolutions after each upsampling block U_k.", low=0)
+    encoder_width: int = knob(16, "Channels of the ICA-encoder's first layer; 2x and 4x below.", low=1)
+    encoder_convs: int = knob(2, "3x3 convolutions of the ICA-encoder's coefficient branch at h/4.", low=0)
+    decoder_width: int = knob(16, "Hidden channels of an ICA-decoder's convolution module.", low=1)
+    decoder_convs: int = knob(1, "3x3 convolutions of an ICA-decoder before the one that gives the logits.", low=0)
+    streams: str = knob("independent", "Weights of the m coefficient streams: one set each, one for all, or a plain U-Net over m channels (control).", choices=("independent", "shared", "dense"))
+    bases_from: str = knob("dictionary_and_frame", "Where the bases X come from.", choices=("frame", "frame_with_coordinates", "dictionary", "dictionary_and_frame"))
+    neighbours: str = knob("both", "Frames whose coefficients reach frame t: t-1 and t+1 (paper), t-1 alone (causal), none.", choices=("both", "past", "none"))
+    correlation_radius: int = knob(2, "In-plane displacements of the correlation with a neighbour; 0 is the plain product, -1 no correlation.", low=-1, high=8)
+    norm: str = knob("batch", "Normalisation layer.", choices=("batch", "group"))
+    mixing_scale: bool = knob(True, "Divide a mixed value by the square root of the number of products in it.")
+    compute_dtype: str = knob("float32", "Arithmetic of the network; parameters and losses stay float32.", choices=("float32", "bfloat16"))
+    remat: bool = knob(False, "Recompute activations in the backward pass to save memory.")
+    unet_width: int = knob(16, "Channels of --model=unet2d at full size, doubled at each of its three poolings.", low=1)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if len(self.crop) != 3:
+            raise UserError(f"--crop={','.join(map(str, self.crop))} needs three numbers: d,h,w.")
+        d, h, w = self.crop
+        multiple = max(32, 4 * 2**self.contracting_blocks) if self.model == "ica_unet" else 8
+        smallest = 64 if self.model == "ica_unet" else 8
+        if d < 2 or d % 2:
+            raise UserError(f"--crop={d},{h},{w}: the depth must be even and at least 2; take {max(2, d + d % 2)}.")
+        for size in (h, w):
+            if size % multiple or size < smallest:
+                near = max(math.ceil(smallest / multiple), round(size / multiple)) * multiple
+                raise UserError(
+                    f"--crop={d},{h},{w}: height and width must be multiples of {multiple}, at least {smallest} "
+                    f"(with --contracting_blocks={self.contracting_blocks}); take {near} for {size}."
+                )
+
+    @property
+    def frames(self) -> tuple[int, ...]:
+        """Offsets in time of the neighbours whose coefficients are used."""
+        if self.model == "unet2d" or self.correlation_radius < 0:
+            return ()
+        return {"both": (-1, 1), "past": (-1,), "none": ()}[self.neighbours]
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig(_Part):
+    """L = sum_k alpha_k CE_k + beta (lambda_s L_s + lambda_i L_i + lambda_r L_r), the paper's Eq. 3 and 4."""
+
+    ica_weight: float = knob(0.2, "beta, weight of the ICA loss.", low=0)
+    sparsity_weight: float = knob(1.0, "lambda_s, weight of |X|_1.", low=0)
+    independence_weight: float = knob(1.0, "lambda_i, weight of the log cosh independence term.", low=0)
+    reconstruction_weight: float = knob(1.0, "lambda_r, weight of the reconstruction term.", low=0)
+    alpha: float = knob(0.75, "alpha inside the independence term.", low=1e-3)
+    ica_reduction: str = knob("mean", "How the ICA terms are reduced: all means, or as literally written (sum, average, sum of squares).", choices=("mean", "sum"))
+    standardize_bases: bool = knob(False, "Zero mean and unit variance per basis before the sparsity and independence terms.")
+    whiten_bases: bool = knob(False, "Decorrelate the bases as well, as FastICA does, before these terms.")
+    auxiliary_weight: float = knob(0.1, "alpha_k, weight of the cross-entropy of each coarser output; the finest has 1.", low=0)
+    dice_weight: float = knob(0.0, "Weight of a soft Dice loss on the finest output (0: the paper's loss).", low=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig(_Part):
+    """Which cases, on which grid, how augmented."""
+
+    data_dir: str = knob("", "Cohort in the ACDC layout, or a folder of 4D cines with labelled frames; empty: the phantom, written on first use to --phantom_dir.")
+    phantom_dir: str = knob("data/phantom", "Where the phantom cohort is written and looked for.")
+    phantom_patients: int = knob(0, "Train on a phantom cohort of this size instead of --data_dir (0: no).", low=0)
+    phantom_shape: tuple[int, int, int] = knob((8, 96, 96), "Slices, height and width of a phantom frame in voxels.")
+    cache_dir: str = knob("", "Preprocessed cases; empty: .cache inside the user's cache folder.")
+    spacing: float = knob(1.5, "In-plane voxel size of the model's grid in mm; slices are never resampled.", low=0.1, high=20)
+    label_map: str = knob("", "Other label orders, as from:to pairs, for example 1:3,2:2,3:1 for M&Ms.")
+    fold: int = knob(0, "Which of the folds is validation.", low=0)
+    folds: int = knob(5, "Number of folds, stratified by group.", low=2)
+    split_seed: int = knob(0, "Seed of the folds.")
+    split_file: str = knob("", "JSON file {\"train\": [...], \"val\": [...]} that replaces the folds.")
+    rotation: float = knob(30.0, "Augmentation: rotation in the plane, degrees, uniform in +-.", low=0, high=180)
+    scaling: float = knob(0.15, "Augmentation: in-plane zoom, uniform in 1+-.", low=0, high=0.9)
+    shift: float = knob(6.0, "Augmentation: in-plane shift of the window, voxels, uniform in +-.", low=0)
+    elastic: float = knob(2.0, "Augmentation: elastic deformation, standard deviation in voxels.", low=0)
+    flip: bool = knob(False, "Augmentation: mirror the image (the heart has a handedness; off by default).")
+    gamma: float = knob(0.3, "Augmentation: log-gamma, uniform in +-.", low=0, high=2)
+    brightness: float = knob(0.2, "Augmentation: offset and log-contrast of the z-scored frame, standard deviation.", low=0)
+    noise: float = knob(0.1, "Augmentation: largest standard deviation of the added noise.", low=0)
+    slice_shift: float = knob(1.0, "Augmentation: shift of single slices (breathing), voxels, standard deviation.", low=0)
+    drop_neighbour: float = knob(0.1, "Probability that a neighbour is replaced by the frame itself.", low=0, high=1)
+    cyclic: bool = knob(False, "The cine is one closed beat: its last frame precedes its first.")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig(_Part):
+    """Optimisation and bookkeeping."""
+
+    workdir: str = knob("runs/default", "Run folder; the same command again resumes.")
+    seed: int = knob(0, "Seed of parameters, batches and augmentation.", low=0)
+    steps: int = knob(10000, "Optimizer steps.", low=1)
+    batch_size: int = knob(4, "Labelled frames a step.", low=1)
+    learning_rate: float = knob(2e-3, "Largest learning rate.", low=0)
+    optimizer: str = knob("adamw", "Optimizer.", choices=("adamw", "adam", "sgd"))
+    weight_decay: float = knob(1e-4, "Decoupled weight decay (adamw).", low=0)
+    schedule: str = knob("cosine", "Learning rate after the warm-up.", choices=("cosine", "constant", "polynomial"))
+    warmup_steps: int = knob(100, "Steps of linear warm-up.", low=0)
+    clip_norm: float = knob(1.0, "Largest global gradient norm (0: no clipping).", low=0)
+    ema_decay: float = knob(0.99, "Decay of the averaged parameters that are evaluated and kept (0: none).", low=0, high=0.99999)
+    evaluate_every: int = knob(500, "Steps between validations and checkpoints.", low=1)
+    log_every: int = knob(50, "Steps between lines of metrics.jsonl.", low=1)
+    init_from: str = knob("", "Run folder whose parameters are the start (fine-tuning).")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A whole experiment: `Config.make(bases=16, seed=3)`, `config.replace(steps=10)`, `a.diff(b)`."""
+
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    data: DataConfig = DataConfig()
+    train: TrainConfig = TrainConfig()
+
+    def __post_init__(self):
+        if self.data.cyclic and self.model.neighbours == "past":
+            raise UserError("--cyclic with --neighbours=past: the wrap would show the first frame its future; drop one of the two.")
+        if self.loss.standardize_bases and self.loss.whiten_bases:
+            raise UserError("--standardize_bases with --whiten_bases: whitened bases are standardized already; drop one of the two.")
+        if self.data.fold >= self.data.folds:
+            raise UserError(f"--fold={self.data.fold} does not exist: folds are 0 to {self.data.folds - 1} (--folds={self.data.folds}).")
+
+    def flat(self) -> dict[str, Value]:
+        """{field name: value} over all parts."""
+        return {f.name: getattr(getattr(self, part), f.name) for part, f in fields()}
+
+    def replace(self, **changes: Value) -> Config:
+        """A copy with some knobs changed, wherever they live; unknown names raise `UserError`."""
+        parts: dict[str, dict[str, Value]] = {}
+        home = {f.name: part for part, f in fields()}
+        for name, value in changes.items():
+            if name not in home:
+                raise UserError(f"{name} is no setting of this version: remove it, or see --help for the names.")
+            parts.setdefault(home[name], {})[name] = tuple(value) if isinstance(value, list) else value
+        return dataclasses.replace(self, **{p: dataclasses.replace(getattr(self, p), **c) for p, c in parts.items()})
+
+    @classmethod
+    def make(cls, **changes: Value) -> Config:
+        """The defaults with some knobs changed."""
+        return cls().replace(**changes)
+
+    def diff(self, other: Config) -> dict[str, Value]:
+        """The knobs in which `self` differs from `other`, with `self`'s values."""
+        theirs = other.flat()
+        return {k: v for k, v in self.flat().items() if v != theirs[k]}
+
+    def to_json(self) -> str:
+        return json.dumps(self.flat(), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Config:
+        return cls.make(**json.loads(text))
+
+
+def fields() -> list[tuple[str, dataclasses.Field]]:
+    """(part, field) of every knob, in order; the names are unique."""
+    parts = {"model": ModelConfig, "loss": LossConfig, "data": DataConfig, "train": TrainConfig}
+    return [(part, field) for part, cls in parts.items() for field in dataclasses.fields(cls)]

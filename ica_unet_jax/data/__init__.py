@@ -1,0 +1,1 @@
+"""Cases, their geometry, splits and the cache of preprocessed frames."""

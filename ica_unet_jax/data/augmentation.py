@@ -1,0 +1,108 @@
+"""Augmentation on the device, inside jit: one warp for the three frames, their labels and the mask.
+
+Each sample of a batch is (3, d, H, W) on a canvas wider than the model's grid; the result is on the grid. The warp of
+a slice is affine plus elastic plus its own shift, read off the canvas by bilinear interpolation in the plane.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, UInt8
+
+from ica_unet_jax.config import NUM_CLASSES, DataConfig
+
+ELASTIC_GRID = 4  # control points per side
+
+
+class Batch(NamedTuple):
+    """Training samples. On the canvas as read, on the model's grid after `augment` or `crop_centre`."""
+
+    frames: Float[Array, "batch 3 d h w"]  # previous, current, following
+    labels: UInt8[Array, "batch d h w"]
+    valid: Float[Array, "batch d h w"]
+
+
+def augment(key: jax.Array, batch: Batch, crop: tuple[int, int, int], config: DataConfig) -> Batch:
+    """A randomly warped and recoloured batch on the grid `crop`; the same key gives the same batch."""
+    keys = jax.random.split(key, batch.frames.shape[0])
+    return jax.vmap(lambda k, b: _augment_one(k, b, crop, config))(keys, batch)
+
+
+def crop_centre(batch: Batch, crop: tuple[int, int, int]) -> Batch:
+    """The canvas without its margin: what `augment` gives when nothing is drawn."""
+    _, h, w = crop
+    top, left = (batch.labels.shape[-2] - h) // 2, (batch.labels.shape[-1] - w) // 2
+    return jax.tree.map(lambda x: x[..., top : top + h, left : left + w], batch)
+
+
+def _augment_one(key: jax.Array, sample: Batch, crop: tuple[int, int, int], config: DataConfig) -> Batch:
+    warp_key, colour_key, drop_key = jax.random.split(key, 3)
+    rows, columns = _coordinates(warp_key, sample.labels.shape, crop, config)
+    one_hot = jax.nn.one_hot(sample.labels, NUM_CLASSES, dtype=jnp.float32)
+    channels = jnp.concatenate([sample.frames.transpose(1, 2, 3, 0), one_hot, sample.valid[..., None]], axis=-1)
+    warped = jax.vmap(_bilinear)(channels, rows, columns)
+    # A voxel counts only where all that it was read from is image.
+    valid = (warped[..., -1] > 0.999).astype(jnp.float32)
+    labels = warped[..., 3:-1].argmax(-1).astype(jnp.uint8)
+    frames = _recolour(colour_key, warped[..., :3].transpose(3, 0, 1, 2), config) * valid[None]
+    if config.drop_neighbour:
+        dropped = jax.random.bernoulli(drop_key, config.drop_neighbour, (2,))
+        previous = jnp.where(dropped[0], frames[1], frames[0])
+        following = jnp.where(dropped[1], frames[1], frames[2])
+        frames = jnp.stack([previous, frames[1], following])
+    return Batch(frames, labels * (valid > 0), valid)
+
+
+def _coordinates(key: jax.Array, shape: tuple[int, int, int], crop: tuple[int, int, int], config: DataConfig):
+    """Where each voxel of the grid is read on the canvas: rows and columns, each (d, h, w)."""
+    d, height, width = shape
+    _, h, w = crop
+    k = jax.random.split(key, 6)
+    angle = jnp.deg2rad(jax.random.uniform(k[0], minval=-config.rotation, maxval=config.rotation))
+    scale = jax.random.uniform(k[1], (2,), minval=1 - config.scaling, maxval=1 + config.scaling)
+    # Mostly isotropic, a fifth of the range apart in the two axes.
+    scale = scale[0] * (1 + 0.2 * (scale[1] - 1) * jnp.array([1.0, -1.0]))
+    offset = jax.random.uniform(k[2], (2,), minval=-config.shift, maxval=config.shift)
+    slices = config.slice_shift * jax.random.normal(k[3], (2, d, 1, 1))
+    bend = config.elastic * jax.random.normal(k[4], (2, ELASTIC_GRID, ELASTIC_GRID))
+    bend = jax.image.resize(bend, (2, h, w), "cubic")
+    y = (jnp.arange(h) - (h - 1) / 2)[:, None] / scale[0]
+    x = (jnp.arange(w) - (w - 1) / 2)[None, :] / scale[1]
+    if config.flip:
+        x = x * jnp.where(jax.random.bernoulli(k[5]), -1.0, 1.0)
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    rows = cos * y - sin * x + bend[0] + offset[0] + (height - 1) / 2
+    columns = sin * y + cos * x + bend[1] + offset[1] + (width - 1) / 2
+    return rows[None] + slices[0], columns[None] + slices[1]
+
+
+def _bilinear(image: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
+    """`image` (H, W, c) read at rows, columns (h, w); zero outside."""
+    height, width, channels = image.shape
+    flat = jnp.pad(image, ((1, 1), (1, 1), (0, 0))).reshape(-1, channels)
+    rows = jnp.clip(rows + 1, 0, height + 0.999)
+    columns = jnp.clip(columns + 1, 0, width + 0.999)
+    top, left = jnp.floor(rows).astype(jnp.int32), jnp.floor(columns).astype(jnp.int32)
+    y, x = (rows - top)[..., None], (columns - left)[..., None]
+    corner = top * (width + 2) + left
+    a, b = flat[corner], flat[corner + 1]
+    c, e = flat[corner + width + 2], flat[corner + width + 3]
+    return (a * (1 - x) + b * x) * (1 - y) + (c * (1 - x) + e * x) * y
+
+
+def _recolour(key: jax.Array, frames: jax.Array, config: DataConfig) -> jax.Array:
+    """Gamma, contrast and offset of z-scored frames, the same for the three; noise of its own in each."""
+    k = jax.random.split(key, 5)
+    if config.gamma:
+        low, high = frames.min(), frames.max()
+        span = jnp.maximum(high - low, 1e-6)
+        power = jnp.exp(jax.random.uniform(k[0], minval=-config.gamma, maxval=config.gamma))
+        frames = jnp.power(jnp.clip((frames - low) / span, 1e-6, 1), power) * span + low
+    contrast = jnp.exp(config.brightness * jax.random.normal(k[1]))
+    frames = frames * contrast + config.brightness * jax.random.normal(k[2])
+    if config.noise:
+        frames = frames + jax.random.uniform(k[3], maxval=config.noise) * jax.random.normal(k[4], frames.shape)
+    return frames

@@ -1,0 +1,45 @@
+"""Training batches, read from the cached cases; batch number `step` depends on the seed and the step alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from ica_unet_jax.data.augmentation import Batch
+from ica_unet_jax.data.cache import LabelledFrame
+from ica_unet_jax.data.geometry import fit_depth
+
+
+class Batches:
+    """Every labelled frame once an epoch, in an order of its own each; random depth windows of long stacks."""
+
+    def __init__(self, samples: list[LabelledFrame], depth: int, batch_size: int, seed: int):
+        self.samples, self.depth, self.batch_size, self.seed = samples, depth, batch_size, seed
+
+    def __getitem__(self, step: int) -> Batch:
+        """Arrays on the canvas: frames (B, 3, d, Hc, Wc) float32, labels uint8, valid float32."""
+        chosen = [self._sample(step * self.batch_size + i) for i in range(self.batch_size)]
+        rng = np.random.default_rng([self.seed, step, 1])
+        parts = [self._window(sample, rng) for sample in chosen]
+        return Batch(*(np.stack(arrays) for arrays in zip(*parts, strict=True)))
+
+    def iterate(self, first: int, last: int) -> Iterator[Batch]:
+        """Batches `first` to `last - 1`, the next one being read while the last is used."""
+        with ThreadPoolExecutor(1) as reader:
+            pending = reader.submit(self.__getitem__, first) if first < last else None
+            for step in range(first, last):
+                batch = pending.result()
+                pending = reader.submit(self.__getitem__, step + 1) if step + 1 < last else None
+                yield batch
+
+    def _sample(self, position: int) -> LabelledFrame:
+        epoch, place = divmod(position, len(self.samples))
+        order = np.random.default_rng([self.seed, epoch, 0]).permutation(len(self.samples))
+        return self.samples[order[place]]
+
+    def _window(self, sample: LabelledFrame, rng: np.random.Generator) -> Batch:
+        start = int(rng.integers(max(0, sample.labels.shape[0] - self.depth) + 1))
+        fit = [fit_depth(np.asarray(x), self.depth, start) for x in (sample.frames, sample.labels, sample.valid)]
+        return Batch(fit[0].astype(np.float32), fit[1], fit[2].astype(np.float32))

@@ -1,0 +1,135 @@
+"""Labelled frames with their neighbours on the model's in-plane grid, computed once and kept as .npy files."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from ica_unet_jax.config import NUM_CLASSES
+from ica_unet_jax.data.acdc import Case, read
+from ica_unet_jax.data.geometry import Placement, normalize, place, resample_labels
+from ica_unet_jax.errors import UserError
+
+FORMAT = 1  # part of the key: raise it when the stored values change
+_PARTS = ("frames", "labels", "valid", "times")
+
+
+@dataclasses.dataclass
+class LabelledFrame:
+    """One labelled frame of a case on the canvas: all slices, in-plane voxels of `spacing`, round the image centre.
+
+    `frames` is float16 (3, s, Hc, Wc): the frames t-1, t, t+1, each z-scored alone, 0 outside the image, memory-mapped.
+    `labels` is uint8 (s, Hc, Wc), `valid` bool (s, Hc, Wc): true inside the image. `time` is the 0-based frame number.
+    """
+
+    case_name: str
+    time: int
+    frames: np.ndarray
+    labels: np.ndarray
+    valid: np.ndarray
+
+
+def default_cache_dir() -> Path:
+    """ica_unet_jax inside the user's cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ica_unet_jax"
+
+
+def load_cases(cases: list[Case], *, crop: tuple[int, int, int], spacing: float, label_map: str = "",
+               cyclic: bool = False, cache_dir: str | Path = "", margin: float = 1.25) -> list[LabelledFrame]:
+    """All labelled frames of some cases, in their order; see `preprocessed`.
+
+    Raises UserError for a case that cannot be read and where no frame is labelled.
+    """
+    options = dict(crop=crop, spacing=spacing, label_map=label_map, cyclic=cyclic, cache_dir=cache_dir, margin=margin)
+    found = [frame for case in cases for frame in preprocessed(case, **options)]
+    if not found:
+        raise UserError("No frame of the chosen cases has a ground truth; add NAME_frameNN_gt.nii.gz files to train.")
+    return found
+
+
+def preprocessed(case: Case, *, crop: tuple[int, int, int], spacing: float, label_map: str = "", cyclic: bool = False,
+                 cache_dir: str | Path = "", margin: float = 1.25) -> list[LabelledFrame]:
+    """The labelled frames of one case, from the cache or computed and stored there; [] without ground truth.
+
+    The canvas is `margin` times the height and width of `crop` (d, H, W), made even, so that augmentation may move the
+    window; `spacing` is its voxel size in mm. An empty `cache_dir` is the user's cache folder. A case is computed again
+    when a file's name, size or time of change, an option or the format differs.
+
+    Raises UserError for a case that cannot be read or a cache folder that cannot be written.
+    """
+    if not case.labels:
+        return []
+    canvas = tuple(2 * round(margin * size / 2) for size in crop[1:])
+    options = dict(canvas=canvas, spacing=spacing, label_map=label_map, cyclic=cyclic)
+    root = Path(cache_dir) if cache_dir else default_cache_dir()
+    folder = root / f"{case.name}-{_key(case, options)}"
+    if not folder.is_dir():
+        _store(folder, _compute(case, **options))
+    try:
+        return _load(case, folder)
+    except (OSError, ValueError, EOFError):  # damaged by a full disk or a killed copy
+        shutil.rmtree(folder, ignore_errors=True)
+        _store(folder, _compute(case, **options))
+        return _load(case, folder)
+
+
+def _key(case: Case, options: dict) -> str:
+    files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in case.files]
+    text = json.dumps([FORMAT, options, files], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _compute(case: Case, *, canvas: tuple[int, int], spacing: float, label_map: str,
+             cyclic: bool) -> dict[str, np.ndarray]:
+    """The stored arrays: frames (k, 3, s, Hc, Wc), labels (k, s, Hc, Wc), valid (Hc, Wc), times (k,)."""
+    cine = read(case, label_map)
+    slices = cine.frames.shape[1]
+    placement = place(cine.frames.shape[1:], cine.spacing, (slices, *canvas), spacing)
+    times = sorted(cine.labels)
+    triples = {time: (cine.neighbours(time, cyclic)[0], time, cine.neighbours(time, cyclic)[1]) for time in times}
+    ready = {time: _prepare(cine.frame(time), placement) for time in set().union(*triples.values())}
+    return {
+        "frames": np.stack([np.stack([ready[other] for other in triples[time]]) for time in times]),
+        "labels": np.stack([resample_labels(cine.labels[time], placement, NUM_CLASSES)[0] for time in times]),
+        "valid": placement.valid[0, 0],
+        "times": np.array(times),
+    }
+
+
+def _prepare(frame: np.ndarray, placement: Placement) -> np.ndarray:
+    return placement.forward(normalize(frame))[0].astype(np.float16)
+
+
+def _store(folder: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Writes under a temporary name and renames, so that a folder with the final name is complete."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".writing-"))
+        try:
+            for part, array in arrays.items():
+                np.save(temporary / f"{part}.npy", array, allow_pickle=False)
+            temporary.rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        if not folder.is_dir():  # otherwise another process was faster
+            raise UserError(f"--cache_dir={folder.parent} cannot be written ({error.strerror}); "
+                            "choose another folder or make room.") from error
+
+
+def _load(case: Case, folder: Path) -> list[LabelledFrame]:
+    # Only the frames are mapped: each map holds a file handle, and cohorts have hundreds of cases.
+    frames, labels, valid, times = (
+        np.load(folder / f"{part}.npy", mmap_mode="r" if part == "frames" else None, allow_pickle=False)
+        for part in _PARTS)
+    if not len(frames) == len(labels) == len(times) == len(case.labels):
+        raise ValueError(f"{folder} is incomplete.")
+    return [LabelledFrame(case.name, int(time), frames[i], labels[i], np.broadcast_to(valid, labels[i].shape))
+            for i, time in enumerate(times)]

@@ -1,0 +1,174 @@
+"""From the native grid to the model's grid and back.
+
+In the plane a volume is resampled linearly about the image centre, so that both grids share their centre, and the
+model's window is centred there. Through the plane nothing is resampled: short stacks are padded, long ones are seen
+through overlapping windows. Both directions are a product with one small matrix per axis (`interpolation`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+
+import numpy as np
+from scipy import sparse
+
+OUTSIDE_LOGIT = 1e4  # background logit of native voxels that no window covers
+_TOLERANCE = 1e-6  # voxels; keeps a voxel that touches the border by round-off
+
+
+def normalize(frame: np.ndarray) -> np.ndarray:
+    """One 3D frame (s, h, w), clipped to its percentiles 0.5 to 99.5, with zero mean and unit variance, float32.
+
+    Only this frame is looked at: statistics of the whole cine would look into the future. A constant frame gives zeros.
+    """
+    frame = np.asarray(frame, np.float32)
+    low, high = np.percentile(frame, (0.5, 99.5))
+    frame = np.clip(frame, low, high)
+    centred = frame - frame.mean(dtype=np.float64)
+    deviation = centred.std(dtype=np.float64)
+    # A constant frame is left with round-off, which must not be blown up.
+    return (centred / deviation if deviation > 1e-6 * max(abs(low), abs(high)) else 0 * centred).astype(np.float32)
+
+
+def positions(size: int, new_size: int, step: float) -> np.ndarray:
+    """Where `new_size` samples, `step` voxels apart, lie on an axis of `size` voxels that has the same centre."""
+    return (size - 1) / 2 + step * (np.arange(new_size) - (new_size - 1) / 2)
+
+
+def covered(size: int, new_size: int, step: float) -> np.ndarray:
+    """Which of these samples lie inside the image, (new_size,) bool; a voxel reaches half a voxel from its centre."""
+    where = positions(size, new_size, step)
+    return (where >= -0.5 - _TOLERANCE) & (where <= size - 0.5 + _TOLERANCE)
+
+
+def interpolation(size: int, new_size: int, step: float, order: int = 1) -> np.ndarray:
+    """The matrix (new_size, size), float32, that takes these samples: linear (order 1) or nearest (order 0).
+
+    Samples in the outer half of a border voxel take its value; samples outside the image are 0.
+    """
+    where = np.clip(positions(size, new_size, step), 0, size - 1)
+    if order == 0:
+        weights = np.arange(size) == np.floor(where + 0.5)[:, None].clip(max=size - 1)
+    else:
+        weights = np.maximum(0, 1 - np.abs(where[:, None] - np.arange(size)))
+    return (weights * covered(size, new_size, step)[:, None]).astype(np.float32)
+
+
+def resample(volumes: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """rows @ volumes @ columns.T for volumes (..., h, w), rows (H, h) and columns (W, w): (..., H, W).
+
+    The products are sparse: two weights a row are less work than a dense product, whose threads also fight over a busy
+    processor.
+    """
+    *lead, h, w = volumes.shape
+    part = sparse.csr_array(rows) @ np.moveaxis(volumes, -2, 0).reshape(h, -1)
+    part = np.moveaxis(part.reshape(len(rows), -1, w), 2, 0)
+    part = sparse.csr_array(columns) @ part.reshape(w, -1)
+    part = part.reshape(len(columns), len(rows), -1)
+    return np.ascontiguousarray(part.transpose(2, 1, 0)).reshape(*lead, len(rows), len(columns))
+
+
+def front_padding(slices: int, depth: int) -> int:
+    """Slices that a short stack gets in front: even, so that pairs of slices stay pairs; the rest goes behind."""
+    return 2 * (max(0, depth - slices) // 4)
+
+
+def window_starts(slices: int, depth: int) -> list[int]:
+    """First slices of the windows over a stack, which overlap by half a window or more; [0] for a short stack."""
+    excess = max(0, slices - depth)
+    count = 1 + math.ceil(excess / max(1, depth // 2))
+    return [round(excess * i / max(1, count - 1)) for i in range(count)]
+
+
+def fit_depth(array: np.ndarray, depth: int, start: int = 0) -> np.ndarray:
+    """(..., s, H, W) -> (..., d, H, W): slices `start` to `start + d - 1`, or a short stack padded with zeros.
+
+    `start` is at most max(0, s - d), so a short stack has `start` 0. Raises ValueError beyond that.
+    """
+    slices = array.shape[-3]
+    if not 0 <= start <= max(0, slices - depth):
+        raise ValueError(f"A window of {depth} slices cannot start at slice {start} of {slices}.")
+    if slices >= depth:
+        return array[..., start : start + depth, :, :]
+    front = front_padding(slices, depth)
+    widths = [(0, 0)] * (array.ndim - 3) + [(front, depth - slices - front), (0, 0), (0, 0)]
+    return np.pad(array, widths)
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """Where the model's windows lie on a native volume.
+
+    `shape` is (s, h, w), `spacing` (dz, dy, dx) in mm, `crop` the window (d, H, W), `target_spacing` its in-plane voxel
+    size in mm. Windows are centred on the image centre in the plane; `windows` holds their first slices.
+    """
+
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    crop: tuple[int, int, int]
+    target_spacing: float
+
+    @functools.cached_property
+    def windows(self) -> list[int]:
+        return window_starts(self.shape[0], self.crop[0])
+
+    def _axes(self) -> list[tuple[int, int, float]]:
+        """(native size, window size, native voxels per window voxel) of y and x."""
+        return [(self.shape[i], self.crop[i], self.target_spacing / self.spacing[i]) for i in (1, 2)]
+
+    def _stack(self, resampled: np.ndarray) -> np.ndarray:
+        return np.stack([fit_depth(resampled, self.crop[0], start) for start in self.windows])
+
+    def forward(self, volume: np.ndarray, order: int = 1) -> np.ndarray:
+        """A native volume (s, h, w) in the windows, (n, d, H, W) float32; `order` 1 linear, 0 nearest; padding is 0."""
+        rows, columns = (interpolation(*axis, order) for axis in self._axes())
+        return self._stack(resample(np.asarray(volume, np.float32), rows, columns))
+
+    @functools.cached_property
+    def valid(self) -> np.ndarray:
+        """(n, d, H, W) bool: true where a window shows the image and not padding."""
+        rows, columns = (covered(*axis) for axis in self._axes())
+        plane = np.outer(rows, columns)
+        return self._stack(np.broadcast_to(plane, (self.shape[0], *plane.shape)))
+
+    @functools.cached_property
+    def inside(self) -> np.ndarray:
+        """(s, h, w) bool: the native voxels that the windows cover."""
+        rows, columns = (covered(new, old, 1 / step) for old, new, step in self._axes())
+        return np.broadcast_to(np.outer(rows, columns), self.shape)
+
+    def backward(self, logits: np.ndarray) -> np.ndarray:
+        """Logits of the windows (n, d, H, W, C) on the native grid, (s, h, w, C) float32.
+
+        Overlapping windows are averaged. A voxel that no window covers has `OUTSIDE_LOGIT` for class 0 and 0 else.
+        """
+        slices, depth = self.shape[0], self.crop[0]
+        logits = np.moveaxis(np.asarray(logits, np.float32), -1, 2)  # (n, d, C, H, W)
+        front = front_padding(slices, depth)
+        total = np.zeros((slices, *logits.shape[2:]), np.float32)
+        count = np.zeros((slices, 1, 1, 1), np.float32)
+        for window, start in zip(logits, self.windows, strict=True):
+            total[start : start + depth] += window[front : front + slices]
+            count[start : start + depth] += 1
+        rows, columns = (interpolation(new, old, 1 / step) for old, new, step in self._axes())
+        native = np.moveaxis(resample(total / count, rows, columns), 1, -1)
+        native[~self.inside] = [OUTSIDE_LOGIT] + [0] * (native.shape[-1] - 1)
+        return native
+
+
+def place(shape: tuple[int, int, int], spacing: tuple[float, float, float], crop: tuple[int, int, int],
+          target_spacing: float) -> Placement:
+    """The placement of the model's windows on a volume; see `Placement`."""
+    return Placement(tuple(shape), tuple(spacing), tuple(crop), float(target_spacing))
+
+
+def resample_labels(labels: np.ndarray, placement: Placement, classes: int) -> np.ndarray:
+    """A native label volume (s, h, w) in the windows, (n, d, H, W) uint8: argmax of its interpolated one-hots."""
+    return argmax_labels(np.stack([placement.forward(labels == label) for label in range(classes)], axis=-1))
+
+
+def argmax_labels(logits: np.ndarray) -> np.ndarray:
+    """(..., C) -> (...) uint8."""
+    return np.argmax(logits, axis=-1).astype(np.uint8)

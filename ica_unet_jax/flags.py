@@ -1,0 +1,88 @@
+"""Command-line flags made from the configuration, and the frame that every launcher runs in."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterable
+
+from absl import app, flags
+
+from ica_unet_jax.config import Config, fields
+from ica_unet_jax.errors import UserError
+
+FLAGS = flags.FLAGS
+
+
+def define(names: Iterable[str] | None = None) -> None:
+    """One absl flag per knob of `Config` (or for `names` alone), same name, same default."""
+    defaults = Config().flat()
+    for _, field in fields():
+        if names is not None and field.name not in names:
+            continue
+        value, text, choices = defaults[field.name], field.metadata["help"], field.metadata["choices"]
+        if isinstance(value, bool):
+            flags.DEFINE_bool(field.name, value, text)
+        elif choices is not None:
+            flags.DEFINE_enum(field.name, value, choices, text)
+        elif isinstance(value, int):
+            flags.DEFINE_integer(field.name, value, text)
+        elif isinstance(value, float):
+            flags.DEFINE_float(field.name, value, text)
+        elif isinstance(value, tuple):
+            flags.DEFINE_list(field.name, [str(v) for v in value], text)
+        else:
+            flags.DEFINE_string(field.name, value, text)
+
+
+def config() -> Config:
+    """The configuration that the parsed flags describe.
+
+    Raises:
+      UserError: a value is out of its range, or two contradict each other.
+    """
+    values = {f.name: FLAGS[f.name].value for _, f in fields() if f.name in FLAGS}
+    for name, default in Config().flat().items():
+        if isinstance(default, tuple) and name in values:
+            values[name] = integers(name, values[name])
+    return Config.make(**values)
+
+
+def integers(name: str, values: list[str]) -> tuple[int, ...]:
+    """A list flag as whole numbers; UserError where it is none."""
+    try:
+        return tuple(int(v) for v in values)
+    except ValueError:
+        raise UserError(f"--{name}={','.join(values)} must be whole numbers separated by commas.") from None
+
+
+def run(main: Callable[[], None]) -> None:
+    """Runs a launcher: parses the flags, calls `main()`, and turns bad input into one sentence and exit code 2."""
+    # absl lets a flag file win over what stands before it; people expect their own flags to win wherever they stand.
+    arguments = sys.argv[1:]
+    files = _flagfiles(arguments)
+    argv = [sys.argv[0], *files, *(a for a in arguments if a not in files)]
+
+    def guarded(rest: list[str]) -> None:
+        # orbax and jax announce every save and every missing accelerator.
+        logging.getLogger("absl").setLevel(logging.WARNING)
+        try:
+            if len(rest) > 1:
+                raise UserError(f"'{rest[1]}' is no flag: flags are written --name=value.")
+            main()
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            sys.exit(130)
+
+    app.run(guarded, argv=argv)
+
+
+def _flagfiles(arguments: list[str]) -> list[str]:
+    joined = [a for a in arguments if a.startswith(("--flagfile=", "-flagfile="))]
+    for flag, value in zip(arguments, arguments[1:], strict=False):
+        if flag in ("--flagfile", "-flagfile"):
+            joined += [flag, value]
+    return joined

@@ -1,0 +1,182 @@
+"""One row per case (patient × frame), and what is said of many rows: summary, CSV, table.
+
+A failed case never leaves an average unseen. A structure that only one of prediction and truth has is "missed":
+its Dice is 0, its distances are infinite and stay out of their mean, which n_missed stands beside. A structure
+that neither has is "absent": Dice 1, no distance. Cases of nominal spacing are in no mm, mL or g figure;
+Dice and EF need no spacing and keep them.
+"""
+
+import csv
+import math
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ica_unet_jax.errors import UserError
+from ica_unet_jax.metrics import STRUCTURES
+from ica_unet_jax.metrics.clinical import agreement, ejection_fraction, myocardial_mass, volumes_ml
+from ica_unet_jax.metrics.overlap import structure_dice
+from ica_unet_jax.metrics.surface import surface_distances
+
+Row = dict[str, Any]
+
+CASE = ("patient", "group", "frame", "phase", "nominal_spacing", "labelled_voxels", "labelled_outside")
+SCORES = ("dice", "hd_mm", "hd95_mm", "assd_mm")
+MEASURES = (*SCORES, "volume_ml", "volume_ml_true")
+COLUMNS = (*CASE, *(f"{measure}_{name}" for measure in MEASURES for name in STRUCTURES))
+
+
+def case_metrics(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) -> Row:
+    """The figures of one frame.
+
+    prediction, truth: labels (slices, rows, columns) on the native grid; spacing: (dz, dy, dx) in mm.
+    Keys: each of MEASURES followed by _RV, _MYO, _LV, and labelled_voxels, the size of the truth.
+    Raises UserError where the shapes differ or the spacing does not fit.
+    """
+    if prediction.shape != truth.shape or truth.ndim != 3:
+        raise UserError(
+            f"Prediction {prediction.shape} and truth {truth.shape} cannot be compared: "
+            "give both as (slices, rows, columns) on the native grid."
+        )
+    row: Row = {"labelled_voxels": int(np.count_nonzero(truth))}
+    overlaps = structure_dice(prediction, truth)
+    volumes, true_volumes = volumes_ml(prediction, spacing), volumes_ml(truth, spacing)
+    for name, label in STRUCTURES.items():
+        distances = surface_distances(prediction == label, truth == label, spacing)
+        figures = (overlaps[name], *distances, volumes[name], true_volumes[name])
+        row |= {f"{measure}_{name}": float(figure) for measure, figure in zip(MEASURES, figures, strict=True)}
+    return row
+
+
+def summarize(rows: Sequence[Row]) -> dict[str, Any]:
+    """Means over patients, each patient's frames averaged first, as a JSON-safe dict (NaN and inf are None).
+
+    rows: case_metrics plus patient, group, frame (from 1), phase ("ED", "ES" or ""), nominal_spacing (bool) and
+    labelled_outside (voxels of the truth outside the window). Returns
+
+    dice, hd_mm, hd95_mm, assd_mm: {RV, MYO, LV, mean}, the mean over patients; beside each its sample SD (dice_sd,
+        …) and the patients in it (dice_n, …). A patient's "mean" is over the structures that it has a value for.
+    n_cases (rows), n_patients, n_mm (patients with a spacing to be trusted), n_missed and n_absent (cases,
+        {RV, MYO, LV}, whatever their spacing), labelled_voxels, labelled_voxels_outside.
+    ef (fractions), edv_ml, esv_ml: {LV, RV}, and mass (g, of the myocardium at ED): agreement with the truth as
+        {bias, limits, r, n, n_undefined}, over patients that have the phases it needs.
+    """
+    trusted = [row for row in rows if not row["nominal_spacing"]]
+    summary: dict[str, Any] = {
+        "n_cases": len(rows),
+        "n_patients": len({row["patient"] for row in rows}),
+        "n_mm": len({row["patient"] for row in trusted}),
+        "n_missed": {name: _count(rows, name, math.isinf) for name in STRUCTURES},
+        "n_absent": {name: _count(rows, name, math.isnan) for name in STRUCTURES},
+        "labelled_voxels": sum(int(row["labelled_voxels"]) for row in rows),
+        "labelled_voxels_outside": sum(int(row["labelled_outside"]) for row in rows),
+    }
+    for score in SCORES:
+        scores = _patient_scores(rows if score == "dice" else trusted, score)
+        columns = dict(zip((*STRUCTURES, "mean"), [*scores.T, _finite_mean(scores, axis=1)], strict=True))
+        columns = {name: column[np.isfinite(column)] for name, column in columns.items()}
+        summary[score] = {name: _mean(column) for name, column in columns.items()}
+        summary[f"{score}_sd"] = {name: _sd(column) for name, column in columns.items()}
+        summary[f"{score}_n"] = {name: len(column) for name, column in columns.items()}
+
+    ventricles = ("LV", "RV")
+    summary["ef"] = {name: _agreement(rows, name, ("ED", "ES"), ejection_fraction) for name in ventricles}
+    summary["edv_ml"] = {name: _agreement(trusted, name, ("ED",), float) for name in ventricles}
+    summary["esv_ml"] = {name: _agreement(trusted, name, ("ES",), float) for name in ventricles}
+    summary["mass"] = _agreement(trusted, "MYO", ("ED",), myocardial_mass)
+    return _json_safe(summary)
+
+
+def write_cases_csv(path: str | os.PathLike, rows: Iterable[Row]) -> None:
+    """Writes the rows under COLUMNS, whole or not at all; nominal_spacing as 0 or 1, inf as inf, NaN as nan."""
+    path = Path(path)
+    unfinished = path.with_name(path.name + ".tmp")
+    with unfinished.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({**row, "nominal_spacing": int(row["nominal_spacing"])} for row in rows)
+    os.replace(unfinished, path)
+
+
+def markdown_table(rows: Sequence[Row]) -> str:
+    """Dice (mean ± SD over patients) and HD95 (mean) per structure, by group and phase.
+
+    "n" are the patients; "n mm" those with a spacing to be trusted, whose found structures the HD95 is over;
+    "Missed" the cases in which only one of prediction and truth has the structure.
+    """
+    header = ["Group", "Phase", "n", *(f"Dice {name}" for name in STRUCTURES)]
+    header += [*(f"HD95 {name} (mm)" for name in STRUCTURES), "n mm", f"Missed {' / '.join(STRUCTURES)}"]
+    lines = [header, ["---"] * len(header)]
+    phases = {row["phase"] for row in rows}
+    parts = {phase: {phase} for phase in ("ED", "ES") if phase in phases}
+    if phases == {"ED", "ES"}:
+        parts["both"] = phases
+    elif "" in phases:
+        parts["all frames"] = phases
+    for group in ("", *sorted({row["group"] for row in rows} - {""})):
+        for part, members in parts.items():
+            chosen = [row for row in rows if group in ("", row["group"]) and row["phase"] in members]
+            if chosen:
+                lines.append([group or "all", part, *_cells(summarize(chosen))])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _cells(summary: dict[str, Any]) -> list[str]:
+    def number(value: float | None, digits: int) -> str:
+        return "–" if value is None else f"{value:.{digits}f}"
+
+    overlaps = [f"{number(summary['dice'][s], 3)} ± {number(summary['dice_sd'][s], 3)}" for s in STRUCTURES]
+    distances = [number(summary["hd95_mm"][s], 2) for s in STRUCTURES]
+    missed = " / ".join(str(summary["n_missed"][s]) for s in STRUCTURES)
+    return [str(summary["n_patients"]), *overlaps, *distances, str(summary["n_mm"]), missed]
+
+
+def _count(rows: Sequence[Row], name: str, kind) -> int:
+    return sum(kind(row[f"hd_mm_{name}"]) for row in rows)
+
+
+def _patient_scores(rows: Sequence[Row], score: str) -> np.ndarray:
+    """(patients, structures): means over a patient's frames of what is finite, NaN where nothing is."""
+    frames: dict[str, list] = {}
+    for row in rows:
+        frames.setdefault(row["patient"], []).append([row[f"{score}_{name}"] for name in STRUCTURES])
+    means = [_finite_mean(np.array(values), axis=0) for values in frames.values()]
+    return np.array(means).reshape(-1, len(STRUCTURES))
+
+
+def _agreement(rows: Sequence[Row], name: str, phases: tuple[str, ...], figure) -> dict[str, Any]:
+    """Agreement of a figure of the volumes of one structure at the given phases, over patients that have them."""
+    by_patient: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        by_patient.setdefault(row["patient"], {})[row["phase"]] = row
+    complete = [frames for frames in by_patient.values() if all(phase in frames for phase in phases)]
+    sides = [
+        [figure(*(frames[phase][f"{measure}_{name}"] for phase in phases)) for frames in complete]
+        for measure in ("volume_ml", "volume_ml_true")
+    ]
+    return agreement(*sides)._asdict()
+
+
+def _finite_mean(values: np.ndarray, axis: int) -> np.ndarray:
+    finite = np.isfinite(values)
+    count = finite.sum(axis)
+    return np.where(count > 0, np.where(finite, values, 0).sum(axis) / np.maximum(count, 1), np.nan)
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else math.nan
+
+
+def _sd(values: np.ndarray) -> float:
+    return float(values.std(ddof=1)) if len(values) > 1 else math.nan
+
+
+def _json_safe(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _json_safe(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return [_json_safe(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,149 @@
+"""The U-Net that transforms the coefficients, each block written for one stream, and its lift over the m bases.
+
+A stream is one coefficient tensor and what the backbone makes of it: (B, d/2, h', w', channels). A lifted block maps
+(m, B, d/2, h', w', channels); the control `dense` runs the same blocks once, over all m coefficients as channels.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+
+from ica_unet_jax.config import ModelConfig
+from ica_unet_jax.models.layers import ConvBlock, Upsample, Volume, leaky_relu
+
+STREAM_AXIS = "streams"  # the mapped axis, for statistics shared by all streams
+
+
+class ContractingBlock(nn.Module):
+    """C_k: A_k -> A_{k-1}. A stride-2 convolution, then `convs` more."""
+
+    features: int
+    convs: int
+    block: Callable[..., nn.Module]
+
+    @nn.compact
+    def __call__(self, x: Volume, train: bool) -> Volume:
+        x = self.block(self.features, stride=2)(x, train)
+        for _ in range(self.convs):
+            x = self.block(self.features)(x, train)
+        return x
+
+
+class UpsampleBlock(nn.Module):
+    """U_k: A'_k -> A'_{k+1}. Transposed convolution, norm, activation, then `convs` convolutions (ours)."""
+
+    features: int
+    convs: int
+    block: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module]
+    upsample: Callable[..., nn.Module]
+    act: Callable[[jax.Array], jax.Array] = leaky_relu
+
+    @nn.compact
+    def __call__(self, x: Volume, train: bool) -> Volume:
+        x = self.act(self.norm()(self.upsample(self.features)(x), train))
+        for _ in range(self.convs):
+            x = self.block(self.features)(x, train)
+        return x
+
+
+class ConcatenationBlock(nn.Module):
+    """T_k: A'_k, the skip A_k and the correlations -> one coefficient per basis: 1x1 convolution, norm, activation.
+
+    A 1x1 convolution of a concatenation is the sum of one 1x1 convolution a part; written so, the correlations,
+    which are the same for all streams, are not copied m times.
+    """
+
+    features: int
+    conv: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module]
+    act: Callable[[jax.Array], jax.Array] = leaky_relu
+
+    @nn.compact
+    def __call__(self, expanded: Volume, skip: Volume, correlations: Volume | None, train: bool) -> Volume:
+        one_by_one = functools.partial(self.conv, self.features, kernel_size=1, use_bias=False)
+        x = one_by_one()(expanded) + one_by_one()(skip)
+        if correlations is not None:
+            x = x + one_by_one()(correlations)
+        return self.act(self.norm()(x, train))
+
+
+def lift(block: type[nn.Module], streams: str, arrays: tuple[int | None, ...]) -> type[nn.Module]:
+    """`block`, written for one stream, as a module over all of them; `train` comes last.
+
+    `arrays` are the mapped axes of its arrays: 0 for one per stream, None for one that all share. `independent`
+    gives every stream its own parameters, `shared` one set for all, `dense` is the block itself over an axis of one.
+    """
+    variables = {"independent": 0, "dense": 0, "shared": None}[streams]
+    return nn.vmap(
+        block,
+        in_axes=(*arrays, None),
+        out_axes=0,
+        variable_axes={"params": variables, "batch_stats": variables},
+        split_rngs={"params": variables == 0},
+        axis_name=STREAM_AXIS,
+    )
+
+
+class Backbone(nn.Module):
+    """C_n ... C_1, U_0 ... U_{n-1} and T_1 ... T_n, lifted over the streams.
+
+    Level k has width p at the top (k >= n - 1) and 2p below.
+    """
+
+    config: ModelConfig
+    conv: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module]
+
+    def setup(self):
+        c = self.config
+        dense = c.streams == "dense"
+        conv = functools.partial(self.conv, as_patches=not dense)
+        norm = functools.partial(self.norm, axis_name=STREAM_AXIS if c.streams == "shared" else None)
+        block = functools.partial(ConvBlock, conv=conv, norm=norm)
+        upsample = functools.partial(Upsample, dtype=self.conv.keywords["dtype"])
+        outputs = c.bases if dense else 1
+        levels = range(c.contracting_blocks, 0, -1)
+        remat = functools.partial(nn.remat, static_argnums=(2,)) if c.remat else lambda block: block
+        contracting = lift(remat(ContractingBlock), c.streams, (0,))
+        expanding = lift(remat(UpsampleBlock), c.streams, (0,))
+        joining = lift(ConcatenationBlock, c.streams, (0, 0, None))
+        self.contract = {str(k): contracting(self.width(k - 1), c.convs_per_block, block) for k in levels}
+        self.expand = {str(k - 1): expanding(self.width(k), c.expanding_convs, block, norm, upsample) for k in levels}
+        self.join = {str(k): joining(outputs, conv, norm) for k in levels}
+
+    def width(self, level: int) -> int:
+        return self.config.stream_width * (1 if level >= self.config.contracting_blocks - 1 else 2)
+
+    def split(self, coefficients: Volume) -> jax.Array:
+        """(B, d/2, h', w', m) -> the streams (m, B, d/2, h', w', 1); dense: (1, B, d/2, h', w', m)."""
+        if self.config.streams == "dense":
+            return coefficients[None]
+        return coefficients.transpose(4, 0, 1, 2, 3)[..., None]
+
+    def merge(self, streams: jax.Array) -> Volume:
+        """The inverse of `split`."""
+        if self.config.streams == "dense":
+            return streams[0]
+        return streams[..., 0].transpose(1, 2, 3, 4, 0)
+
+    def contracting_path(self, coefficients: Volume, train: bool) -> tuple[jax.Array, ...]:
+        """A_n -> (A_n, A_{n-1}, ..., A_0) as streams."""
+        pyramid = [self.split(coefficients)]
+        for k in range(self.config.contracting_blocks, 0, -1):
+            pyramid.append(self.contract[str(k)](pyramid[-1], train))
+        return tuple(pyramid)
+
+    def expanding_path(self, pyramid: tuple[jax.Array, ...], correlations: dict[int, Volume | None], train: bool) -> list[Volume]:
+        """(A_n ... A_0) and the correlations of each level -> [A'_{c,1}, ..., A'_{c,n}], each (B, d/2, h', w', m)."""
+        n = self.config.contracting_blocks
+        x, joined = pyramid[n], []
+        for k in range(1, n + 1):
+            x = self.expand[str(k - 1)](x, train)
+            joined.append(self.merge(self.join[str(k)](x, pyramid[n - k], correlations[k], train)))
+        return joined
+

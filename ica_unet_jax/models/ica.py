@@ -1,0 +1,159 @@
+"""The ICA-encoder (frame -> coefficients and bases) and the ICA-decoder (coefficients, bases -> logits)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ica_unet_jax.config import NUM_CLASSES, ModelConfig
+from ica_unet_jax.models.layers import Dtype, Volume, space_to_depth
+
+
+class LowLevel(nn.Module):
+    """Layers shared by both branches: (B, d, h, w, 1) -> (B, d, h/4, w/4, 4 * width), in two halves.
+
+    The first layer works on 2x2 pixels as channels (ours): the same view as a 6x6 kernel at a quarter of its cost.
+    """
+
+    width: int
+    block: Callable[..., nn.Module]
+
+    @nn.compact
+    def __call__(self, frame: Volume, train: bool) -> tuple[Volume, Volume]:
+        x = space_to_depth(frame)
+        x = self.block(self.width)(x, train)
+        x = self.block(2 * self.width)(x, train)
+        x = self.block(4 * self.width, stride=2)(x, train)
+        return tuple(jnp.split(x, 2, axis=-1))
+
+
+class CoefficientBranch(nn.Module):
+    """Half of the low-level features -> A_n (B, d/2, h/4, w/4, m). The last layer is linear: coefficients carry a sign."""
+
+    bases: int
+    width: int
+    convs: int
+    block: Callable[..., nn.Module]
+    conv: Callable[..., nn.Module]
+
+    @nn.compact
+    def __call__(self, x: Volume, valid: Volume, train: bool) -> Volume:
+        for _ in range(self.convs):
+            x = self.block(self.width)(x, train)
+        b, d, h, w, c = x.shape
+        # A pair of slices becomes one: the paper's stride in depth.
+        x = (x * valid).reshape(b, d // 2, 2, h, w, c).transpose(0, 1, 3, 4, 2, 5).reshape(b, d // 2, h, w, 2 * c)
+        x = self.block(self.width, kernel_size=1)(x, train)
+        return self.conv(self.bases, kernel_size=1)(x)
+
+
+class BasisBranch(nn.Module):
+    """Half of the low-level features -> (B, d, h/16, w/16, u, m), linear at the end."""
+
+    bases: int
+    projection_width: int
+    width: int
+    block: Callable[..., nn.Module]
+    conv: Callable[..., nn.Module]
+
+    @nn.compact
+    def __call__(self, x: Volume, train: bool) -> Float[Array, "B d K L u m"]:
+        x = self.block(self.width, stride=2)(x, train)
+        x = self.block(self.width, stride=2)(x, train)
+        x = self.conv(self.projection_width * self.bases, kernel_size=1)(x)
+        return x.reshape(*x.shape[:-1], self.projection_width, self.bases)
+
+
+def local_windows(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Initial dictionary (d, K, L, u, m): triangles local at the kernel's centre, random sign and size per channel."""
+    d, rows, columns, u, m = shape
+
+    def triangle(size: int, centre: float, half_width: float) -> jax.Array:
+        return jnp.clip(1 - jnp.abs(jnp.arange(size) - centre) / half_width, 0)
+
+    # The centre is where a coefficient's own 2x4x4 voxels lie (see `mixing`).
+    window = (
+        triangle(d, d / 2 - 0.5, 2)[:, None, None]
+        * triangle(rows, rows / 2 - 0.5, 4)[None, :, None]
+        * triangle(columns, columns / 2 - 0.5, 4)[None, None, :]
+    )
+    return window[..., None, None] * (0.3 * jax.random.normal(key, (u, m)))[None, None, None]
+
+
+class Dictionary(nn.Module):
+    """X_0, the bases common to all frames, (d, h/16, w/16, u, m); a trainable parameter (ours)."""
+
+    shape: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self) -> Float[Array, "d K L u m"]:
+        return self.param("bases", local_windows, self.shape)
+
+
+class IcaDecoder(nn.Module):
+    """A'_c (x) X -> convolutions -> logits (B, d, 4h', 4w', 4)."""
+
+    width: int
+    convs: int
+    block: Callable[..., nn.Module]
+    conv: Callable[..., nn.Module]
+
+    @nn.compact
+    def __call__(self, mixed: Volume, train: bool) -> Volume:
+        x = mixed
+        for _ in range(self.convs):
+            x = self.block(self.width)(x, train)
+        return self.conv(NUM_CLASSES)(x)
+
+
+class IcaEncoder(nn.Module):
+    """Unmixing: `low_level`, then `coefficients` and `bases`, which a caller may want for different frames."""
+
+    config: ModelConfig
+    conv: Callable[..., nn.Module]
+    block: Callable[..., nn.Module]
+    dtype: Dtype = jnp.float32
+
+    def setup(self):
+        c = self.config
+        d, h, w = c.crop
+        self.low = LowLevel(c.encoder_width, self.block)
+        self.unmix = CoefficientBranch(c.bases, 4 * c.encoder_width, c.encoder_convs, self.block, self.conv)
+        if c.bases_from != "dictionary":
+            self.branch = BasisBranch(c.bases, c.projection_width, 4 * c.encoder_width, self.block, self.conv)
+        if c.bases_from in ("dictionary", "dictionary_and_frame"):
+            self.dictionary = Dictionary((d, h // 16, w // 16, c.projection_width, c.bases))
+        if c.bases_from == "dictionary_and_frame":
+            self.frame_scale = self.param("frame_scale", nn.initializers.constant(0.1), ())
+
+    def low_level(self, frame: Volume, train: bool) -> tuple[Volume, Volume]:
+        return self.low(frame.astype(self.dtype), train)
+
+    def coefficients(self, features: Volume, valid: Volume, train: bool) -> Volume:
+        """A_n from the first half of the low-level features; `valid` is (B, d, 1, 1, 1) or (B, d, h/4, w/4, 1)."""
+        return self.unmix(features, valid.astype(features.dtype), train)
+
+    def bases(self, features: Volume, valid: Volume, train: bool) -> Float[Array, "B d K L u m"]:
+        """X from the second half; `valid` (B, d, h/16, w/16, 1) silences what comes from padded voxels."""
+        kind = self.config.bases_from
+        if kind == "dictionary":
+            return jnp.broadcast_to(self.dictionary(), (features.shape[0], *self.dictionary.shape)).astype(self.dtype)
+        if kind == "frame_with_coordinates":
+            features = jnp.concatenate([features, _coordinates(features)], axis=-1)
+        x = self.branch(features, train) * valid[..., None].astype(self.dtype)
+        if kind == "dictionary_and_frame":
+            # The dictionary is indexed by offsets within a kernel, not by places in the frame: no mask.
+            x = self.dictionary()[None].astype(self.dtype) + self.frame_scale.astype(self.dtype) * x
+        return x
+
+
+def _coordinates(features: Volume) -> Volume:
+    """Channels that say where a feature lies, -1 to 1 over depth, height and width."""
+    axes = [jnp.linspace(-1, 1, size, dtype=features.dtype) for size in features.shape[1:4]]
+    grid = jnp.stack(jnp.meshgrid(*axes, indexing="ij"), axis=-1)
+    return jnp.broadcast_to(grid[None], (features.shape[0], *grid.shape))
+

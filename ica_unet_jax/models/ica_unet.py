@@ -1,0 +1,132 @@
+"""ICA-UNet: unmix a frame, transform its coefficients, mix them again."""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ica_unet_jax.config import ModelConfig
+from ica_unet_jax.models.backbone import Backbone
+from ica_unet_jax.models.correlation import correlate
+from ica_unet_jax.models.ica import IcaDecoder, IcaEncoder
+from ica_unet_jax.models.layers import Conv, ConvBlock, Norm, Volume
+from ica_unet_jax.models.mixing import mix_with, stamps
+
+
+class FrameFeatures(NamedTuple):
+    """What is kept of a frame: everything that it contributes as current frame or as a neighbour."""
+
+    pyramid: tuple[jax.Array, ...]  # A_n ... A_0 as streams, (m, B, d/2, h/4, w/4, 1) first
+    bases: jax.Array | None  # X, (B, d, h/16, w/16, u, m); None where the frame serves as neighbour alone
+    valid: jax.Array  # (B, d, h, w, 1), 1 where there is image, 0 where there is padding
+
+
+class IcaUNet(nn.Module):
+    """The network of the paper, Sect. 2, on the grid `config.crop`.
+
+    With d, h, w = 10, 192, 192, n = 4, m = 32, u = 4, p = 8 and B frames:
+
+    | tensor          | shape                                                  |
+    | --------------- | ------------------------------------------------------ |
+    | frame           | (B, 10, 192, 192, 1)                                   |
+    | X               | (B, 10, 12, 12, 4, 32)                                 |
+    | A_4             | (32, B, 5, 48, 48, 1), streams first                   |
+    | A_3 ... A_0     | (32, B, 5, 24, 24, 8), (.., 12, 12, 16), ..., (.., 3, 3, 16) |
+    | A'_1 ... A'_4   | (32, B, 5, 6, 6, 16), ..., (.., 48, 48, 8)             |
+    | A'_{c,1} ... A'_{c,4} | (B, 5, 6, 6, 32), ..., (B, 5, 48, 48, 32)        |
+    | A'_{c,k} (x) X  | (B, 10, 24, 24, 4), ..., (B, 10, 192, 192, 4)          |
+    | logits          | (B, 10, 24, 24, 4), ..., (B, 10, 192, 192, 4)          |
+    """
+
+    config: ModelConfig
+
+    def setup(self):
+        c = self.config
+        dtype = jnp.dtype(c.compute_dtype)
+        conv = functools.partial(Conv, dtype=dtype)
+        norm = functools.partial(Norm, kind=c.norm, dtype=dtype)
+        block = functools.partial(ConvBlock, conv=conv, norm=norm)
+        self.encoder = IcaEncoder(c, conv, block, dtype)
+        self.backbone = Backbone(c, conv, norm)
+        decoder = nn.remat(IcaDecoder, static_argnums=(2,)) if c.remat else IcaDecoder
+        self.decoders = [decoder(c.decoder_width, c.decoder_convs, block, conv) for _ in range(c.contracting_blocks)]
+
+    def __call__(self, previous: Volume, current: Volume, following: Volume, valid: Volume, train: bool = False):
+        """Three frames (B, d, h, w, 1) and the validity mask that they share -> (logits, aux).
+
+        Returns:
+          logits: [y_1, ..., y_n], coarse to fine, y_k (B, d, h / 2^(n-k), w / 2^(n-k), 4), float32.
+          aux: `bases` X; `coefficients` A_n (B, d/2, h/4, w/4, m); `mixed` [A'_{c,k}]; `reconstruction`
+            A_n (x) X (B, d, h, w, u).
+        """
+        offsets = self.config.frames
+        frames = {0: current, -1: previous, 1: following}
+        stack = jnp.concatenate([frames[i] for i in (0, *offsets)])
+        low, low_bases = self.encoder.low_level(stack * jnp.tile(valid, (1 + len(offsets), 1, 1, 1, 1)), train)
+        batch = current.shape[0]
+        bases = self._bases(low_bases[:batch], valid, train)
+        pyramid = self._pyramid(low, jnp.tile(valid, (1 + len(offsets), 1, 1, 1, 1)), train)
+        parts = [tuple(a[:, i * batch : (i + 1) * batch] for a in pyramid) for i in range(1 + len(offsets))]
+        features = FrameFeatures(parts[0], bases, valid)
+        neighbours = {i: FrameFeatures(part, None, valid) for i, part in zip(offsets, parts[1:], strict=True)}
+        return self.decode(neighbours.get(-1), features, neighbours.get(1), train)
+
+    def encode(self, frame: Volume, valid: Volume, train: bool = False) -> FrameFeatures:
+        """One frame (B, d, h, w, 1) and its validity mask -> its features, once for all three of its roles."""
+        low, low_bases = self.encoder.low_level(frame * valid, train)
+        return FrameFeatures(self._pyramid(low, valid, train), self._bases(low_bases, valid, train), valid)
+
+    def decode(
+        self, previous: FrameFeatures | None, current: FrameFeatures, following: FrameFeatures | None, train: bool = False
+    ):
+        """The features of three frames -> (logits, aux) as `__call__` gives; unused neighbours may be None."""
+        n = self.config.contracting_blocks
+        neighbours = {-1: previous, 1: following}
+        correlations = {}
+        for k in range(1, n + 1):
+            parts = [
+                correlate(current.pyramid[n - k], neighbours[i].pyramid[n - k], self.config.correlation_radius)
+                for i in self.config.frames
+            ]
+            correlations[k] = jnp.concatenate(parts, axis=-1) if parts else None
+        mixed = self.backbone.expanding_path(current.pyramid, correlations, train)
+        matrix = stamps(current.bases)
+        logits = []
+        for k, (coefficients, decoder) in enumerate(zip(mixed, self.decoders, strict=True), start=1):
+            mask = pool_valid(current.valid, 2, 4 * 2 ** (n - k)).astype(coefficients.dtype)
+            image = self._mix(coefficients * mask, matrix, current.bases)
+            logits.append(decoder(image, train).astype(jnp.float32))
+        a_n = self.backbone.merge(current.pyramid[0])
+        a_n = a_n * pool_valid(current.valid, 2, 4).astype(a_n.dtype)
+        aux = {
+            "bases": current.bases.astype(jnp.float32),
+            "coefficients": a_n.astype(jnp.float32),
+            "mixed": mixed,
+            "reconstruction": self._mix(a_n, matrix, current.bases).astype(jnp.float32),
+        }
+        return logits, aux
+
+    def _pyramid(self, low: Volume, valid: Volume, train: bool) -> tuple[jax.Array, ...]:
+        a_n = self.encoder.coefficients(low, pool_valid(valid, 1, 4), train)
+        return self.backbone.contracting_path(a_n, train)
+
+    def _bases(self, low: Volume, valid: Volume, train: bool) -> jax.Array:
+        return self.encoder.bases(low, pool_valid(valid, 1, 16), train)
+
+    def _mix(self, coefficients: Volume, matrix: jax.Array, bases: jax.Array) -> Volume:
+        mixed = mix_with(coefficients, matrix, bases.shape)
+        if self.config.mixing_scale:
+            d, h, w = self.config.crop
+            mixed = mixed / (d * h * w * self.config.bases / (2 * 4 * 4 * 16 * 16)) ** 0.5
+        return mixed
+
+
+def pool_valid(valid: Volume, depth: int, size: int) -> Volume:
+    """The mask of a coarser grid: a cell is valid where any of its voxels is."""
+    b, d, h, w, _ = valid.shape
+    cells = valid.reshape(b, d // depth, depth, h // size, size, w // size, size, 1)
+    return cells.max((2, 4, 6))

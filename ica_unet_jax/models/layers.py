@@ -1,0 +1,141 @@
+"""Convolution, norm and activation, written for one coefficient stream.
+
+Volumes are channels-last, (batch, depth, height, width, channels). Every convolution is in-plane, kernel
+(1, k, k), so the depth is folded into the batch and the convolution is two-dimensional.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+Volume = Float[Array, "batch depth height width channels"]
+Dtype = Any
+
+leaky_relu = functools.partial(nn.leaky_relu, negative_slope=0.01)
+he_normal = nn.initializers.he_normal()
+
+
+def convolve(x: Volume, kernel: Float[Array, "k l cin cout"], stride: int = 1, *, as_patches: bool = False) -> Volume:
+    """In-plane convolution with zero padding; height and width are divided by the stride.
+
+    `as_patches` writes it as patches @ kernel. Under `vmap` over kernels this becomes a batched matrix product,
+    where a convolution would become a grouped one, whose gradient XLA computes many times slower on CPUs.
+    """
+    b, d, h, w, c = x.shape
+    size, top = kernel.shape[0], (kernel.shape[0] - 1) // 2
+    pads = (top, size - 1 - top) if stride == 1 else (top, max(size - stride - top, 0))
+    x = x.reshape(b * d, h, w, c)
+    if as_patches:
+        y = _patches(x, size, stride, pads) @ kernel.reshape(size * size * c, -1)
+    else:
+        y = lax.conv_general_dilated(x, kernel, (stride, stride), (pads, pads), dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return y.reshape(b, d, *y.shape[1:])
+
+
+def _patches(x: jax.Array, size: int, stride: int, pads: tuple[int, int]) -> jax.Array:
+    """(n, h, w, c) -> (n, h/stride, w/stride, size*size*c), in the order of a kernel's rows."""
+    n, h, w, c = x.shape
+    x = jnp.pad(x, ((0, 0), pads, pads, (0, 0)))
+    rows, columns = h // stride, w // stride
+    taps = [
+        lax.slice(x, (0, i, j, 0), (n, i + stride * (rows - 1) + 1, j + stride * (columns - 1) + 1, c), (1, stride, stride, 1))
+        for i in range(size)
+        for j in range(size)
+    ]
+    return jnp.concatenate(taps, axis=-1)
+
+
+class Conv(nn.Module):
+    """In-plane convolution with bias; see `convolve`."""
+
+    features: int
+    kernel_size: int = 3
+    stride: int = 1
+    as_patches: bool = False
+    dtype: Dtype = jnp.float32
+    use_bias: bool = True
+
+    @nn.compact
+    def __call__(self, x: Volume) -> Volume:
+        kernel = self.param("kernel", he_normal, (self.kernel_size, self.kernel_size, x.shape[-1], self.features))
+        y = convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, as_patches=self.as_patches)
+        if self.use_bias:
+            y = y + _row(self.param("bias", nn.initializers.zeros, (self.features,)), self.dtype)
+        return y
+
+
+class Upsample(nn.Module):
+    """Transposed convolution with kernel and stride (1, 2, 2): the paper's U_k before norm and activation.
+
+    Kernel equal to stride means that no two stamps overlap: one matrix product, then pixels to their places.
+    """
+
+    features: int
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Volume) -> Volume:
+        b, d, h, w, c = x.shape
+        kernel = self.param("kernel", he_normal, (c, 2 * 2 * self.features)).astype(self.dtype)
+        y = (x.astype(self.dtype) @ kernel).reshape(b, d, h, w, 2, 2, self.features)
+        return y.transpose(0, 1, 2, 4, 3, 5, 6).reshape(b, d, 2 * h, 2 * w, self.features)
+
+
+class Norm(nn.Module):
+    """Batch or group norm. Statistics and parameters are float32, the result has `dtype`.
+
+    `axis_name` names a mapped axis over which the statistics are shared (streams with shared weights).
+    """
+
+    kind: str = "batch"
+    dtype: Dtype = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: Volume, train: bool) -> Volume:
+        if self.kind == "group":
+            groups = next(g for g in (8, 4, 2, 1) if x.shape[-1] % g == 0)
+            # Over the plane and the channels of a group, slice by slice: padded slices touch no other.
+            b, d = x.shape[:2]
+            y = nn.GroupNorm(num_groups=groups, epsilon=1e-6, dtype=self.dtype)(x.reshape(b * d, *x.shape[2:]))
+            return y.reshape(x.shape)
+        return nn.BatchNorm(
+            use_running_average=not train, momentum=0.95, epsilon=1e-5, dtype=self.dtype, axis_name=self.axis_name
+        )(x)
+
+
+class ConvBlock(nn.Module):
+    """Convolution, norm, activation: the paper's conv. `conv` and `norm` come with dtype and lowering bound."""
+
+    features: int
+    conv: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module]
+    act: Callable[[jax.Array], jax.Array] = leaky_relu
+    kernel_size: int = 3
+    stride: int = 1
+
+    @nn.compact
+    def __call__(self, x: Volume, train: bool) -> Volume:
+        # The norm subtracts a mean, so a bias before it would be without effect.
+        x = self.conv(self.features, kernel_size=self.kernel_size, stride=self.stride, use_bias=False)(x)
+        return self.act(self.norm()(x, train))
+
+
+def space_to_depth(x: Volume) -> Volume:
+    """2x2 pixels of a plane become channels: (b, d, h, w, c) -> (b, d, h/2, w/2, 4c); nothing is lost."""
+    b, d, h, w, c = x.shape
+    x = x.reshape(b, d, h // 2, 2, w // 2, 2, c).transpose(0, 1, 2, 4, 3, 5, 6)
+    return x.reshape(b, d, h // 2, w // 2, 4 * c)
+
+
+def _row(x: jax.Array, dtype: Dtype) -> jax.Array:
+    """A vector of channels, with the rank that a volume has."""
+    return x.astype(dtype).reshape(1, 1, 1, 1, -1)
