@@ -92,15 +92,14 @@ def test_flat_folder_of_own_cines(case_dir, tmp_path):
     assert len(acdc.read(b).frames) == 6 and acdc.read(c).times == (0,)
 
 
-def damage(name):
-    """Registers a function that damages the case in one way, under the sentence that must follow."""
-    def register(function):
-        DAMAGES[name] = function
-        return function
-    return register
-
-
 DAMAGES = {}
+
+
+def damage(sentence):
+    """Registers a function that damages the sound case in one way, under the sentence that must follow."""
+    def register(function):
+        DAMAGES[sentence] = function
+    return register
 
 
 @damage("patient007_frame01.nii.gz has no ground truth, nor has another frame of patient007; "
@@ -215,6 +214,13 @@ def _(folder):
 def _(folder):
     cine = array_of(folder / "patient007_4d.nii.gz").astype(np.float32)
     cine[0, 0, 0, 4] = np.nan
+    save(folder / "patient007_4d.nii.gz", cine)
+
+
+@damage("patient007_4d.nii.gz, frame 3, holds NaN or infinite values; export it again.")
+def _(folder):
+    cine = array_of(folder / "patient007_4d.nii.gz").astype(np.float64)
+    cine[0, 0, 0, 2] = 1e300  # too large for float32
     save(folder / "patient007_4d.nii.gz", cine)
 
 

@@ -144,11 +144,11 @@ def voxels(seed, indices):
         low, high = np.percentile(image, (0.5, 99.5), axis=(1, 2, 3), keepdims=True)
         image = np.clip(image, low, high)
         image = (image - image.mean((1, 2, 3), keepdims=True)) / image.std((1, 2, 3), keepdims=True)
-        grid = [(np.arange(n) - (n - 1) / 2) * mm for n, mm in zip(image.shape[1:], phantom.spacing)]
+        grid = [(np.arange(n) - (n - 1) / 2) * mm for n, mm in zip(image.shape[1:], phantom.spacing, strict=True)]
         features = np.broadcast_arrays(image, *np.meshgrid(*grid, indexing="ij"))
         numbers = [
             np.clip((feature - low) / (high - low) * bins, 0, bins - 1).astype(int).ravel()
-            for feature, bins, (low, high) in zip(features, BINS, LIMITS)
+            for feature, bins, (low, high) in zip(features, BINS, LIMITS, strict=True)
         ]
         yield numbers, labels.ravel()
 

@@ -116,6 +116,8 @@ def test_refusals(case, tmp_path):
         cache.preprocessed(case, **OPTIONS, cache_dir=tmp_path / "file")
     for path in case.labels.values():
         path.unlink()
+    with pytest.raises(UserError, match="a_frame01_gt.nii.gz cannot be read"):
+        cache.preprocessed(case, **OPTIONS, cache_dir=tmp_path / "cache")
     [bare] = find_cases(case.cine.parent)
     with pytest.raises(UserError, match="has a ground truth"):
         cache.load_cases([bare], **OPTIONS, cache_dir=tmp_path / "cache")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import nibabel as nib
@@ -135,9 +136,8 @@ def _cases_of_folder(folder: Path, root: Path, own_folder: bool) -> list[Case]:
     if info_path:
         _stay_inside(info_path, root)
     info = _read_info(info_path)
-    cases = []
-    for name, files in found.items():
-        cases.append(Case(
+    return [
+        Case(
             name=folder.name if own_folder and len(found) == 1 else name,
             group=info.get("Group", "").upper(),
             ed=_zero_based(info.get("ED")),
@@ -147,8 +147,9 @@ def _cases_of_folder(folder: Path, root: Path, own_folder: bool) -> list[Case]:
             frames=files["frames"],
             labels=files["labels"],
             info=info_path,
-        ))
-    return cases
+        )
+        for name, files in found.items()
+    ]
 
 
 def _stay_inside(path: Path, root: Path) -> None:
@@ -160,7 +161,7 @@ def _read_info(path: Path | None) -> dict[str, str]:
     """Info.cfg as {key: value}: lines of 'key: value', others ignored."""
     if path is None:
         return {}
-    pairs = (line.partition(":") for line in path.read_text(encoding="utf-8", errors="replace").splitlines())
+    pairs = (line.partition(":") for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines())
     return {key.strip(): value.strip() for key, colon, value in pairs if colon}
 
 
@@ -169,8 +170,9 @@ def _zero_based(text: str | None) -> int | None:
 
 
 def _same(frame: np.ndarray, other: np.ndarray) -> bool:
-    """Equal up to the rounding of a change of type."""
-    return frame.shape == other.shape and np.abs(frame - other).max() <= _SAME_INTENSITY * np.ptp(other)
+    """Equal up to the rounding of a change of type; NaN and infinity are reported elsewhere."""
+    difference = np.abs(np.nan_to_num(frame) - np.nan_to_num(other))
+    return difference.max() <= _SAME_INTENSITY * np.ptp(np.nan_to_num(other))
 
 
 def _examine(case: Case, label_map: str) -> tuple[Cine | None, list[str]]:
@@ -214,7 +216,7 @@ def _examine(case: Case, label_map: str) -> tuple[Cine | None, list[str]]:
     return cine, problems
 
 
-def _attempt(problems: list[str], reader, *arguments):
+def _attempt(problems: list[str], reader: Callable, *arguments):
     """What `reader` returns, or None and its complaint among the problems."""
     try:
         return reader(*arguments)
@@ -223,7 +225,7 @@ def _attempt(problems: list[str], reader, *arguments):
         return None
 
 
-def _cine(case: Case, frames: np.ndarray, times, image: nib.Nifti1Image) -> Cine:
+def _cine(case: Case, frames: np.ndarray, times: Iterable[int], image: nib.Nifti1Image) -> Cine:
     return Cine(case, frames, tuple(times), {}, spacing_of(image), image.affine, image.header)
 
 
@@ -252,7 +254,7 @@ def _frame_problems(case: Case, time: int, volume: np.ndarray, frames: np.ndarra
     if volume.shape != frames.shape[1:]:
         return [f"{path} has the shape {volume.shape[::-1]}, the frames of {cine} {frames.shape[:0:-1]}; "
                 "export both on one grid."]
-    if not np.isfinite(volume).all() or _same(volume, frames[time]):
+    if not np.isfinite([volume, frames[time]]).all() or _same(volume, frames[time]):
         return []
     twin = next((f" (it is frame {other + 1})" for other in range(len(frames)) if _same(volume, frames[other])), "")
     return [f"{path} is not frame {time + 1} of {cine}{twin}; correct its number or its content."]

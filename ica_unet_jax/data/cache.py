@@ -81,7 +81,10 @@ def preprocessed(case: Case, *, crop: tuple[int, int, int], spacing: float, labe
 
 
 def _key(case: Case, options: dict) -> str:
-    files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in case.files]
+    try:
+        files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in case.files]
+    except OSError as error:
+        raise UserError(f"{error.filename} cannot be read ({error.strerror}); check the file.") from error
     text = json.dumps([FORMAT, options, files], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 

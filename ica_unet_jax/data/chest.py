@@ -61,7 +61,7 @@ def polar(radius, angle):
 
 def make_scene(rng, shape, spacing):
     """Coordinates round the middle of a stack of `shape` (s, h, w), and one patient's tissue intensities."""
-    axes = [((np.arange(n) - (n - 1) / 2) * mm).astype(np.float32) for n, mm in zip(shape, spacing)]
+    axes = [((np.arange(n) - (n - 1) / 2) * mm).astype(np.float32) for n, mm in zip(shape, spacing, strict=True)]
     z, y, x = np.meshgrid(*axes, indexing="ij", sparse=True)
     breath = rng.normal(0, 1.2, (2, shape[0], 1, 1)).astype(np.float32)  # each slice is its own breath-hold
     uniform = rng.uniform

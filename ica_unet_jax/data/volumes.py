@@ -16,8 +16,8 @@ import numpy as np
 from ica_unet_jax.config import NUM_CLASSES
 from ica_unet_jax.errors import UserError
 
-_UNREADABLE = (OSError, EOFError, ValueError, MemoryError, zlib.error, nib.filebasedimages.ImageFileError,
-               nib.spatialimages.HeaderDataError)
+_UNREADABLE = (OSError, EOFError, ValueError, OverflowError, MemoryError, zlib.error,
+               nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError)
 
 
 def spacing_of(image: nib.Nifti1Image) -> tuple[float, float, float]:
@@ -57,7 +57,8 @@ def open_frames(path: Path) -> tuple[nib.Nifti1Image, np.ndarray, list[str]]:
     """The image, its frames float32 (t, s, h, w) and what is wrong with them. Raises UserError if unreadable."""
     image, array = _open(path)
     volume = array[..., None] if array.ndim == 3 else array
-    frames = np.ascontiguousarray(volume.T, dtype=np.float32)
+    with np.errstate(over="ignore"):  # beyond float32 is infinite, which is reported
+        frames = np.ascontiguousarray(volume.T, dtype=np.float32)
     problems = []
     zooms = _stored_zooms(image, path)
     if not all(np.isfinite(zoom) and zoom > 0 for zoom in zooms):

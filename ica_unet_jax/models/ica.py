@@ -37,13 +37,14 @@ class CoefficientBranch(nn.Module):
     bases: int
     width: int
     convs: int
+    dilate: bool
     block: Callable[..., nn.Module]
     conv: Callable[..., nn.Module]
 
     @nn.compact
     def __call__(self, x: Volume, valid: Volume, train: bool) -> Volume:
-        for _ in range(self.convs):
-            x = self.block(self.width)(x, train)
+        for i in range(self.convs):
+            x = self.block(self.width, dilation=2**i if self.dilate else 1)(x, train)
         b, d, h, w, c = x.shape
         # A pair of slices becomes one: the paper's stride in depth.
         x = (x * valid).reshape(b, d // 2, 2, h, w, c).transpose(0, 1, 3, 4, 2, 5).reshape(b, d // 2, h, w, 2 * c)
@@ -122,7 +123,7 @@ class IcaEncoder(nn.Module):
         c = self.config
         d, h, w = c.crop
         self.low = LowLevel(c.encoder_width, self.block)
-        self.unmix = CoefficientBranch(c.bases, 4 * c.encoder_width, c.encoder_convs, self.block, self.conv)
+        self.unmix = CoefficientBranch(c.bases, 4 * c.encoder_width, c.encoder_convs, c.encoder_dilation, self.block, self.conv)
         if c.bases_from != "dictionary":
             self.branch = BasisBranch(c.bases, c.projection_width, 4 * c.encoder_width, self.block, self.conv)
         if c.bases_from in ("dictionary", "dictionary_and_frame"):

@@ -63,16 +63,14 @@ class IcaUNet(nn.Module):
           aux: `bases` X; `coefficients` A_n (B, d/2, h/4, w/4, m); `mixed` [A'_{c,k}]; `reconstruction`
             A_n (x) X (B, d, h, w, u).
         """
-        offsets = self.config.frames
-        frames = {0: current, -1: previous, 1: following}
-        stack = jnp.concatenate([frames[i] for i in (0, *offsets)])
-        low, low_bases = self.encoder.low_level(stack * jnp.tile(valid, (1 + len(offsets), 1, 1, 1, 1)), train)
-        batch = current.shape[0]
-        bases = self._bases(low_bases[:batch], valid, train)
-        pyramid = self._pyramid(low, jnp.tile(valid, (1 + len(offsets), 1, 1, 1, 1)), train)
-        parts = [tuple(a[:, i * batch : (i + 1) * batch] for a in pyramid) for i in range(1 + len(offsets))]
-        features = FrameFeatures(parts[0], bases, valid)
-        neighbours = {i: FrameFeatures(part, None, valid) for i, part in zip(offsets, parts[1:], strict=True)}
+        features = self.encode(current, valid, train)
+        neighbours = {}
+        for offset, frame in ((-1, previous), (1, following)):
+            if offset in self.config.frames:
+                pyramid = self._pyramid(self.encoder.low_level(frame * valid, train)[0], valid, train)
+                if not self.config.neighbour_gradients:
+                    pyramid = jax.lax.stop_gradient(pyramid)
+                neighbours[offset] = FrameFeatures(pyramid, None, valid)
         return self.decode(neighbours.get(-1), features, neighbours.get(1), train)
 
     def encode(self, frame: Volume, valid: Volume, train: bool = False) -> FrameFeatures:

@@ -23,20 +23,22 @@ leaky_relu = functools.partial(nn.leaky_relu, negative_slope=0.01)
 he_normal = nn.initializers.he_normal()
 
 
-def convolve(x: Volume, kernel: Float[Array, "k l cin cout"], stride: int = 1, *, as_patches: bool = False) -> Volume:
+def convolve(x: Volume, kernel: Float[Array, "k l cin cout"], stride: int = 1, dilation: int = 1, *, as_patches: bool = False) -> Volume:
     """In-plane convolution with zero padding; height and width are divided by the stride.
 
     `as_patches` writes it as patches @ kernel. Under `vmap` over kernels this becomes a batched matrix product,
     where a convolution would become a grouped one, whose gradient XLA computes many times slower on CPUs.
     """
     b, d, h, w, c = x.shape
-    size, top = kernel.shape[0], (kernel.shape[0] - 1) // 2
-    pads = (top, size - 1 - top) if stride == 1 else (top, max(size - stride - top, 0))
+    size = kernel.shape[0]
+    pads = (dilation * (size // 2),) * 2
     x = x.reshape(b * d, h, w, c)
     if as_patches:
         y = _patches(x, size, stride, pads) @ kernel.reshape(size * size * c, -1)
     else:
-        y = lax.conv_general_dilated(x, kernel, (stride, stride), (pads, pads), dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        y = lax.conv_general_dilated(
+            x, kernel, (stride, stride), (pads, pads), rhs_dilation=(dilation, dilation), dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
     return y.reshape(b, d, *y.shape[1:])
 
 
@@ -59,6 +61,7 @@ class Conv(nn.Module):
     features: int
     kernel_size: int = 3
     stride: int = 1
+    dilation: int = 1
     as_patches: bool = False
     dtype: Dtype = jnp.float32
     use_bias: bool = True
@@ -66,7 +69,7 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: Volume) -> Volume:
         kernel = self.param("kernel", he_normal, (self.kernel_size, self.kernel_size, x.shape[-1], self.features))
-        y = convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, as_patches=self.as_patches)
+        y = convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.dilation, as_patches=self.as_patches)
         if self.use_bias:
             y = y + _row(self.param("bias", nn.initializers.zeros, (self.features,)), self.dtype)
         return y
@@ -121,11 +124,13 @@ class ConvBlock(nn.Module):
     act: Callable[[jax.Array], jax.Array] = leaky_relu
     kernel_size: int = 3
     stride: int = 1
+    dilation: int = 1
 
     @nn.compact
     def __call__(self, x: Volume, train: bool) -> Volume:
         # The norm subtracts a mean, so a bias before it would be without effect.
-        x = self.conv(self.features, kernel_size=self.kernel_size, stride=self.stride, use_bias=False)(x)
+        conv = self.conv(self.features, self.kernel_size, self.stride, self.dilation, use_bias=False)
+        x = conv(x)
         return self.act(self.norm()(x, train))
 
 
