@@ -57,9 +57,10 @@ class ModelConfig(_Part):
     stream_width: int = knob(8, "p, channels of one coefficient stream at its top; doubled once below. With --streams=dense the width of the one U-Net.", low=1)
     convs_per_block: int = knob(1, "3x3 convolutions after each stride-2 convolution of a contracting block.", low=0)
     expanding_convs: int = knob(1, "3x3 convolutions after each upsampling block U_k.", low=0)
+    expanding_skips: bool = knob(True, "The expanding path sees the skip A_k before these convolutions, not the concatenation block alone.")
     encoder_width: int = knob(16, "Channels of the ICA-encoder's first layer; 2x and 4x below.", low=1)
     encoder_convs: int = knob(2, "3x3 convolutions of the ICA-encoder's coefficient branch at h/4.", low=0)
-    encoder_dilation: bool = knob(False, "Double the dilation from one of these convolutions to the next (1, 2, 4): context.")
+    encoder_dilation: bool = knob(True, "Double the dilation from one of these convolutions to the next (1, 2, 4): context.")
     decoder_width: int = knob(16, "Hidden channels of an ICA-decoder's convolution module.", low=1)
     decoder_convs: int = knob(1, "3x3 convolutions of an ICA-decoder before the one that gives the logits.", low=0)
     streams: str = knob("independent", "Weights of the m coefficient streams: one set each, one for all, or a plain U-Net over m channels (control).", choices=("independent", "shared", "dense"))
@@ -82,6 +83,8 @@ class ModelConfig(_Part):
         smallest = 64 if self.model == "ica_unet" else 8
         if d < 2 or d % 2:
             raise UserError(f"--crop={d},{h},{w}: the depth must be even and at least 2; take {max(2, d + d % 2)}.")
+        if self.expanding_skips and not self.expanding_convs:
+            raise UserError("--expanding_skips needs --expanding_convs of at least 1: give --noexpanding_skips without convolutions.")
         for size in (h, w):
             if size % multiple or size < smallest:
                 near = max(math.ceil(smallest / multiple), round(size / multiple)) * multiple
@@ -118,9 +121,9 @@ class LossConfig(_Part):
 class DataConfig(_Part):
     """Which cases, on which grid, how augmented."""
 
-    data_dir: str = knob("", "Cohort in the ACDC layout, or a folder of 4D cines with labelled frames; empty: the phantom, written on first use to --phantom_dir.")
-    phantom_dir: str = knob("data/phantom", "Where the phantom cohort is written and looked for.")
-    phantom_patients: int = knob(0, "Train on a phantom cohort of this size instead of --data_dir (0: no).", low=0)
+    data_dir: str = knob("", "Cohort in the ACDC layout, or a folder of 4D cines with labelled frames.")
+    phantom_dir: str = knob("data/phantom", "Where phantom cohorts are written on first use, and looked for.")
+    phantom_patients: int = knob(0, "Without --data_dir: train on a phantom cohort of this size (0: no).", low=0)
     phantom_shape: tuple[int, int, int] = knob((8, 96, 96), "Slices, height and width of a phantom frame in voxels.")
     cache_dir: str = knob("", "Preprocessed cases; empty: .cache inside the user's cache folder.")
     spacing: float = knob(1.5, "In-plane voxel size of the model's grid in mm; slices are never resampled.", low=0.1, high=20)
@@ -159,6 +162,7 @@ class TrainConfig(_Part):
     ema_decay: float = knob(0.99, "Decay of the averaged parameters that are evaluated and kept (0: none).", low=0, high=0.99999)
     evaluate_every: int = knob(500, "Steps between validations and checkpoints.", low=1)
     log_every: int = knob(50, "Steps between lines of metrics.jsonl.", low=1)
+    final_evaluation: bool = knob(True, "End with the evaluation of the validation patients.")
     init_from: str = knob("", "Run folder whose parameters are the start (fine-tuning).")
 
 

@@ -19,11 +19,11 @@ from ica_unet_jax.models import build_model
 class Segmenter:
     """The compiled model of a configuration; each frame is encoded once, whatever its roles.
 
-    `variables` are given at construction or, during training, replaced before a call.
+    `variables` are given at construction or, during training, replaced before a call; `step` is the step they are of.
     """
 
-    def __init__(self, config: Config, variables=None, *, mirror: bool = False):
-        self.config, self.variables, self.mirror = config, variables, mirror
+    def __init__(self, config: Config, variables=None, *, mirror: bool = False, step: int = 0):
+        self.config, self.variables, self.mirror, self.step = config, variables, mirror, step
         self.traces = 0  # compilations so far; a test holds it down
         model = build_model(config.model)
 
@@ -104,4 +104,4 @@ def load(run_dir: str | Path, which: str = "latest", *, mirror: bool = False) ->
     if not path.is_file():
         raise UserError(f"{path} does not exist: name the --workdir of a training.")
     state = checkpoints.restore(run_dir, which)
-    return Segmenter(Config.from_json(path.read_text()), jax.device_put(state.variables), mirror=mirror)
+    return Segmenter(Config.from_json(path.read_text()), jax.device_put(state.variables), mirror=mirror, step=int(state.step))

@@ -16,7 +16,7 @@ class Progress:
 
     def __init__(self, total: int, done: int = 0, unit: str = "step"):
         self.console = Console(stderr=True, soft_wrap=True, highlight=False)
-        self.total, self.first, self.unit = total, done, unit
+        self.total, self.unit = total, unit
         self.bar = None
         if self.console.is_terminal:
             columns = (
@@ -25,7 +25,9 @@ class Progress:
             )
             self.bar = RichProgress(*columns, console=self.console)
             self.task = self.bar.add_task("", total=total, completed=done)
-        self.started = self.last = time.monotonic()
+        # The first step compiles: the time left is reckoned from its end.
+        self.began: tuple[float, int] | None = None
+        self.last = time.monotonic()
 
     def __enter__(self) -> Progress:
         if self.bar:
@@ -42,11 +44,13 @@ class Progress:
             self.bar.update(self.task, completed=done, description=text)
             return
         now = time.monotonic()
-        if now - self.last < SECONDS_BETWEEN_LINES and done < self.total:
-            return
-        self.last = now
-        left = (now - self.started) / max(1, done - self.first) * (self.total - done)
-        self.note(f"{self.unit} {done}/{self.total}  {text}  {left / 60:.1f} min left")
+        if self.began is None:
+            self.began = now, done
+        elif now - self.last >= SECONDS_BETWEEN_LINES or done == self.total:
+            since, first = self.began
+            left = (now - since) / (done - first) * (self.total - done)
+            self.note(f"{self.unit} {done}/{self.total}  {text}  {left / 60:.1f} min left")
+            self.last = now
 
     def note(self, text: str) -> None:
         """A line that stays."""

@@ -19,7 +19,7 @@ from ica_unet_jax.errors import UserError
 
 PACKAGES = ("ica-unet-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "nibabel")
 # Where a run lies and how often it looks up change nothing of what it computes.
-MAY_CHANGE = {"workdir", "data_dir", "cache_dir", "log_every", "split_file", "init_from"}
+MAY_CHANGE = {"workdir", "data_dir", "cache_dir", "phantom_dir", "log_every", "split_file", "init_from", "final_evaluation"}
 
 
 def open_run(config: Config, split: dict[str, list[str]], command: list[str] | None = None) -> Path:

@@ -6,9 +6,14 @@ from ica_unet_jax import flags
 
 
 def main() -> None:
-    from ica_unet_jax import training
+    from ica_unet_jax import evaluation, training
 
-    training.train(flags.config())
+    config = flags.config()
+    training.train(config)
+    if config.train.final_evaluation:
+        out = evaluation.evaluate(config.train.workdir)
+        print((out / "table.md").read_text())
+        print(f"pictures in {out / 'pictures'}")
 
 
 if __name__ == "__main__":

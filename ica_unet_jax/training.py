@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ica_unet_jax import checkpoints, run_folder
+from ica_unet_jax import checkpoints, evaluation, run_folder
 from ica_unet_jax.checkpoints import Checkpoints, State
 from ica_unet_jax.config import Config, TrainConfig
-from ica_unet_jax.data import acdc, cache, splits
+from ica_unet_jax.data import acdc, cache, cohort, splits
 from ica_unet_jax.data.augmentation import Batch, augment
 from ica_unet_jax.data.batches import Batches
 from ica_unet_jax.data.geometry import argmax_labels
@@ -113,21 +113,14 @@ class Validation:
         return dice | {"mean": float(np.mean(list(dice.values())))}
 
 
-def choose_split(config: Config, cases: list[acdc.Case]) -> splits.Split:
-    """The split file's, or the fold's."""
-    if config.data.split_file:
-        return splits.read_split(config.data.split_file, cases)
-    return splits.fold_split(cases, config.data.folds, config.data.fold, config.data.split_seed)
-
-
 def train(config: Config, command: list[str] | None = None) -> State:
     """Trains to `config.train.steps` in `config.train.workdir`, going on from its latest checkpoint if there is one.
 
     Raises:
       UserError: bad data, a run folder of another configuration, or a loss that is no longer finite.
     """
-    cases = acdc.find_cases(config.data.data_dir, config.data.label_map)
-    split = choose_split(config, cases)
+    cases = cohort.open_cohort(config.data)
+    split = cohort.choose_split(config.data, cases)
     chosen = {part: splits.select(split, cases, part) for part in ("train", "val")}
     folder = run_folder.open_run(config, split, command)
     options = {name: getattr(config.data, name) for name in ("spacing", "label_map", "cyclic", "cache_dir")}
@@ -163,6 +156,7 @@ def train(config: Config, command: list[str] | None = None) -> State:
                 log.write(step=number, **{f"dice_{name}": value for name, value in dice.items()})
                 progress.note(f"step {number}: validation Dice " + ", ".join(f"{k} {v:.3f}" for k, v in dice.items()))
                 saved.save(state, dice["mean"])
+                evaluation.training_report(folder, validate.cines, validate.segmenter)
                 started, since = time.perf_counter(), number
     saved.close()
     return state

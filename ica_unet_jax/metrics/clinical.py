@@ -12,7 +12,7 @@ from ica_unet_jax.metrics.overlap import structure_dice
 MYOCARDIAL_DENSITY = 1.05  # g/mL
 
 
-def volumes_ml(labels: np.ndarray, spacing: Sequence[float]) -> dict[str, np.ndarray]:
+def volumes_ml(labels: np.ndarray, spacing: Sequence[float]) -> dict[str, np.ndarray | np.float64]:
     """Volume of each of STRUCTURES in mL.
 
     labels: (..., slices, rows, columns); spacing: (dz, dy, dx) in mm. Each value has the leading shape: a number
@@ -55,7 +55,7 @@ def agreement(prediction: Sequence[float], reference: Sequence[float]) -> Agreem
     return Agreement(bias, (bias - reach, bias + reach), r, n, pairs.shape[1] - n)
 
 
-def roughness(curve: np.ndarray) -> float:
+def roughness(curve: Sequence[float] | np.ndarray) -> float:
     """RMS of the second difference of a volume curve (frames,), over its own range (the stroke).
 
     Without unit: a straight line has 0, a curve that jumps by its whole range at every frame 2. It falls with

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from ica_unet_jax.config import ModelConfig
 from ica_unet_jax.models.layers import ConvBlock, Upsample, Volume, leaky_relu
@@ -34,7 +35,7 @@ class ContractingBlock(nn.Module):
 
 
 class UpsampleBlock(nn.Module):
-    """U_k: A'_k -> A'_{k+1}. Transposed convolution, norm, activation, then `convs` convolutions (ours)."""
+    """U_k: A'_k -> A'_{k+1}. Transposed convolution, norm, activation; ours: the skip A_{k+1} and `convs` convolutions."""
 
     features: int
     convs: int
@@ -44,8 +45,10 @@ class UpsampleBlock(nn.Module):
     act: Callable[[jax.Array], jax.Array] = leaky_relu
 
     @nn.compact
-    def __call__(self, x: Volume, train: bool) -> Volume:
+    def __call__(self, x: Volume, skip: Volume | None, train: bool) -> Volume:
         x = self.act(self.norm()(self.upsample(self.features)(x), train))
+        if skip is not None:
+            x = jnp.concatenate([x, skip], axis=-1)
         for _ in range(self.convs):
             x = self.block(self.features)(x, train)
         return x
@@ -108,9 +111,11 @@ class Backbone(nn.Module):
         upsample = functools.partial(Upsample, dtype=self.conv.keywords["dtype"])
         outputs = c.bases if dense else 1
         levels = range(c.contracting_blocks, 0, -1)
-        remat = functools.partial(nn.remat, static_argnums=(2,)) if c.remat else lambda block: block
-        contracting = lift(remat(ContractingBlock), c.streams, (0,))
-        expanding = lift(remat(UpsampleBlock), c.streams, (0,))
+        contracting, expanding = ContractingBlock, UpsampleBlock
+        if c.remat:
+            contracting, expanding = nn.remat(contracting, static_argnums=(2,)), nn.remat(expanding, static_argnums=(3,))
+        contracting = lift(contracting, c.streams, (0,))
+        expanding = lift(expanding, c.streams, (0, 0))
         joining = lift(ConcatenationBlock, c.streams, (0, 0, None))
         self.contract = {str(k): contracting(self.width(k - 1), c.convs_per_block, block) for k in levels}
         self.expand = {str(k - 1): expanding(self.width(k), c.expanding_convs, block, norm, upsample) for k in levels}
@@ -143,7 +148,8 @@ class Backbone(nn.Module):
         n = self.config.contracting_blocks
         x, joined = pyramid[n], []
         for k in range(1, n + 1):
-            x = self.expand[str(k - 1)](x, train)
-            joined.append(self.merge(self.join[str(k)](x, pyramid[n - k], correlations[k], train)))
+            skip = pyramid[n - k]
+            x = self.expand[str(k - 1)](x, skip if self.config.expanding_skips else None, train)
+            joined.append(self.merge(self.join[str(k)](x, skip, correlations[k], train)))
         return joined
 

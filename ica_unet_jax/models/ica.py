@@ -26,8 +26,8 @@ class LowLevel(nn.Module):
     def __call__(self, frame: Volume, train: bool) -> tuple[Volume, Volume]:
         x = space_to_depth(frame)
         x = self.block(self.width)(x, train)
-        x = self.block(2 * self.width)(x, train)
-        x = self.block(4 * self.width, stride=2)(x, train)
+        x = self.block(2 * self.width, stride=2)(x, train)
+        x = self.block(4 * self.width)(x, train)
         return tuple(jnp.split(x, 2, axis=-1))
 
 
@@ -43,12 +43,12 @@ class CoefficientBranch(nn.Module):
 
     @nn.compact
     def __call__(self, x: Volume, valid: Volume, train: bool) -> Volume:
-        for i in range(self.convs):
-            x = self.block(self.width, dilation=2**i if self.dilate else 1)(x, train)
         b, d, h, w, c = x.shape
         # A pair of slices becomes one: the paper's stride in depth.
         x = (x * valid).reshape(b, d // 2, 2, h, w, c).transpose(0, 1, 3, 4, 2, 5).reshape(b, d // 2, h, w, 2 * c)
-        x = self.block(self.width, kernel_size=1)(x, train)
+        x = self.block(self.width)(x, train)
+        for i in range(self.convs):
+            x = self.block(self.width, dilation=2**i if self.dilate else 1)(x, train)
         return self.conv(self.bases, kernel_size=1)(x)
 
 

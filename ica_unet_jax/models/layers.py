@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-Volume = Float[Array, "batch depth height width channels"]
+Volume = Float[Array, "_batch _depth _height _width _channels"]  # underscores: sizes may differ within a call
 Dtype = Any
 
 leaky_relu = functools.partial(nn.leaky_relu, negative_slope=0.01)
@@ -34,7 +34,7 @@ def convolve(x: Volume, kernel: Float[Array, "k l cin cout"], stride: int = 1, d
     pads = (dilation * (size // 2),) * 2
     x = x.reshape(b * d, h, w, c)
     if as_patches:
-        y = _patches(x, size, stride, pads) @ kernel.reshape(size * size * c, -1)
+        y = _patches(x, size, stride, dilation) @ kernel.reshape(size * size * c, -1)
     else:
         y = lax.conv_general_dilated(
             x, kernel, (stride, stride), (pads, pads), rhs_dilation=(dilation, dilation), dimension_numbers=("NHWC", "HWIO", "NHWC")
@@ -42,15 +42,17 @@ def convolve(x: Volume, kernel: Float[Array, "k l cin cout"], stride: int = 1, d
     return y.reshape(b, d, *y.shape[1:])
 
 
-def _patches(x: jax.Array, size: int, stride: int, pads: tuple[int, int]) -> jax.Array:
+def _patches(x: jax.Array, size: int, stride: int, dilation: int) -> jax.Array:
     """(n, h, w, c) -> (n, h/stride, w/stride, size*size*c), in the order of a kernel's rows."""
     n, h, w, c = x.shape
+    pads = (dilation * (size // 2),) * 2
     x = jnp.pad(x, ((0, 0), pads, pads, (0, 0)))
     rows, columns = h // stride, w // stride
+    offsets = range(0, dilation * size, dilation)
     taps = [
         lax.slice(x, (0, i, j, 0), (n, i + stride * (rows - 1) + 1, j + stride * (columns - 1) + 1, c), (1, stride, stride, 1))
-        for i in range(size)
-        for j in range(size)
+        for i in offsets
+        for j in offsets
     ]
     return jnp.concatenate(taps, axis=-1)
 

@@ -1,0 +1,49 @@
+"""The cohort that a configuration names: a folder of cases, or the phantom, written on first use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ica_unet_jax.config import DataConfig
+from ica_unet_jax.data import acdc, beating_heart, splits
+from ica_unet_jax.errors import UserError
+
+ACDC_URL = "https://www.creatis.insa-lyon.fr/Challenge/acdc/"
+
+
+def folder(config: DataConfig) -> Path:
+    """`config.data_dir`, or the phantom cohort that `config.phantom_patients` asks for, written if need be.
+
+    Raises:
+      UserError: no data are named, or those named are not there.
+    """
+    if config.data_dir:
+        if not Path(config.data_dir).is_dir():
+            raise UserError(_missing(f"--data_dir={config.data_dir} is not a folder"))
+        return Path(config.data_dir)
+    if not config.phantom_patients:
+        raise UserError(_missing("--data_dir is not given"))
+    shape = config.phantom_shape
+    phantom = Path(config.phantom_dir) / f"{config.phantom_patients}_patients_{'x'.join(map(str, shape))}"
+    if not phantom.is_dir():
+        beating_heart.write_cohort(phantom, config.phantom_patients, shape=shape)
+    return phantom
+
+
+def open_cohort(config: DataConfig) -> list[acdc.Case]:
+    """The cases in `folder(config)`; raises UserError as that and `acdc.find_cases` do."""
+    return acdc.find_cases(folder(config), config.label_map)
+
+
+def _missing(problem: str) -> str:
+    return (
+        f"{problem}: download ACDC from {ACDC_URL} and name the folder that holds patient001, patient002, ... (or its "
+        "training/ and testing/), or run without data with --flagfile=launch/phantom.flags."
+    )
+
+
+def choose_split(config: DataConfig, cases: list[acdc.Case]) -> splits.Split:
+    """The split file's, or the fold's."""
+    if config.split_file:
+        return splits.read_split(config.split_file, cases)
+    return splits.fold_split(cases, config.folds, config.fold, config.split_seed)

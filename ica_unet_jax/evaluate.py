@@ -1,0 +1,52 @@
+"""Judges a trained network: `python -m ica_unet_jax.evaluate --workdir=RUN --split=val`.
+
+Writes summary.json, cases.csv, table.md and pictures/ into --out.
+"""
+
+from __future__ import annotations
+
+from absl import flags
+
+from ica_unet_jax import flags as project_flags
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of a training.", required=True)
+_DATA_DIR = flags.DEFINE_string("data_dir", "", "Cohort to judge on; empty: the one of the training.")
+_LABEL_MAP = flags.DEFINE_string(
+    "label_map", None, "Label order of that cohort, as from:to pairs; by default the training's."
+)
+_SPLIT = flags.DEFINE_enum(
+    "split", "val", ("val", "test", "all"), "Patients: of the run's split, or all of --data_dir."
+)
+_CHECKPOINT = flags.DEFINE_enum(
+    "checkpoint", "latest", ("latest", "best"), "Latest (for reporting) or best on validation."
+)
+_OUT = flags.DEFINE_string("out", "", "Folder to write into; empty: RUN/evaluation_SPLIT.")
+_CINES = flags.DEFINE_integer(
+    "cines", 3, "So many patients are segmented over their whole cine, for the figures over time.", lower_bound=0
+)
+_LARGEST = flags.DEFINE_bool(
+    "largest_component", False, "Keep the largest connected component of each structure alone."
+)
+_MIRROR = flags.DEFINE_bool("mirror", False, "Average over the four mirrorings of the plane (four times the work).")
+
+
+def main() -> None:
+    from ica_unet_jax import evaluation
+
+    out = evaluation.evaluate(
+        _WORKDIR.value,
+        _OUT.value,
+        data_dir=_DATA_DIR.value,
+        label_map=_LABEL_MAP.value,
+        split=_SPLIT.value,
+        which=_CHECKPOINT.value,
+        cines=_CINES.value,
+        largest_component=_LARGEST.value,
+        mirror=_MIRROR.value,
+    )
+    print((out / "table.md").read_text())
+    print(f"pictures in {out / 'pictures'}")
+
+
+if __name__ == "__main__":
+    project_flags.run(main)

@@ -1,0 +1,241 @@
+"""Judges a trained model on a cohort: labelled frames against their ground truth, whole cines over time, pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ica_unet_jax import figures, inference, run_folder
+from ica_unet_jax.config import DataConfig
+from ica_unet_jax.data import acdc, cohort, splits
+from ica_unet_jax.data.geometry import argmax_labels
+from ica_unet_jax.errors import UserError
+from ica_unet_jax.inference import Segmenter
+from ica_unet_jax.metrics import STRUCTURES, cases
+from ica_unet_jax.metrics.clinical import neighbour_dice, roughness, volumes_ml
+from ica_unet_jax.postprocessing import largest_components
+from ica_unet_jax.progress import Progress
+
+OVER_TIME = {"Roughness": "roughness", "Dice t, t+1": "neighbour_dice"}
+
+
+def evaluate(
+    run_dir: str | Path,
+    out: str | Path = "",
+    *,
+    data_dir: str | Path = "",
+    label_map: str | None = None,
+    split: str = "val",
+    which: str = "latest",
+    cines: int = 3,
+    largest_component: bool = False,
+    mirror: bool = False,
+) -> Path:
+    """Judges every labelled frame of the chosen patients; returns the folder with the results.
+
+    It holds cases.csv (a line for each frame), table.md, summary.json and pictures/ (overlays of each patient, volume
+    curves of each whole cine).
+
+    Args:
+      run_dir: of the training.
+      out: folder to write into; empty: evaluation_SPLIT in `run_dir`.
+      data_dir, label_map: the cohort; by default the training's.
+      split: "val" or "test" of the run's split, or "all" patients of the cohort.
+      which: "latest" or "best" checkpoint.
+      cines: so many patients that have a cine are segmented whole, for the figures over time.
+      largest_component: keep the largest component of each structure alone.
+      mirror: average over the mirrorings of the plane.
+
+    Raises:
+      UserError: no such run, patients that the cohort lacks, bad data, or none with a ground truth.
+    """
+    segmenter = inference.load(run_dir, which, mirror=mirror)
+    data = segmenter.config.data
+    label_map = data.label_map if label_map is None else label_map
+    data = dataclasses.replace(data, data_dir=str(data_dir) or data.data_dir, label_map=label_map)
+    trained = json.loads((Path(run_dir) / "split.json").read_text())
+    chosen = choose_cases(trained, data, split)
+    labelled = [case for case in chosen if case.labels]
+    folder = Path(out or Path(run_dir) / f"evaluation_{split}")
+
+    rows, over_time = [], {}
+    with Progress(len(labelled), unit="patient") as progress:
+        for number, case in enumerate(labelled, start=1):
+            cine = acdc.read(case, label_map)
+            whole = bool(case.cine) and len(cine.times) > 2 and len(over_time) < cines
+            labels = segment(segmenter, cine, cine.times if whole else sorted(cine.labels), largest_component)
+            rows += judge(segmenter, cine, labels)
+            draw_overlay(folder / "pictures" / f"{case.name}.png", cine, labels)
+            if whole:
+                draw_volumes(folder / "pictures" / f"{case.name}_volumes.png", cine, labels)
+                over_time[case.name] = behaviour(cine, labels)
+            progress.update(number)
+
+    summary = {
+        "split": split,
+        "notes": notes(trained, labelled, split, which),
+        "patients": [case.name for case in labelled],
+        "patients_without_ground_truth": [case.name for case in chosen if not case.labels],
+        "checkpoint": which,
+        "checkpoint_step": segmenter.step,
+        "largest_component": largest_component,
+        "mirror": mirror,
+        **cases.summarize(rows),
+        "over_time": over_time,
+        "provenance": {
+            "training": json.loads((Path(run_dir) / "provenance.json").read_text()),
+            "evaluation": run_folder.provenance(),
+        },
+    }
+    cases.write_cases_csv(folder / "cases.csv", rows)
+    run_folder.write_text(folder / "table.md", report(Path(run_dir), summary, rows))
+    run_folder.write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+    return folder
+
+
+def training_report(folder: Path, cines: Sequence[acdc.Cine], segmenter: Segmenter, count: int = 3) -> None:
+    """Pictures for the end of a training: learning curves and overlays of the first `count` validation patients.
+
+    Writes curves.png and validation/PATIENT.png into the run folder.
+    """
+    figures.compare_runs([str(folder)], folder / "curves.png")
+    for cine in cines[:count]:
+        labels = segment(segmenter, cine, sorted(cine.labels))
+        draw_overlay(folder / "validation" / f"{cine.case.name}.png", cine, labels)
+
+
+def choose_cases(trained: splits.Split, data: DataConfig, split: str) -> list[acdc.Case]:
+    """The cases of `split` in the cohort that `data` names; `trained` is the run's split.
+
+    Raises:
+      UserError: the cohort lacks some of them, or none of the chosen has a ground truth.
+    """
+    found = cohort.open_cohort(data)
+    wanted = [] if split == "all" else trained.get(split, [])
+    missing = sorted(set(wanted) - {case.name for case in found})
+    if missing:
+        few = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        raise UserError(
+            f"--split={split} of this run names {len(missing)} of {len(wanted)} patients that --data_dir={data.data_dir} "
+            f"lacks ({few}): give the data of the training, or --split=all for a cohort of its own."
+        )
+    chosen = splits.select(trained, found, split)
+    if not any(case.labels for case in chosen):
+        raise UserError(
+            f"--data_dir={data.data_dir} holds no ground truth of the chosen patients: add NAME_frameNN_gt.nii.gz files, "
+            "or segment without judging by ica_unet_jax.predict."
+        )
+    return chosen
+
+
+def notes(trained: splits.Split, chosen: Iterable[acdc.Case], split: str, which: str) -> list[str]:
+    """What a reader of the figures has to know."""
+    training = sorted(set(trained["train"]) & {case.name for case in chosen})
+    found = []
+    if training:
+        found.append(f"contains training patients ({len(training)} by name)")
+    if which == "best" and split != "test":
+        found.append("the checkpoint was chosen on the validation patients")
+    return found
+
+
+def segment(
+    segmenter: Segmenter, cine: acdc.Cine, times: Sequence[int], largest_component: bool = False
+) -> dict[int, np.ndarray]:
+    """{frame number: labels (s, h, w) uint8} of some frames of a case, each seen with its neighbours in the cine."""
+    placement = segmenter.place(cine.frames.shape[1:], cine.spacing)
+    frames = dict(zip(cine.times, cine.frames, strict=True))
+    around = [cine.neighbours(time, segmenter.config.data.cyclic) for time in times]
+    triples = [(before, time, after) for time, (before, after) in zip(times, around, strict=True)]
+    clean = largest_components if largest_component else np.asarray
+    return {
+        time: clean(argmax_labels(logits))
+        for time, logits in zip(times, segmenter.logits(frames, placement, triples), strict=True)
+    }
+
+
+def judge(segmenter: Segmenter, cine: acdc.Cine, labels: dict[int, np.ndarray]) -> list[cases.Row]:
+    """A row for each labelled frame of a case, as `cases.summarize` wants them."""
+    inside = segmenter.place(cine.frames.shape[1:], cine.spacing).inside
+    names = phases(cine)
+    about = dict(patient=cine.case.name, group=cine.case.group, nominal_spacing=cine.case.nominal_spacing)
+    return [
+        about
+        | dict(frame=time + 1, phase=names.get(time, ""), labelled_outside=int(np.count_nonzero(truth[~inside])))
+        | cases.case_metrics(labels[time], truth, cine.spacing)
+        for time, truth in sorted(cine.labels.items())
+    ]
+
+
+def phases(cine: acdc.Cine) -> dict[int, str]:
+    """{frame: "ED" or "ES"}: as Info.cfg says, otherwise the labelled frames of the largest and smallest LV cavity."""
+    if cine.case.ed is not None and cine.case.es is not None:
+        return {cine.case.es: "ES", cine.case.ed: "ED"}
+    volume = {time: np.count_nonzero(truth == STRUCTURES["LV"]) for time, truth in sorted(cine.labels.items())}
+    if len(set(volume.values())) < 2:
+        return {}
+    return {min(volume, key=volume.get): "ES", max(volume, key=volume.get): "ED"}
+
+
+def behaviour(cine: acdc.Cine, labels: dict[int, np.ndarray]) -> dict[str, Any]:
+    """Figures over time of a segmented cine, of the prediction and, where all frames are labelled, of the ground truth.
+
+    roughness: of the volume curves; neighbour_dice: mean Dice of neighbouring frames; None where undefined.
+    """
+    sources = {"prediction": labels} | ({"truth": cine.labels} if len(cine.labels) == len(cine.times) else {})
+    stacks = {source: np.stack([volumes[time] for time in cine.times]) for source, volumes in sources.items()}
+    return {"n_frames": len(cine.times)} | {
+        source: {
+            "roughness": {name: _or_none(roughness(curve)) for name, curve in volumes_ml(stack, cine.spacing).items()},
+            "neighbour_dice": {name: float(values.mean()) for name, values in neighbour_dice(stack).items()},
+        }
+        for source, stack in stacks.items()
+    }
+
+
+def draw_overlay(path: Path, cine: acdc.Cine, labels: dict[int, np.ndarray]) -> None:
+    """The picture of some frames of a case; see `figures.overlay_grid`."""
+    frames = {time: cine.frame(time) for time in labels}
+    truths = {time: truth for time, truth in cine.labels.items() if time in labels}
+    title = f"{cine.case.name} {cine.case.group}".strip()
+    figures.overlay_grid(path, frames, labels, truths, cine.spacing, title=title, phases=phases(cine))
+
+
+def draw_volumes(path: Path, cine: acdc.Cine, labels: dict[int, np.ndarray]) -> None:
+    """The volume curves of a segmented cine; see `figures.volume_curves`."""
+    volumes = volumes_ml(np.stack([labels[time] for time in cine.times]), cine.spacing)
+    truths = {time: volumes_ml(truth, cine.spacing) for time, truth in cine.labels.items()}
+    unit = "mL, by a nominal voxel size" if cine.case.nominal_spacing else "mL"
+    title = f"{cine.case.name} {cine.case.group}".strip()
+    figures.volume_curves(path, volumes, truths=truths, phases=phases(cine), title=title, unit=unit)
+
+
+def report(run_dir: Path, summary: dict[str, Any], rows: Sequence[cases.Row]) -> str:
+    """The Markdown page of an evaluation."""
+    lines = [
+        f"# {run_dir.resolve().name}, {summary['split']}: "
+        f"{summary['n_patients']} patients, {summary['n_cases']} frames",
+        "",
+        f"Checkpoint of step {summary['checkpoint_step']} ({summary['checkpoint']}). Labelled voxels outside the "
+        f"window, counted as missed: {summary['labelled_voxels_outside']} of {summary['labelled_voxels']}.",
+        *(f"\n**Note:** {note}." for note in summary["notes"]),
+        "",
+        cases.markdown_table(rows),
+    ]
+    if summary["over_time"]:
+        header = ["Whole cine", "Frames", *(f"{measure} {s}" for measure in OVER_TIME for s in STRUCTURES)]
+        lines += [f"| {' | '.join(header)} |", "| --- " * len(header) + "|"]
+    for name, behaved in summary["over_time"].items():
+        values = [behaved["prediction"][key][s] for key in OVER_TIME.values() for s in STRUCTURES]
+        cells = [name, str(behaved["n_frames"]), *("–" if value is None else f"{value:.3f}" for value in values)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _or_none(value: float) -> float | None:
+    return value if np.isfinite(value) else None

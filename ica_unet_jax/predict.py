@@ -1,0 +1,45 @@
+"""Segments cines with a trained network.
+
+  python -m ica_unet_jax.predict --workdir=RUN --input=cine.nii.gz --output=labels.nii.gz
+  python -m ica_unet_jax.predict --workdir=RUN --input=FOLDER --output=FOLDER
+
+Beside the labels: volumes (CSV, PNG) and, for a cine, the ejection fractions (JSON).
+"""
+
+from __future__ import annotations
+
+from absl import flags
+
+from ica_unet_jax import flags as project_flags
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of a training.", required=True)
+_INPUT = flags.DEFINE_string(
+    "input", None, "3D or 4D NIfTI file, a folder of them, or a cohort in the ACDC layout.", required=True
+)
+_OUTPUT = flags.DEFINE_string("output", None, "NIfTI file to write, or a folder where --input is one.", required=True)
+_CHECKPOINT = flags.DEFINE_enum("checkpoint", "latest", ("latest", "best"), "Latest or best on validation.")
+_LARGEST = flags.DEFINE_bool(
+    "largest_component", False, "Keep the largest connected component of each structure alone."
+)
+_MIRROR = flags.DEFINE_bool("mirror", False, "Average over the four mirrorings of the plane (four times the work).")
+_ACDC_NAMES = flags.DEFINE_bool(
+    "acdc_names", False, "Write patientXXX_ED.nii.gz and _ES.nii.gz alone, as ACDC wants a submission."
+)
+
+
+def main() -> None:
+    from ica_unet_jax import prediction
+
+    prediction.predict(
+        _WORKDIR.value,
+        _INPUT.value,
+        _OUTPUT.value,
+        which=_CHECKPOINT.value,
+        largest_component=_LARGEST.value,
+        mirror=_MIRROR.value,
+        acdc_names=_ACDC_NAMES.value,
+    )
+
+
+if __name__ == "__main__":
+    project_flags.run(main)

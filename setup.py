@@ -1,0 +1,46 @@
+"""Packaging; tool settings are in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = next(
+    line.split('"')[1] for line in (ROOT / "ica_unet_jax" / "__init__.py").read_text().splitlines() if line.startswith("__version__")
+)
+
+setup(
+    name="ica-unet-jax",
+    version=VERSION,
+    description="ICA-UNet in JAX: real-time segmentation of 3D cardiac cine MRI, with an ablation toolkit",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["ica_unet_jax", "ica_unet_jax.*"]),
+    install_requires=[
+        "jax>=0.10",
+        "flax>=0.12",
+        "optax>=0.2.5",
+        "orbax-checkpoint>=0.11.20",
+        "numpy>=2.0",
+        "scipy>=1.13",
+        "nibabel>=5.3",
+        "absl-py>=2.1",
+        "rich>=13.7",
+        "matplotlib>=3.9",
+        "jaxtyping>=0.3",
+    ],
+    extras_require={
+        "cuda": ["jax[cuda]>=0.10"],
+        "test": ["pytest>=8", "beartype>=0.20", "hypothesis>=6.100", "ruff>=0.9"],
+        "oracle": ["torch", "monai>=1.6", "medpy>=0.5.2", "scikit-learn>=1.5"],
+    },
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Intended Audience :: Science/Research",
+        "Topic :: Scientific/Engineering :: Medical Science Apps.",
+    ],
+)

@@ -1,0 +1,53 @@
+"""What every test runs under: two CPU devices, no silent broadcasting, shapes and types checked at every call."""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+from jaxtyping import install_import_hook  # noqa: E402
+
+jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+# What was compiled once is kept: most of the tests' time is the compiler's.
+CACHE = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+jax.config.update("jax_compilation_cache_dir", os.path.join(CACHE, "ica_unet_jax", "compiled"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+install_import_hook("ica_unet_jax", "typecheck.check")  # before the first import of the package
+
+
+@pytest.fixture(scope="session")
+def cohort(tmp_path_factory):
+    """Four phantom patients of 2 slices, 64 x 64, 4 frames."""
+    from ica_unet_jax.data.beating_heart import write_cohort
+
+    folder = tmp_path_factory.mktemp("cohort") / "phantom"
+    write_cohort(folder, patients=4, shape=(2, 64, 64), frames=4)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_run(cohort, tmp_path_factory):
+    """The run folder of a smallest network of random values; of `cohort` two patients train and two validate."""
+    import tiny
+
+    from ica_unet_jax import run_folder, training
+    from ica_unet_jax.checkpoints import Checkpoints, State
+    from ica_unet_jax.config import Config
+
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    config = Config.make(**tiny.SMALL, data_dir=str(cohort), workdir=str(folder), steps=2)
+    run_folder.open_run(config, {"train": ["patient001", "patient002"], "val": ["patient003", "patient004"]})
+    log = run_folder.Metrics(folder, 0)
+    for step in (1, 2):
+        log.write(step=step, seconds_per_step=3.0, compiled=step == 1, loss=1 / step)
+    log.write(step=2, dice_RV=0.1, dice_MYO=0.2, dice_LV=0.3, dice_mean=0.2)
+    variables = tiny.variables(config.model)  # unlike the state of `init_state`, not compiled
+    params = variables["params"]
+    optimizer = training.make_optimizer(config.train).init(params)
+    checkpoints = Checkpoints(folder)
+    checkpoints.save(State(np.int32(2), params, params, variables["batch_stats"], optimizer), 0.2)
+    checkpoints.close()
+    return folder

@@ -1,0 +1,105 @@
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from ica_unet_jax import evaluation, inference
+from ica_unet_jax.config import DataConfig
+from ica_unet_jax.data import acdc
+from ica_unet_jax.errors import UserError
+from ica_unet_jax.metrics import STRUCTURES
+from ica_unet_jax.postprocessing import largest_components
+
+
+@pytest.fixture(scope="module")
+def result(tiny_run, tmp_path_factory):
+    """The folder of an evaluation of all four patients, one of them over time."""
+    return evaluation.evaluate(tiny_run, tmp_path_factory.mktemp("evaluation") / "all", split="all", cines=1)
+
+
+def summary_of(folder):
+    return json.loads((folder / "summary.json").read_text())
+
+
+def test_every_labelled_frame_is_a_line_and_every_patient_a_picture(result):
+    with (result / "cases.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["patient"], row["phase"]) for row in rows] == [
+        (f"patient00{i}", phase) for i in range(1, 5) for phase in ("ED", "ES")
+    ]
+    names = {path.name for path in (result / "pictures").iterdir()}
+    assert names == {f"patient00{i}.png" for i in range(1, 5)} | {"patient001_volumes.png"}
+
+
+def test_summary_holds_what_a_reader_needs(result, tiny_run):
+    summary = summary_of(result)
+    for score in ("dice", "hd95_mm"):
+        assert set(summary[score]) == {*STRUCTURES, "mean"}
+    assert summary["n_cases"] == 8 and set(summary["n_missed"]) == set(STRUCTURES)
+    assert 0 <= summary["labelled_voxels_outside"] <= summary["labelled_voxels"]
+    assert summary["checkpoint_step"] == 2 and summary["split"] == "all"
+    assert summary["notes"] == ["contains training patients (2 by name)"]
+    assert summary["provenance"]["training"] == json.loads((tiny_run / "provenance.json").read_text())
+    over_time = summary["over_time"]["patient001"]
+    assert over_time["n_frames"] == 4 and set(over_time["prediction"]) == {"roughness", "neighbour_dice"}
+    table = (result / "table.md").read_text()
+    assert "contains training patients" in table and "| all | both | 4 |" in table and "| patient001 | 4 |" in table
+
+
+def test_validation_patients_are_those_of_the_run(tiny_run):
+    folder = evaluation.evaluate(tiny_run, cines=0, largest_component=True)
+    assert folder == tiny_run / "evaluation_val"
+    summary = summary_of(folder)
+    assert summary["patients"] == ["patient003", "patient004"]
+    assert summary["notes"] == [] and summary["over_time"] == {} and summary["largest_component"]
+
+
+def test_the_best_checkpoint_is_marked():
+    split = {"train": ["a"], "val": ["b"]}
+    assert "chosen on the validation" in evaluation.notes(split, [acdc.Case("b")], "val", "best")[0]
+    assert evaluation.notes(split, [acdc.Case("b")], "val", "latest") == []
+
+
+def test_another_cohort_needs_split_all(cohort, tmp_path):
+    shutil.copytree(cohort / "patient001", tmp_path / "somebody")
+    split, data = {"train": ["patient001"], "val": ["patient002"]}, DataConfig(data_dir=str(tmp_path))
+    with pytest.raises(UserError, match="--split=val of this run names 1 of 1 patients .* or --split=all"):
+        evaluation.choose_cases(split, data, "val")
+    with pytest.raises(UserError, match="--split=test: the data hold no such patients"):
+        evaluation.choose_cases(split, data, "test")
+    assert [case.name for case in evaluation.choose_cases(split, data, "all")] == ["somebody"]
+    for path in (tmp_path / "somebody").glob("*_gt.nii.gz"):
+        path.unlink()
+    with pytest.raises(UserError, match="no ground truth of the chosen patients"):
+        evaluation.choose_cases(split, data, "all")
+
+
+def test_phases_without_info_come_from_the_labels(cohort):
+    case = acdc.find_cases(cohort)[0]
+    told = evaluation.phases(acdc.read(case))
+    nameless = acdc.Case(case.name, cine=case.cine, frames=case.frames, labels=case.labels)
+    assert evaluation.phases(acdc.read(nameless)) == told
+    only = acdc.Case(case.name, cine=case.cine, labels={0: case.labels[0]})
+    assert evaluation.phases(acdc.read(only)) == {}
+
+
+def test_training_ends_with_pictures(tiny_run, tmp_path):
+    shutil.copy(tiny_run / "metrics.jsonl", tmp_path)
+    segmenter = inference.load(tiny_run)
+    cines = [acdc.read(case) for case in acdc.find_cases(segmenter.config.data.data_dir)[:2]]
+    evaluation.training_report(tmp_path, cines, segmenter, count=1)
+    assert (tmp_path / "curves.png").is_file()
+    assert [path.name for path in (tmp_path / "validation").iterdir()] == ["patient001.png"]
+
+
+def test_largest_component():
+    labels = np.zeros((2, 6, 6), np.uint8)
+    labels[:, :3, :3] = 1
+    labels[0, 1, 1] = 3
+    labels[1, 5, 5] = 1
+    labels[0, 4, 4:] = 3
+    kept = labels.copy()
+    kept[1, 5, 5] = kept[0, 1, 1] = 0
+    np.testing.assert_array_equal(largest_components(labels), kept)
