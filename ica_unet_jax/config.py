@@ -61,7 +61,7 @@ class ModelConfig(_Part):
     encoder_width: int = knob(16, "Channels of the ICA-encoder's first layer; 2x and 4x below.", low=1)
     encoder_convs: int = knob(2, "3x3 convolutions of the ICA-encoder's coefficient branch at h/4.", low=0)
     encoder_dilation: bool = knob(True, "Double the dilation from one of these convolutions to the next (1, 2, 4): context.")
-    decoder_width: int = knob(16, "Hidden channels of an ICA-decoder's convolution module.", low=1)
+    decoder_width: int = knob(32, "Hidden channels of an ICA-decoder's convolution module, at half the output's size.", low=1)
     decoder_convs: int = knob(1, "3x3 convolutions of an ICA-decoder before the one that gives the logits.", low=0)
     streams: str = knob("independent", "Weights of the m coefficient streams: one set each, one for all, or a plain U-Net over m channels (control).", choices=("independent", "shared", "dense"))
     bases_from: str = knob("dictionary_and_frame", "Where the bases X come from.", choices=("frame", "frame_with_coordinates", "dictionary", "dictionary_and_frame"))

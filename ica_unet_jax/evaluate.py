@@ -27,7 +27,9 @@ _CINES = flags.DEFINE_integer(
 _LARGEST = flags.DEFINE_bool(
     "largest_component", False, "Keep the largest connected component of each structure alone."
 )
-_MIRROR = flags.DEFINE_bool("mirror", False, "Average over the four mirrorings of the plane (four times the work).")
+_MIRROR = flags.DEFINE_bool(
+    "mirror", False, "Average over four mirrorings (four times the work); for runs with --flip."
+)
 
 
 def main() -> None:

@@ -121,14 +121,15 @@ def choose_cases(trained: splits.Split, data: DataConfig, split: str) -> list[ac
     if missing:
         few = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
         raise UserError(
-            f"--split={split} of this run names {len(missing)} of {len(wanted)} patients that --data_dir={data.data_dir} "
-            f"lacks ({few}): give the data of the training, or --split=all for a cohort of its own."
+            f"--split={split} of this run names {len(missing)} of {len(wanted)} patients that "
+            f"--data_dir={data.data_dir} lacks ({few}): "
+            "give the data of the training, or --split=all for a cohort of its own."
         )
     chosen = splits.select(trained, found, split)
     if not any(case.labels for case in chosen):
         raise UserError(
-            f"--data_dir={data.data_dir} holds no ground truth of the chosen patients: add NAME_frameNN_gt.nii.gz files, "
-            "or segment without judging by ica_unet_jax.predict."
+            f"--data_dir={data.data_dir} holds no ground truth of the chosen patients: "
+            "add NAME_frameNN_gt.nii.gz files, or segment without judging by ica_unet_jax.predict."
         )
     return chosen
 

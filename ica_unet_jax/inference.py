@@ -98,10 +98,13 @@ def load(run_dir: str | Path, which: str = "latest", *, mirror: bool = False) ->
     """The trained model of a run folder, with its latest or best checkpoint.
 
     Raises:
-      UserError: the folder is no run folder, or holds no checkpoint.
+      UserError: the folder is no run folder, holds no checkpoint, or never saw a mirrored heart that `mirror` shows it.
     """
     path = Path(run_dir) / "config.json"
     if not path.is_file():
         raise UserError(f"{path} does not exist: name the --workdir of a training.")
+    config = Config.from_json(path.read_text())
+    if mirror and not config.data.flip:
+        raise UserError(f"--mirror needs a network that was trained with --flip, which {run_dir} was not: leave it out.")
     state = checkpoints.restore(run_dir, which)
-    return Segmenter(Config.from_json(path.read_text()), jax.device_put(state.variables), mirror=mirror, step=int(state.step))
+    return Segmenter(config, jax.device_put(state.variables), mirror=mirror, step=int(state.step))

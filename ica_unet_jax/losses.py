@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Integer
 
 from ica_unet_jax.config import NUM_CLASSES, LossConfig
 
@@ -21,7 +21,7 @@ Mask = Float[Array, "batch depth height width 1"]
 def total_loss(
     logits: list[jax.Array],
     aux: dict[str, jax.Array],
-    labels: Int[Array, "batch depth height width"],
+    labels: Integer[Array, "batch depth height width"],
     frame: Float[Array, "batch depth height width 1"],
     valid: Mask,
     config: LossConfig,

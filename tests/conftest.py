@@ -46,7 +46,7 @@ def tiny_run(cohort, tmp_path_factory):
     log.write(step=2, dice_RV=0.1, dice_MYO=0.2, dice_LV=0.3, dice_mean=0.2)
     variables = tiny.variables(config.model)  # unlike the state of `init_state`, not compiled
     params = variables["params"]
-    optimizer = training.make_optimizer(config.train).init(params)
+    optimizer = jax.jit(training.make_optimizer(config.train).init)(params)
     checkpoints = Checkpoints(folder)
     checkpoints.save(State(np.int32(2), params, params, variables["batch_stats"], optimizer), 0.2)
     checkpoints.close()

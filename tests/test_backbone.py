@@ -123,7 +123,8 @@ def test_parameters_by_hand():
 
     one = 0
     for k in (2, 1):
-        one += norm_conv(1 if k == 2 else widths[k], widths[k - 1], 3) + convs * norm_conv(widths[k - 1], widths[k - 1], 3)
+        one += norm_conv(1 if k == 2 else widths[k], widths[k - 1], 3)
+        one += convs * norm_conv(widths[k - 1], widths[k - 1], 3)
         one += norm_conv(widths[k - 1], widths[k], 2) + expanding * norm_conv(widths[k], widths[k], 3)
         one += widths[k] + (1 if k == 2 else widths[k]) + displacements + 2  # T_k: A'_k, the skip, correlations, norm
     for streams, count in (("shared", one), ("independent", STREAMS * one)):

@@ -30,7 +30,7 @@ FRAME = [Fraction(1, 4), Fraction(-1, 2)]
 
 
 def terms(**changes):
-    """Two equal samples of four basis values, two channels and two voxels; the second voxel of the second is padding."""
+    """Two equal samples of four basis values, two channels and two voxels; the very last voxel is padding."""
     bases = jnp.array(BASES.astype(float), jnp.float32).reshape(2, 1, 1, 1, 2, 2)
     reconstruction = jnp.array([RECONSTRUCTION] * 2, jnp.float32).reshape(2, 1, 1, 2, 2)
     frame = jnp.array([FRAME] * 2, jnp.float32).reshape(2, 1, 1, 2, 1)
@@ -103,7 +103,8 @@ def test_whitened_bases():
 @pytest.mark.parametrize("name", ["standardize_bases", "whiten_bases"])
 def test_the_scale_of_the_bases_is_no_way_to_a_smaller_loss_any_more(name):
     """A/c and cX mix to the same image: the first two terms must not prefer one of them."""
-    x, rest = normal(0, 1, 2, 4, 4, 2, 3), (jnp.zeros((1, 2, 8, 8, 2)), jnp.zeros((1, 2, 8, 8, 1)), jnp.ones((1, 2, 8, 8, 1)))
+    x = normal(0, 1, 2, 4, 4, 2, 3)
+    rest = jnp.zeros((1, 2, 8, 8, 2)), jnp.zeros((1, 2, 8, 8, 1)), jnp.ones((1, 2, 8, 8, 1))
     small, large = (ica_terms(c * x, *rest, LossConfig(**{name: True})) for c in (0.5, 5))
     for term in ("sparsity", "independence"):
         assert small[term] == pytest.approx(float(large[term]), rel=1e-3)
@@ -148,7 +149,8 @@ def batch():
     """Logits at two resolutions, aux, labels, frame; the left half of the second slice is padding."""
     valid = jnp.ones((1, 2, 8, 8, 1)).at[:, 1, :, :4].set(0)
     logits = [normal(1, 1, 2, 4, 4, 4), normal(2, 1, 2, 8, 8, 4)]
-    aux = dict(bases=normal(3, 1, 2, 4, 4, 2, 3), coefficients=normal(4, 1, 1, 2, 2, 3), reconstruction=normal(5, 1, 2, 8, 8, 2))
+    aux = {"bases": normal(3, 1, 2, 4, 4, 2, 3), "coefficients": normal(4, 1, 1, 2, 2, 3)}
+    aux["reconstruction"] = normal(5, 1, 2, 8, 8, 2)
     labels = jnp.asarray(np.random.default_rng(6).integers(0, 4, (1, 2, 8, 8)))
     return logits, aux, labels, normal(7, 1, 2, 8, 8, 1), valid
 
@@ -166,7 +168,7 @@ def test_padded_voxels_count_nowhere():
     other_aux = aux | {"reconstruction": spoil(aux["reconstruction"], 1e3)}
     other = total_loss([spoil(y, 50.0) for y in logits], other_aux, spoil(labels, 2), spoil(frame, -9.0), valid, config)
     assert other[0] == pytest.approx(float(loss), rel=1e-6)
-    assert {name: float(value) for name, value in other[1].items()} == pytest.approx(jax.tree.map(float, terms), rel=1e-6)
+    assert jax.tree.map(float, other[1]) == pytest.approx(jax.tree.map(float, terms), rel=1e-6)
     gradients = jax.grad(lambda y: total_loss(y, aux, labels, frame, valid, config)[0])(logits)
     for gradient in gradients:
         half = gradient.shape[3] // 2
@@ -174,9 +176,8 @@ def test_padded_voxels_count_nowhere():
 
 
 def test_total_is_the_weighted_sum_of_its_terms():
-    config = LossConfig(
-        ica_weight=0.3, sparsity_weight=2.0, independence_weight=3.0, reconstruction_weight=5.0, auxiliary_weight=0.7, dice_weight=0.6
-    )
+    inner = dict(sparsity_weight=2.0, independence_weight=3.0, reconstruction_weight=5.0)
+    config = LossConfig(ica_weight=0.3, auxiliary_weight=0.7, dice_weight=0.6, **inner)
     loss, t = total_loss(*batch(), config)
     expected = 0.7 * t["cross_entropy_1"] + t["cross_entropy_2"] + 0.6 * t["soft_dice"]
     expected += 0.3 * (2 * t["sparsity"] + 3 * t["independence"] + 5 * t["reconstruction"])

@@ -102,3 +102,8 @@ def test_summary_of_curves():
     assert set(nominal["ed_volume_ml"].values()) == {None} and "RV –" in prediction.describe(nominal)
     empty = prediction.summarize({name: np.zeros(3) for name in volumes}, None, False)
     assert empty["ejection_fraction"] == {"LV": None, "RV": None} and "EF of LV –" in prediction.describe(empty)
+
+
+def test_mirroring_needs_a_network_that_knows_it(tiny_run, cohort, tmp_path):
+    with pytest.raises(UserError, match="--mirror needs a network that was trained with --flip"):
+        prediction.predict(tiny_run, cohort, tmp_path / "out", mirror=True)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ica_unet_jax.config import NUM_CLASSES, ModelConfig
-from ica_unet_jax.models.layers import Dtype, Volume, space_to_depth
+from ica_unet_jax.models.layers import Dtype, Volume, depth_to_space, space_to_depth
 
 
 class LowLevel(nn.Module):
@@ -96,7 +96,11 @@ class Dictionary(nn.Module):
 
 
 class IcaDecoder(nn.Module):
-    """A'_c (x) X -> convolutions -> logits (B, d, 4h', 4w', 4)."""
+    """A'_c (x) X -> convolutions -> logits (B, d, 4h', 4w', 4).
+
+    As in the encoder, the convolutions see 2x2 pixels as channels (ours): few channels at full size leave a processor
+    idle, four times as many at half size do not.
+    """
 
     width: int
     convs: int
@@ -105,10 +109,10 @@ class IcaDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, mixed: Volume, train: bool) -> Volume:
-        x = mixed
+        x = space_to_depth(mixed)
         for _ in range(self.convs):
             x = self.block(self.width)(x, train)
-        return self.conv(NUM_CLASSES)(x)
+        return depth_to_space(self.conv(4 * NUM_CLASSES)(x))
 
 
 class IcaEncoder(nn.Module):

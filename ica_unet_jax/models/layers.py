@@ -88,10 +88,8 @@ class Upsample(nn.Module):
 
     @nn.compact
     def __call__(self, x: Volume) -> Volume:
-        b, d, h, w, c = x.shape
-        kernel = self.param("kernel", he_normal, (c, 2 * 2 * self.features)).astype(self.dtype)
-        y = (x.astype(self.dtype) @ kernel).reshape(b, d, h, w, 2, 2, self.features)
-        return y.transpose(0, 1, 2, 4, 3, 5, 6).reshape(b, d, 2 * h, 2 * w, self.features)
+        kernel = self.param("kernel", he_normal, (x.shape[-1], 2 * 2 * self.features)).astype(self.dtype)
+        return depth_to_space(x.astype(self.dtype) @ kernel)
 
 
 class Norm(nn.Module):
@@ -141,6 +139,13 @@ def space_to_depth(x: Volume) -> Volume:
     b, d, h, w, c = x.shape
     x = x.reshape(b, d, h // 2, 2, w // 2, 2, c).transpose(0, 1, 2, 4, 3, 5, 6)
     return x.reshape(b, d, h // 2, w // 2, 4 * c)
+
+
+def depth_to_space(x: Volume) -> Volume:
+    """The inverse of `space_to_depth`: (b, d, h, w, 4c) -> (b, d, 2h, 2w, c)."""
+    b, d, h, w, c = x.shape
+    x = x.reshape(b, d, h, w, 2, 2, c // 4).transpose(0, 1, 2, 4, 3, 5, 6)
+    return x.reshape(b, d, 2 * h, 2 * w, c // 4)
 
 
 def _row(x: jax.Array, dtype: Dtype) -> jax.Array:

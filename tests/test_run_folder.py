@@ -1,0 +1,64 @@
+"""A run folder explains itself and refuses to become another run."""
+
+import json
+
+import pytest
+
+from ica_unet_jax.config import Config
+from ica_unet_jax.errors import UserError
+from ica_unet_jax.run_folder import Metrics, open_run, read_metrics
+
+SPLIT = {"train": ["a", "b"], "val": ["c"]}
+
+
+@pytest.fixture
+def config(tmp_path):
+    return Config.make(workdir=str(tmp_path / "runs" / "one"))
+
+
+def test_what_a_folder_holds(config):
+    folder = open_run(config, SPLIT, ["train", "--steps=3"])
+    assert {path.name for path in folder.iterdir()} == {"config.json", "split.json", "provenance.json"}
+    assert Config.from_json((folder / "config.json").read_text()) == config
+    assert json.loads((folder / "split.json").read_text()) == SPLIT
+    provenance = json.loads((folder / "provenance.json").read_text())
+    assert provenance["command"] == ["train", "--steps=3"]
+    assert provenance["versions"]["jax"] and provenance["devices"] == 2
+
+
+def test_the_same_again_changes_nothing(config):
+    folder = open_run(config, SPLIT, ["first"])
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert open_run(config.replace(log_every=7, cache_dir="elsewhere"), SPLIT, ["second"]) == folder
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "changes, difference",
+    [
+        (dict(bases=16), "bases 32 -> 16"),
+        (dict(learning_rate=0.1, seed=1), "seed 0 -> 1, learning_rate 0.002 -> 0.1"),
+    ],
+)
+def test_other_settings_are_refused(config, changes, difference):
+    open_run(config, SPLIT)
+    with pytest.raises(UserError, match=rf"\({difference}\): choose another --workdir, or the settings of before"):
+        open_run(config.replace(**changes), SPLIT)
+
+
+def test_other_patients_are_refused(config):
+    open_run(config, SPLIT)
+    with pytest.raises(UserError, match=r"split as in split.json -> other patients"):
+        open_run(config, {"train": ["a", "c"], "val": ["b"]})
+
+
+def test_metrics_beyond_the_step_that_goes_on_are_dropped(tmp_path):
+    log = Metrics(tmp_path, 0)
+    for step in (1, 2, 3):
+        log.write(step=step, loss=1 / step)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "lo')  # killed while writing
+    assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2, 3]
+    Metrics(tmp_path, 2).write(step=3, loss=9.0)
+    assert read_metrics(tmp_path) == [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 0.5}, {"step": 3, "loss": 9.0}]
+    assert read_metrics(tmp_path / "nowhere") == []

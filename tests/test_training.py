@@ -1,0 +1,248 @@
+"""The step and the loop: compiled once, the same bytes, and a stopped run that goes on as if it had not been."""
+
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from tiny import SMALL
+
+from ica_unet_jax import checkpoints, training
+from ica_unet_jax.config import Config
+from ica_unet_jax.data import acdc, cache
+from ica_unet_jax.data.batches import Batches
+from ica_unet_jax.errors import UserError
+from ica_unet_jax.run_folder import read_metrics
+
+STEADY = dict(schedule="constant", warmup_steps=0, steps=30, learning_rate=0.01)
+# The loop knows no network: the cheapest one will do.
+LOOP = dict(
+    model="unet2d", crop=(2, 32, 32), unet_width=1, batch_size=1, steps=4, evaluate_every=2, log_every=1, folds=2
+)  # fmt: skip
+
+
+def assert_same_bytes(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True):
+        assert np.asarray(x).tobytes() == np.asarray(y).tobytes(), jax.tree_util.keystr(path)
+
+
+def copy(state):
+    """A state that a step may consume."""
+    return jax.tree.map(jnp.copy, state)
+
+
+# --- the step ---
+
+
+@pytest.fixture(scope="module")
+def steps(cohort, tmp_path_factory):
+    """The network's own step with augmentation: its traces, and a start and a batch for it."""
+    config = Config.make(**SMALL | STEADY | dict(batch_size=2))
+    case = acdc.find_cases(str(cohort), "")[0]
+    samples = cache.load_cases([case], crop=config.model.crop, spacing=1.5, cache_dir=tmp_path_factory.mktemp("cache"))
+    batch = Batches(samples, 2, 2, 0)[0]
+    traces, augment = [], training.augment
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "augment", lambda *args: traces.append(1) or augment(*args))
+        yield training.make_step(config), training.init_state(config), batch, traces
+
+
+def test_the_step_learns_is_traced_once_and_repeats_itself(steps):
+    step, start, batch, traces = steps
+    state, losses = copy(start), []
+    for number in range(30):
+        state, terms = step(state, batch)
+        assert int(state.step) == number + 1
+        losses.append({name: float(value) for name, value in terms.items()})
+    assert np.mean([t["loss"] for t in losses[-5:]]) < 0.8 * losses[0]["loss"]
+    assert {"cross_entropy_1", "cross_entropy_2", "sparsity", "gradient_norm", "loss"} <= set(losses[0])
+    again = copy(start)
+    for expected in losses[:3]:
+        again, terms = step(again, batch)
+        assert {name: float(value) for name, value in terms.items()} == expected
+    assert len(traces) == 1
+
+
+def test_the_average_lies_between_old_and_new_parameters(steps):
+    step, start, batch, _ = steps
+    assert_same_bytes(start.averaged, start.params)
+    state, _ = step(copy(start), batch)
+    trees = start.params, state.params, state.averaged
+    old, new, averaged = (np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)]) for tree in trees)
+    share = np.dot(averaged - old, new - old) / np.dot(new - old, new - old)
+    assert 0.5 < share < 1  # it follows closely in the beginning
+    np.testing.assert_allclose(averaged, old + share * (new - old), atol=1e-6)
+    assert not any(jax.tree.leaves(jax.tree.map(np.array_equal, state.batch_stats, start.batch_stats)))
+
+
+def test_a_large_gradient_is_clipped():
+    config = Config.make(optimizer="sgd", clip_norm=1.0, **STEADY).train
+    optimizer = training.make_optimizer(config)
+    params = {"w": jnp.zeros(2)}
+    large, unit = ({"w": jnp.array([0.6, 0.8]) * size} for size in (1e6, 1))
+    updates = [optimizer.update(g, optimizer.init(params), params)[0]["w"] for g in (large, unit)]
+    np.testing.assert_allclose(*updates, rtol=1e-6)
+    free = training.make_optimizer(Config.make(optimizer="sgd", clip_norm=0.0, **STEADY).train)
+    np.testing.assert_allclose(free.update(large, free.init(params), params)[0]["w"], 1e6 * updates[1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "constant", "polynomial"])
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
+def test_every_optimizer_and_schedule_warms_up_and_descends(optimizer, schedule):
+    config = Config.make(optimizer=optimizer, schedule=schedule, steps=40, warmup_steps=3, learning_rate=0.05).train
+    transform = training.make_optimizer(config)
+    w, state, path = {"w": jnp.array([1.0])}, transform.init({"w": jnp.array([1.0])}), []
+    for _ in range(40):
+        updates, state = transform.update({"w": w["w"]}, state, w)
+        w = optax.apply_updates(w, updates)
+        path.append(w["w"].item())
+    assert path[0] == 1  # the warm-up starts from 0
+    assert abs(path[-1]) < 0.7 and np.all(np.isfinite(path))
+
+
+# --- the loop ---
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once():
+    """Runs that differ in their folder alone share what is compiled."""
+
+    def shared(function):
+        cached = functools.cache(function)
+        return lambda config: cached(config.replace(workdir="any", init_from="", log_every=1))
+
+    with pytest.MonkeyPatch.context() as patch:
+        init = shared(training.init_state)
+        patch.setattr(training, "make_step", shared(training.make_step))
+        patch.setattr(training, "Segmenter", shared(training.Segmenter))
+        patch.setattr(training, "init_state", lambda config: copy(init(config)))
+        yield
+
+
+@pytest.fixture(scope="module")
+def make(cohort, tmp_path_factory):
+    """make(name, **changes): the configuration of a run in a folder of that name."""
+    folder = tmp_path_factory.mktemp("runs")
+    common = LOOP | dict(data_dir=str(cohort), cache_dir=str(folder / "cache"))
+    return lambda name, **changes: Config.make(**common | dict(workdir=str(folder / name)) | changes)
+
+
+@pytest.fixture(scope="module")
+def whole(make):
+    """An uninterrupted training: its configuration and its last state."""
+    config = make("whole")
+    return config, training.train(config)
+
+
+def lines(config):
+    """metrics.jsonl without the clock."""
+    clock = {"seconds_per_step", "compiled"}
+    return [{k: v for k, v in line.items() if k not in clock} for line in read_metrics(folder(config))]
+
+
+def folder(config):
+    return Path(config.train.workdir)
+
+
+def test_a_run_leaves_a_folder_that_explains_itself(whole):
+    config, state = whole
+    assert Config.from_json((folder(config) / "config.json").read_text()) == config
+    split = json.loads((folder(config) / "split.json").read_text())
+    assert len(split["train"]) == len(split["val"]) == 2
+    assert [line["step"] for line in lines(config) if "loss" in line] == [1, 2, 3, 4]
+    assert [line["step"] for line in lines(config) if "dice_mean" in line] == [2, 4]
+    assert_same_bytes(checkpoints.restore(folder(config)).averaged, jax.tree.map(np.asarray, state.averaged))
+
+
+def test_two_trainings_give_the_same_bytes(whole, make):
+    config = make("twin")
+    assert_same_bytes(training.train(config), whole[1])
+    assert lines(config) == lines(whole[0])
+
+
+def test_resumed_is_uninterrupted(whole, make, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    config, update = make("resumed"), training.Progress.update
+
+    def kill(self, done, loss=None):
+        if done == 3:
+            raise Killed  # step 3 is logged, step 2 is kept
+        update(self, done, loss)
+
+    monkeypatch.setattr(training.Progress, "update", kill)
+    with pytest.raises(Killed):
+        training.train(config)
+    assert lines(config)[-1]["step"] == 3
+    monkeypatch.undo()
+    read = []
+    iterate = Batches.iterate
+    monkeypatch.setattr(training.Batches, "iterate", lambda self, *span: read.append(span) or iterate(self, *span))
+    assert_same_bytes(training.train(config), whole[1])
+    assert read == [(2, 4)]
+    assert lines(config) == lines(whole[0])
+
+
+def test_a_finished_run_is_left_as_it_is(whole):
+    config, state = whole
+    before = lines(config)
+    assert_same_bytes(training.train(config), state)
+    assert lines(config) == before
+
+
+def test_another_seed_gives_another_network(whole, make):
+    other = training.train(make("seed", seed=1, steps=1, evaluate_every=1))
+    same = jax.tree.map(np.array_equal, whole[1].params, other.params)
+    assert not any(jax.tree.leaves(same))
+
+
+def test_fine_tuning_starts_from_the_averaged_parameters(whole, make):
+    config, trained = whole
+    fresh = training.init_state(make("tuned"))
+    state = training.start_from(config.train.workdir, copy(fresh))
+    assert int(state.step) == 0
+    for part in (state.params, state.averaged):
+        assert_same_bytes(part, trained.averaged)
+    assert_same_bytes(state.batch_stats, trained.batch_stats)
+    assert_same_bytes(state.opt_state, fresh.opt_state)
+    state.params["Conv_0"] = {}
+    with pytest.raises(UserError, match="is a different network: give the model flags that it was trained with."):
+        training.start_from(config.train.workdir, state)
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_term(tmp_path):
+    training.check_finite({"loss": 1.0}, 7, tmp_path)
+    with pytest.raises(UserError, match=r"diverged at step 7 \(sparsity not finite\).*lower --learning_rate"):
+        training.check_finite({"loss": 1.0, "sparsity": float("nan")}, 7, tmp_path)
+
+
+@pytest.mark.slow
+def test_kill_9_costs_nothing(cohort, tmp_path):
+    def command(name):
+        changes = LOOP | dict(crop="2,32,32", steps=40, data_dir=cohort, cache_dir=tmp_path / "cache")
+        changes["workdir"] = tmp_path / name
+        return [sys.executable, "-m", "ica_unet_jax.train", *(f"--{k}={v}" for k, v in changes.items())]
+
+    subprocess.run(command("whole"), check=True)
+    process = subprocess.Popen(command("killed"))
+    while not (tmp_path / "killed" / "checkpoints" / "2").is_dir():
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / "killed" / "checkpoints" / "40").exists()
+    subprocess.run(command("killed"), check=True)
+    one, other = (checkpoints.restore(tmp_path / name) for name in ("whole", "killed"))
+    assert int(one.step) == 40
+    assert_same_bytes(one, other)
