@@ -30,9 +30,12 @@ class State(struct.PyTreeNode):
 
 
 class Checkpoints:
-    """`RUN/checkpoints`: the two latest states (one to fall back on) and the one with the best validation Dice."""
+    """`RUN/checkpoints`: the two latest states (one to fall back on) and the one with the best validation Dice.
 
-    def __init__(self, run_dir: str | Path):
+    `read_only` leaves alone what a training may be writing there at the same time.
+    """
+
+    def __init__(self, run_dir: str | Path, *, read_only: bool = False):
         self.folder = Path(run_dir).absolute() / "checkpoints"
         policy = _policies.AnyPreservationPolicy(
             [
@@ -43,11 +46,12 @@ class Checkpoints:
         self.manager = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=policy,
+                read_only=read_only,
+                preservation_policy=None if read_only else policy,
                 best_fn=lambda metrics: metrics["dice"],
                 best_mode="max",
                 enable_async_checkpointing=False,
-                cleanup_tmp_directories=True,
+                cleanup_tmp_directories=not read_only,
             ),
         )
 
@@ -88,7 +92,7 @@ def restore(run_dir: str | Path, which: str = "latest") -> State:
     """
     if not (Path(run_dir) / "checkpoints").is_dir():
         raise UserError(f"{run_dir} holds no checkpoints: name the --workdir of a training.")
-    checkpoints = Checkpoints(run_dir)
+    checkpoints = Checkpoints(run_dir, read_only=True)
     try:
         return checkpoints.restore(which=which)
     finally:

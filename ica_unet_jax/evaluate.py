@@ -28,7 +28,7 @@ _LARGEST = flags.DEFINE_bool(
     "largest_component", False, "Keep the largest connected component of each structure alone."
 )
 _MIRROR = flags.DEFINE_bool(
-    "mirror", False, "Average over four mirrorings (four times the work); for runs with --flip."
+    "mirror", False, "Average with the mirror image (twice the work); for runs with --flip."
 )
 
 

@@ -15,6 +15,7 @@ from ica_unet_jax.config import DataConfig
 from ica_unet_jax.data import acdc, cohort, splits
 from ica_unet_jax.data.geometry import argmax_labels
 from ica_unet_jax.errors import UserError
+from ica_unet_jax.files import write_text
 from ica_unet_jax.inference import Segmenter
 from ica_unet_jax.metrics import STRUCTURES, cases
 from ica_unet_jax.metrics.clinical import neighbour_dice, roughness, volumes_ml
@@ -49,7 +50,7 @@ def evaluate(
       which: "latest" or "best" checkpoint.
       cines: so many patients that have a cine are segmented whole, for the figures over time.
       largest_component: keep the largest component of each structure alone.
-      mirror: average over the mirrorings of the plane.
+      mirror: average with the mirror image.
 
     Raises:
       UserError: no such run, patients that the cohort lacks, bad data, or none with a ground truth.
@@ -93,8 +94,8 @@ def evaluate(
         },
     }
     cases.write_cases_csv(folder / "cases.csv", rows)
-    run_folder.write_text(folder / "table.md", report(Path(run_dir), summary, rows))
-    run_folder.write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+    write_text(folder / "table.md", report(Path(run_dir), summary, rows))
+    write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
     return folder
 
 

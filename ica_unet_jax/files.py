@@ -27,3 +27,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """A text file, replaced as a whole; UserError where it cannot be written."""
+    with replacing(path) as temporary:
+        temporary.write_text(text)

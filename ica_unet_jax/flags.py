@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Callable, Iterable
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from ica_unet_jax.config import Config, fields
 from ica_unet_jax.errors import UserError
@@ -65,7 +64,7 @@ def run(main: Callable[[], None]) -> None:
 
     def guarded(rest: list[str]) -> None:
         # orbax and jax announce every save and every missing accelerator.
-        logging.getLogger("absl").setLevel(logging.WARNING)
+        logging.set_verbosity(logging.WARNING)
         try:
             if len(rest) > 1:
                 raise UserError(f"'{rest[1]}' is no flag: flags are written --name=value.")

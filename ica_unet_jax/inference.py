@@ -13,7 +13,7 @@ from ica_unet_jax import checkpoints
 from ica_unet_jax.config import NUM_CLASSES, Config
 from ica_unet_jax.data.geometry import Placement, argmax_labels, normalize, place
 from ica_unet_jax.errors import UserError
-from ica_unet_jax.models import build_model
+from ica_unet_jax.models import build_model, init_variables, same_shapes
 
 
 class Segmenter:
@@ -47,10 +47,10 @@ class Segmenter:
     ) -> Iterator[np.ndarray]:
         """Native logits (s, h, w, 4), one after the other, for each (t-1, t, t+1) of `times`, keys of `frames`.
 
-        A long stack is seen through several depth windows and averaged; with `mirror` each window four times.
+        A long stack is seen through several depth windows and averaged; with `mirror` each window twice.
         """
         offsets = self.config.model.frames
-        mirrors = [(), (2,), (1,), (1, 2)] if self.mirror else [()]
+        mirrors = [(), (2,)] if self.mirror else [()]  # left-right, as --flip trains
         # A batch of one, view after view: a single compilation whatever the number of slices.
         views = [(window, axes) for window in range(len(placement.windows)) for axes in mirrors]
         valid = [_to_batch(np.flip(placement.valid[window], axes)) for window, axes in views]
@@ -105,6 +105,9 @@ def load(run_dir: str | Path, which: str = "latest", *, mirror: bool = False) ->
         raise UserError(f"{path} does not exist: name the --workdir of a training.")
     config = Config.from_json(path.read_text())
     if mirror and not config.data.flip:
-        raise UserError(f"--mirror needs a network that was trained with --flip, which {run_dir} was not: leave it out.")
+        raise UserError(f"--mirror needs a network that was trained with --flip, as {run_dir} was not: leave it out.")
     state = checkpoints.restore(run_dir, which)
+    expected = jax.eval_shape(lambda key: init_variables(config.model, key), jax.random.key(0))
+    if not same_shapes(expected, state.variables):
+        raise UserError(f"{run_dir} was trained by another version of this package: its checkpoint does not fit the network.")
     return Segmenter(config, jax.device_put(state.variables), mirror=mirror, step=int(state.step))

@@ -15,12 +15,11 @@ from ica_unet_jax import figures, inference
 from ica_unet_jax.data import acdc
 from ica_unet_jax.data.volumes import read_volume, spacing_of
 from ica_unet_jax.errors import UserError
-from ica_unet_jax.files import replacing
+from ica_unet_jax.files import replacing, write_text
 from ica_unet_jax.inference import Segmenter
 from ica_unet_jax.metrics.clinical import ejection_fraction, volumes_ml
 from ica_unet_jax.postprocessing import largest_components
 from ica_unet_jax.progress import Progress
-from ica_unet_jax.run_folder import write_text
 
 _SUFFIXES = (".nii.gz", ".nii")
 _SECONDS = {"sec": 1, "msec": 1e-3, "usec": 1e-6}
@@ -57,7 +56,7 @@ def predict(
       target: label file, or folder where `source` is one.
       which: "latest" or "best" checkpoint.
       largest_component: keep the largest component of each structure in each frame alone.
-      mirror: average over the mirrorings of the plane.
+      mirror: average with the mirror image.
       acdc_names: write NAME_ED.nii.gz and NAME_ES.nii.gz alone; the phases are those of Info.cfg, or else found.
 
     Raises:

@@ -16,6 +16,7 @@ import jax
 import ica_unet_jax
 from ica_unet_jax.config import Config
 from ica_unet_jax.errors import UserError
+from ica_unet_jax.files import write_text
 
 PACKAGES = ("ica-unet-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "nibabel")
 # Where a run lies and how often it looks up change nothing of what it computes.
@@ -74,13 +75,6 @@ def commit() -> str:
     except FileNotFoundError:  # no git on this machine
         return ""
     return output.stdout.strip()
-
-
-def write_text(path: Path, text: str) -> None:
-    """A file under a temporary name, then renamed: never half-written."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
 
 
 class Metrics:

@@ -23,7 +23,7 @@ from ica_unet_jax.errors import UserError
 from ica_unet_jax.inference import Segmenter
 from ica_unet_jax.losses import total_loss
 from ica_unet_jax.metrics.overlap import structure_dice
-from ica_unet_jax.models import build_model
+from ica_unet_jax.models import build_model, init_variables, same_shapes
 from ica_unet_jax.progress import Progress
 
 
@@ -49,13 +49,11 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
 
 def init_state(config: Config) -> State:
     """A fresh state; the same configuration and seed give the same bytes."""
-    model, optimizer = build_model(config.model), make_optimizer(config.train)
+    optimizer = make_optimizer(config.train)
 
     def init(key: jax.Array) -> State:
-        frame = jnp.zeros((1, *config.model.crop, 1))
-        variables = model.init(key, frame, frame, frame, jnp.ones_like(frame))
-        params = variables["params"]
-        stats = variables.get("batch_stats", {})
+        variables = init_variables(config.model, key)
+        params, stats = variables["params"], variables["batch_stats"]
         return State(jnp.zeros((), jnp.int32), params, jax.tree.map(jnp.copy, params), stats, optimizer.init(params))
 
     return jax.jit(init)(jax.random.key(config.train.seed))
@@ -85,7 +83,7 @@ def make_step(config: Config) -> Callable[[State, Batch], tuple[State, dict[str,
         # Early on the average follows closely, so that it holds no trace of the initial values.
         decay = jnp.minimum(config.train.ema_decay, (1 + state.step) / (10 + state.step))
         averaged = optax.incremental_update(params, state.averaged, 1 - decay)
-        terms["gradient_norm"] = optax.global_norm(gradients)
+        terms["gradient_norm"] = optax.tree.norm(gradients)
         return State(state.step + 1, params, averaged, batch_stats, opt_state), terms
 
     return jax.jit(step, donate_argnums=0)
@@ -169,10 +167,7 @@ def start_from(run_dir: str, state: State) -> State:
       UserError: its network has other parameters.
     """
     other = checkpoints.restore(run_dir)
-    same = jax.tree.structure(other.averaged) == jax.tree.structure(state.params) and all(
-        a.shape == b.shape for a, b in zip(jax.tree.leaves(other.averaged), jax.tree.leaves(state.params), strict=True)
-    )
-    if not same:
+    if not same_shapes(other.averaged, state.params):
         raise UserError(f"--init_from={run_dir} is a different network: give the model flags that it was trained with.")
     params = jax.tree.map(jnp.asarray, other.averaged)
     stats = jax.tree.map(jnp.asarray, other.batch_stats)

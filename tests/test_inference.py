@@ -75,11 +75,8 @@ def test_mirrored_views_make_a_mirrored_frame_a_mirrored_result(segmenter):
     mirrored = Segmenter(CONFIG, segmenter.variables, mirror=True)
     mirrored._encode, mirrored._decode = segmenter._encode, segmenter._decode
     placement = segmenter.place(CINE.shape[1:], SPACING)
-    for axis in (1, 2):
-        there, back = (
-            next(mirrored.logits(frames, placement, [(0, 1, 2)])) for frames in (CINE, np.flip(CINE, axis + 1))
-        )
-        np.testing.assert_allclose(np.flip(back, axis), there, atol=1e-4 * np.abs(there[placement.inside]).max())
+    there, back = (next(mirrored.logits(f, placement, [(0, 1, 2)])) for f in (CINE, np.flip(CINE, 3)))
+    np.testing.assert_allclose(np.flip(back, 2), there, atol=1e-4 * np.abs(there[placement.inside]).max())
 
 
 def test_what_is_no_run_folder_is_refused(tmp_path):
