@@ -132,11 +132,11 @@ def test_markdown_table(rows):
         *(("DCM", "ED", "1"), ("DCM", "ES", "1"), ("DCM", "both", "1")),
         *(("NOR", "ED", "2"), ("NOR", "ES", "2"), ("NOR", "both", "2")),
     ]
-    both = dict(zip(header, body[2]))
+    both = dict(zip(header, body[2], strict=True))
     assert both["Dice RV"] == "0.833 ± 0.289"
     assert both["n mm"] == "2"
     assert both["Missed RV / MYO / LV"] == "1 / 0 / 0"
-    lost = dict(zip(header, body[4]))
+    lost = dict(zip(header, body[4], strict=True))
     assert (lost["Dice RV"], lost["HD95 RV (mm)"]) == ("0.000 ± –", "–")
 
 

@@ -230,7 +230,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_term(tmp_path):
 @pytest.mark.slow
 def test_kill_9_costs_nothing(cohort, tmp_path):
     def command(name):
-        changes = LOOP | dict(crop="2,32,32", steps=40, data_dir=cohort, cache_dir=tmp_path / "cache")
+        changes = LOOP | dict(crop="2,32,32", steps=12, data_dir=cohort, cache_dir=tmp_path / "cache")
         changes["workdir"] = tmp_path / name
         return [sys.executable, "-m", "ica_unet_jax.train", *(f"--{k}={v}" for k, v in changes.items())]
 
@@ -241,8 +241,8 @@ def test_kill_9_costs_nothing(cohort, tmp_path):
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    assert not (tmp_path / "killed" / "checkpoints" / "40").exists()
+    assert not (tmp_path / "killed" / "checkpoints" / "12").exists()
     subprocess.run(command("killed"), check=True)
     one, other = (checkpoints.restore(tmp_path / name) for name in ("whole", "killed"))
-    assert int(one.step) == 40
+    assert int(one.step) == 12
     assert_same_bytes(one, other)

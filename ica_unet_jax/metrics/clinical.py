@@ -69,5 +69,5 @@ def roughness(curve: Sequence[float] | np.ndarray) -> float:
 
 def neighbour_dice(labels: np.ndarray) -> dict[str, np.ndarray]:
     """Dice of each of STRUCTURES between frames t and t+1: labels (frames, slices, rows, columns) → (frames − 1,)."""
-    steps = [structure_dice(frame, following) for frame, following in zip(labels, labels[1:])]
+    steps = [structure_dice(frame, following) for frame, following in zip(labels, labels[1:], strict=False)]
     return {name: np.array([step[name] for step in steps]) for name in STRUCTURES}

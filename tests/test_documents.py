@@ -1,0 +1,98 @@
+"""The commands of README.md and BUILD.md, run as written but for paths and sizes."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+TINY = (
+    "--crop=2,64,64 --contracting_blocks=2 --bases=2 --stream_width=2 --encoder_width=4 --encoder_convs=1 --decoder_width=4 "
+    "--steps=2 --batch_size=1 --evaluate_every=2 --folds=2"
+).split()
+NOT_RUN = ("pip install", "-m venv", "pytest", "ruff")  # .ci/run runs these
+
+
+def commands() -> list[str]:
+    """Every command line of the documents' code blocks."""
+    text = "".join((ROOT / name).read_text() for name in ("README.md", "BUILD.md"))
+    blocks = re.findall(r"```\n(.*?)```", text, flags=re.DOTALL)
+    lines = [part.strip() for block in blocks for line in block.splitlines() for part in line.split("&&")]
+    return list(dict.fromkeys(line for line in lines if line and not any(word in line for word in NOT_RUN)))
+
+
+@pytest.fixture(scope="module")
+def place(cohort, tmp_path_factory):
+    """A folder with the launch files, a cohort named ACDC that has a test patient, and a loose cine."""
+    folder = tmp_path_factory.mktemp("documents")
+    (folder / "launch").symlink_to(ROOT / "launch")
+    shutil.copytree(cohort, folder / "ACDC")
+    patient = folder / "ACDC" / "patient101"
+    (folder / "ACDC" / "patient004").rename(patient)
+    for file in patient.glob("patient004*"):
+        file.rename(patient / file.name.replace("patient004", "patient101"))
+    shutil.copy(patient / "patient101_4d.nii.gz", folder)
+    return folder
+
+
+def run(command: str, folder: Path) -> str:
+    words = shlex.split(command)
+    assert words[0].endswith("python"), f"{command}: not a command that this test knows to run"
+    words[0] = sys.executable
+    if "ica_unet_jax.train" in words:
+        words += TINY
+        if any("phantom.flags" in word for word in words):
+            words += ["--phantom_patients=4", "--phantom_shape=2,64,64"]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(folder / "cache")}
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout + done.stderr
+
+
+def test_every_command_of_the_documents_runs(place):
+    ran = commands()
+    assert any("phantom.flags" in c for c in ran) and any("predict" in c for c in ran)
+    for command in ran:
+        run(command, place)
+    assert (place / "runs" / "phantom" / "evaluation_val" / "summary.json").is_file()
+    assert (place / "runs" / "acdc" / "evaluation_test" / "table.md").is_file()
+    assert (place / "masks.nii.gz").is_file()
+
+
+def test_files_and_settings_named_in_the_documents_exist():
+    from ica_unet_jax.config import Config
+
+    text = "".join((ROOT / name).read_text() for name in ("README.md", "BUILD.md"))
+    for name in re.findall(r"launch/\w+\.flags|docs/\w+\.\w+", text):
+        assert (ROOT / name).is_file(), name
+    other = {"flagfile", "workdir", "split", "input", "output", "acdc_names", "mirror", "help", "quiet", "runs", "out"}
+    for name in re.findall(r"`--(\w+)", text):
+        assert name in Config().flat() or name in other, name
+
+
+def test_launch_files_set_every_flag_they_name_and_are_valid():
+    """acdc.flags spells out every setting of the model, the loss, the augmentation and the optimisation."""
+    from ica_unet_jax.config import Config, fields
+
+    for path in sorted((ROOT / "launch").glob("*.flags")):
+        lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+        values = dict(line.removeprefix("--").split("=", 1) for line in lines)
+        assert set(values) <= set(Config().flat()), path
+        assert path.read_text().startswith("# "), path
+    acdc = {line.split("=")[0][2:] for line in (ROOT / "launch/acdc.flags").read_text().splitlines() if line.startswith("--")}
+    left = {field.name for part, field in fields() if part in ("model", "loss", "train")} - acdc
+    assert left == {"unet_width", "workdir", "init_from"}
+
+
+def test_without_data_one_sentence_says_where_they_come_from(tmp_path):
+    command = [sys.executable, "-m", "ica_unet_jax.train", f"--flagfile={ROOT}/launch/acdc.flags"]
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 2 and not any(tmp_path.iterdir())
+    for part in ("creatis", "patient001", "launch/phantom.flags"):
+        assert part in done.stderr
+    assert done.stderr.count("\n") == 1
