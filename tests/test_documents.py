@@ -21,7 +21,8 @@ NOT_RUN = ("pip install", "-m venv", "pytest", "ruff")  # .ci/run runs these
 def commands() -> list[str]:
     """Every command line of the documents' code blocks."""
     text = "".join((ROOT / name).read_text() for name in ("README.md", "BUILD.md"))
-    blocks = re.findall(r"```\n(.*?)```", text, flags=re.DOTALL)
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+    blocks = [block for language, block in found if not language]
     lines = [part.strip() for block in blocks for line in block.splitlines() for part in line.split("&&")]
     return list(dict.fromkeys(line for line in lines if line and not any(word in line for word in NOT_RUN)))
 

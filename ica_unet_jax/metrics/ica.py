@@ -39,7 +39,7 @@ def basis_quality(bases: np.ndarray, bins: int = 16) -> dict[str, float]:
     pairs = list(combinations(range(len(z)), 2))
     correlations = np.abs(z @ z.T / z.shape[1])
     quantiles = np.quantile(z, np.arange(1, bins) / bins, axis=1).T
-    codes = [np.searchsorted(edges, basis, side="right") for edges, basis in zip(quantiles, z)]
+    codes = [np.searchsorted(edges, basis, side="right") for edges, basis in zip(quantiles, z, strict=True)]
     return {
         "hoyer": _mean((root - norms_ratio) / (root - 1)),
         "kurtosis": _mean((z**4).mean(axis=1) - 3),
