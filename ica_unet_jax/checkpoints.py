@@ -47,6 +47,8 @@ class Checkpoints:
             self.folder,
             options=ocp.CheckpointManagerOptions(
                 read_only=read_only,
+                create=not read_only,
+                save_interval_steps=0 if read_only else 1,
                 preservation_policy=None if read_only else policy,
                 best_fn=lambda metrics: metrics["dice"],
                 best_mode="max",

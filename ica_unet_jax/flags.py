@@ -63,8 +63,8 @@ def run(main: Callable[[], None]) -> None:
     argv = [sys.argv[0], *files, *(a for a in arguments if a not in files)]
 
     def guarded(rest: list[str]) -> None:
-        # orbax and jax announce every save and every missing accelerator.
-        logging.set_verbosity(logging.WARNING)
+        # orbax and jax announce every save, every folder opened for reading, every missing accelerator.
+        logging.set_verbosity(logging.ERROR)
         try:
             if len(rest) > 1:
                 raise UserError(f"'{rest[1]}' is no flag: flags are written --name=value.")

@@ -20,7 +20,7 @@ block = functools.partial(ConvBlock, conv=functools.partial(conv, as_patches=Tru
 # Block, its fields, the shapes of its arrays for one stream, and which of them each stream has its own of.
 BLOCKS = {
     "contract": (ContractingBlock, (4, 1, block), [(2, 1, 8, 8, 2)], (0,)),
-    "expand": (UpsampleBlock, (2, 1, block, norm, Upsample), [(2, 1, 4, 4, 4)], (0,)),
+    "expand": (UpsampleBlock, (2, 1, block, norm, Upsample), [(2, 1, 4, 4, 4), (2, 1, 8, 8, 3)], (0, 0)),
     "join": (ConcatenationBlock, (1, conv, norm), [(2, 1, 4, 4, 2), (2, 1, 4, 4, 1), (2, 1, 4, 4, 9)], (0, 0, None)),
 }
 
@@ -125,8 +125,9 @@ def test_parameters_by_hand():
     for k in (2, 1):
         one += norm_conv(1 if k == 2 else widths[k], widths[k - 1], 3)
         one += convs * norm_conv(widths[k - 1], widths[k - 1], 3)
-        one += norm_conv(widths[k - 1], widths[k], 2) + expanding * norm_conv(widths[k], widths[k], 3)
-        one += widths[k] + (1 if k == 2 else widths[k]) + displacements + 2  # T_k: A'_k, the skip, correlations, norm
+        skip = 1 if k == 2 else widths[k]
+        one += norm_conv(widths[k - 1], widths[k], 2) + expanding * norm_conv(widths[k] + skip, widths[k], 3)
+        one += widths[k] + skip + displacements + 2  # T_k: A'_k, the skip, correlations, norm
     for streams, count in (("shared", one), ("independent", STREAMS * one)):
         assert sum(leaf.size for leaf in jax.tree.leaves(shapes(streams)["params"])) == count
 

@@ -4,6 +4,7 @@ import math
 from itertools import combinations
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 
 from ica_unet_jax.errors import UserError
@@ -13,7 +14,7 @@ CONSTANT = 1e-6  # a basis whose SD is below this share of its largest value is 
 SSIM_SIGMA, SSIM_RADIUS = 1.5, 5  # Wang et al. 2004: an 11×11 Gaussian window
 
 
-def basis_quality(bases: np.ndarray, bins: int = 16) -> dict[str, float]:
+def basis_quality(bases: npt.ArrayLike, bins: int = 16) -> dict[str, float]:
     """Sparsity and independence of the bases of one frame: bases (m, n_values) → a dict of
 
     hoyer: mean of (√n − ‖x‖₁/‖x‖₂) / (√n − 1), from 0 (all values of one size) to 1 (a single value).
