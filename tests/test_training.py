@@ -85,6 +85,12 @@ def test_the_average_lies_between_old_and_new_parameters(steps):
     assert not any(jax.tree.leaves(jax.tree.map(np.array_equal, state.batch_stats, start.batch_stats)))
 
 
+def test_every_step_draws_its_own_augmentation(steps):
+    step, start, batch, _ = steps
+    losses = {float(step(copy(start).replace(step=jnp.int32(number)), batch)[1]["loss"]) for number in (0, 1, 7)}
+    assert len(losses) == 3
+
+
 def test_a_large_gradient_is_clipped():
     config = Config.make(optimizer="sgd", clip_norm=1.0, **STEADY).train
     optimizer = training.make_optimizer(config)

@@ -108,8 +108,3 @@ def mix_plain(coefficients: Coefficients, bases: Bases) -> Mixed:
         return lax.conv_general_dilated(a[None], kernel, (1, 1, 1), pads, lhs_dilation=(2, 4, 4), dimension_numbers=("NDHWC", "DHWIO", "NDHWC"))[0]
 
     return jnp.stack([one(a, x) for a, x in zip(coefficients, bases, strict=True)])
-
-
-def products_per_voxel(depth: int, rows: int, columns: int, m: int) -> int:
-    """How many products the average output voxel and channel sums, borders not counted."""
-    return m * depth * rows * columns // (2 * 4 * 4)
