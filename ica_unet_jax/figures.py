@@ -225,7 +225,7 @@ def learning_curves(path: str | Path, runs: Mapping[str, Sequence[Mapping[str, A
     axes[1, 1].set(xlabel="training time (min)")
     for ax in axes.flat:
         ax.grid(alpha=0.25, which="both")
-    axes[1, 0].legend(fontsize=8)
+    axes[1, 0].legend(fontsize=8, loc="lower right")
     if len(runs) == 1:
         figure.suptitle(next(iter(runs)), fontsize=10)
     _save(figure, path)
