@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from tiny import SMALL, variables
 
+from ica_unet_jax import run_folder
+from ica_unet_jax.checkpoints import Checkpoints, State
 from ica_unet_jax.config import Config
 from ica_unet_jax.data.geometry import normalize
 from ica_unet_jax.errors import UserError
@@ -82,3 +84,15 @@ def test_mirrored_views_make_a_mirrored_frame_a_mirrored_result(segmenter):
 def test_what_is_no_run_folder_is_refused(tmp_path):
     with pytest.raises(UserError, match="name the --workdir of a training"):
         load(tmp_path)
+
+
+def test_a_run_without_batch_statistics_is_loaded(tmp_path):
+    config = Config.make(**SMALL, norm="group", workdir=str(tmp_path))
+    run_folder.open_run(config, {"train": ["a"], "val": ["b"]})
+    params = variables(config.model)["params"]
+    saved = Checkpoints(tmp_path)
+    saved.save(State(np.int32(2), params, params, {}, {}), 0.5)
+    saved.close()
+    loaded = load(tmp_path)
+    assert loaded.step == 2
+    jax.tree.map(np.testing.assert_array_equal, loaded.variables, {"params": params, "batch_stats": {}})
