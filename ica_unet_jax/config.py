@@ -67,7 +67,7 @@ class ModelConfig(_Part):
     bases_from: str = knob("dictionary_and_frame", "Where the bases X come from.", choices=("frame", "frame_with_coordinates", "dictionary", "dictionary_and_frame"))
     neighbours: str = knob("both", "Frames whose coefficients reach frame t: t-1 and t+1 (paper), t-1 alone (causal), none.", choices=("both", "past", "none"))
     correlation_radius: int = knob(2, "In-plane displacements of the correlation with a neighbour; 0 is the plain product, -1 no correlation.", low=-1, high=8)
-    neighbour_gradients: bool = knob(False, "Train the encoder through the neighbours' coefficients too (a third slower and more memory).")
+    neighbour_gradients: bool = knob(False, "Train the encoder through the neighbours' coefficients too (slower, and more memory).")
     norm: str = knob("batch", "Normalisation layer.", choices=("batch", "group"))
     mixing_scale: bool = knob(True, "Divide a mixed value by the square root of the number of products in it.")
     compute_dtype: str = knob("float32", "Arithmetic of the network; parameters and losses stay float32.", choices=("float32", "bfloat16"))

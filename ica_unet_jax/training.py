@@ -18,7 +18,6 @@ from ica_unet_jax.config import Config, TrainConfig
 from ica_unet_jax.data import acdc, cache, cohort, splits
 from ica_unet_jax.data.augmentation import Batch, augment
 from ica_unet_jax.data.batches import Batches
-from ica_unet_jax.data.geometry import argmax_labels
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.inference import Segmenter
 from ica_unet_jax.losses import total_loss
@@ -101,11 +100,8 @@ class Validation:
         self.segmenter.variables = state.variables
         patients = []
         for cine in self.cines:
-            placement = self.segmenter.place(cine.frames.shape[1:], cine.spacing)
-            frames = dict(zip(cine.times, cine.frames, strict=True))
-            around = {t: cine.neighbours(t, self.segmenter.config.data.cyclic) for t in cine.labels}
-            logits = self.segmenter.logits(frames, placement, [(before, t, after) for t, (before, after) in around.items()])
-            scores = [structure_dice(argmax_labels(y), truth) for y, truth in zip(logits, cine.labels.values(), strict=True)]
+            labels = evaluation.segment(self.segmenter, cine, sorted(cine.labels))
+            scores = [structure_dice(labels[t], truth) for t, truth in cine.labels.items()]
             patients.append({name: np.mean([s[name] for s in scores]) for name in scores[0]})
         dice = {name: float(np.mean([p[name] for p in patients])) for name in patients[0]}
         return dice | {"mean": float(np.mean(list(dice.values())))}
