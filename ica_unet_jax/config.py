@@ -141,6 +141,7 @@ class DataConfig(_Part):
     brightness: float = knob(0.2, "Augmentation: offset and log-contrast of the z-scored frame, standard deviation.", low=0)
     noise: float = knob(0.1, "Augmentation: largest standard deviation of the added noise.", low=0)
     slice_shift: float = knob(1.0, "Augmentation: shift of single slices (breathing), voxels, standard deviation.", low=0)
+    depth_shift: int = knob(0, "Augmentation: shift of the stack through the grid's depth, slices, uniform in +-; it is cut at the ends.", low=0)
     drop_neighbour: float = knob(0.1, "Probability that a neighbour is replaced by the frame itself.", low=0, high=1)
     cyclic: bool = knob(False, "The cine is one closed beat: its last frame precedes its first.")
 
@@ -162,6 +163,7 @@ class TrainConfig(_Part):
     ema_decay: float = knob(0.99, "Decay of the averaged parameters that are evaluated and kept (0: none).", low=0, high=0.99999)
     evaluate_every: int = knob(500, "Steps between validations and checkpoints.", low=1)
     log_every: int = knob(50, "Steps between lines of metrics.jsonl.", low=1)
+    chance_validations: int = knob(3, "Stop as diverged after so many validations in a row, past the warm-up, with a cross-entropy above ln 4, which is chance (0: never).", low=0)
     final_evaluation: bool = knob(True, "End with the evaluation of the validation patients.")
     init_from: str = knob("", "Run folder whose parameters are the start (fine-tuning).")
 

@@ -6,3 +6,11 @@ class UserError(ValueError):
 
     The launchers print it without a traceback and leave with exit code 2.
     """
+
+
+class Diverged(UserError):
+    """A training that no longer learns, at `step`: something is not finite, or validation stays at chance."""
+
+    def __init__(self, step: int, what: str, advice: str):
+        super().__init__(f"training diverged at step {step} ({what}){advice}")
+        self.step, self.what = step, what

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +36,12 @@ def evaluate(
     cines: int = 3,
     largest_component: bool = False,
     mirror: bool = False,
+    pictures: bool = True,
 ) -> Path:
     """Judges every labelled frame of the chosen patients; returns the folder with the results.
 
-    It holds cases.csv (a line for each frame), table.md, summary.json and pictures/ (overlays of each patient, volume
-    curves of each whole cine).
+    It holds cases.csv (a line for each frame), table.md, summary.json and, unless told otherwise, pictures/ (overlays
+    of each patient, volume curves of each whole cine).
 
     Args:
       run_dir: of the training.
@@ -51,6 +52,7 @@ def evaluate(
       cines: so many patients that have a cine are segmented whole, for the figures over time.
       largest_component: keep the largest component of each structure alone.
       mirror: average with the mirror image.
+      pictures: draw overlays and volume curves.
 
     Raises:
       UserError: no such run, patients that the cohort lacks, bad data, or none with a ground truth.
@@ -71,9 +73,11 @@ def evaluate(
             whole = bool(case.cine) and len(cine.times) > 2 and len(over_time) < cines
             labels = segment(segmenter, cine, cine.times if whole else sorted(cine.labels), largest_component)
             rows += judge(segmenter, cine, labels)
-            draw_overlay(folder / "pictures" / f"{case.name}.png", cine, labels)
+            if pictures:
+                draw_overlay(folder / "pictures" / f"{case.name}.png", cine, labels)
             if whole:
-                draw_volumes(folder / "pictures" / f"{case.name}_volumes.png", cine, labels)
+                if pictures:
+                    draw_volumes(folder / "pictures" / f"{case.name}_volumes.png", cine, labels)
                 over_time[case.name] = behaviour(cine, labels)
             progress.update(number)
 
@@ -150,15 +154,17 @@ def segment(
     segmenter: Segmenter, cine: acdc.Cine, times: Sequence[int], largest_component: bool = False
 ) -> dict[int, np.ndarray]:
     """{frame number: labels (s, h, w) uint8} of some frames of a case, each seen with its neighbours in the cine."""
+    clean = largest_components if largest_component else np.asarray
+    return {time: clean(argmax_labels(values)) for time, values in logits(segmenter, cine, times)}
+
+
+def logits(segmenter: Segmenter, cine: acdc.Cine, times: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+    """(frame number, native logits (s, h, w, 4)) of some frames of a case, one after the other."""
     placement = segmenter.place(cine.frames.shape[1:], cine.spacing)
     frames = dict(zip(cine.times, cine.frames, strict=True))
     around = [cine.neighbours(time, segmenter.config.data.cyclic) for time in times]
     triples = [(before, time, after) for time, (before, after) in zip(times, around, strict=True)]
-    clean = largest_components if largest_component else np.asarray
-    return {
-        time: clean(argmax_labels(logits))
-        for time, logits in zip(times, segmenter.logits(frames, placement, triples), strict=True)
-    }
+    yield from zip(times, segmenter.logits(frames, placement, triples), strict=True)
 
 
 def judge(segmenter: Segmenter, cine: acdc.Cine, labels: dict[int, np.ndarray]) -> list[cases.Row]:

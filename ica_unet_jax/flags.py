@@ -34,13 +34,13 @@ def define(names: Iterable[str] | None = None) -> None:
             flags.DEFINE_string(field.name, value, text)
 
 
-def config() -> Config:
-    """The configuration that the parsed flags describe.
+def config(without: Iterable[str] = ()) -> Config:
+    """The configuration that the parsed flags describe, with the defaults of the knobs named in `without`.
 
     Raises:
       UserError: a value is out of its range, or two contradict each other.
     """
-    values = {f.name: FLAGS[f.name].value for _, f in fields() if f.name in FLAGS}
+    values = {f.name: FLAGS[f.name].value for _, f in fields() if f.name in FLAGS and f.name not in without}
     for name, default in Config().flat().items():
         if isinstance(default, tuple) and name in values:
             values[name] = integers(name, values[name])

@@ -20,10 +20,10 @@ from ica_unet_jax.files import write_text
 
 PACKAGES = ("ica-unet-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "nibabel")
 # Where a run lies and how often it looks up change nothing of what it computes.
-MAY_CHANGE = {"workdir", "data_dir", "cache_dir", "phantom_dir", "log_every", "split_file", "init_from", "final_evaluation"}
+MAY_CHANGE = {"workdir", "data_dir", "cache_dir", "phantom_dir", "log_every", "split_file", "init_from", "final_evaluation", "chance_validations"}
 
 
-def open_run(config: Config, split: dict[str, list[str]], command: list[str] | None = None) -> Path:
+def open_run(config: Config, split: dict[str, list[str]]) -> Path:
     """The folder `config.train.workdir`, made if need be, with `config.json`, `split.json` and `provenance.json`.
 
     Raises:
@@ -43,16 +43,16 @@ def open_run(config: Config, split: dict[str, list[str]], command: list[str] | N
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "split.json", json.dumps(split, indent=2) + "\n")
-    write_text(folder / "provenance.json", json.dumps(provenance(command), indent=2) + "\n")
+    write_text(folder / "provenance.json", json.dumps(provenance(), indent=2) + "\n")
     write_text(path, config.to_json())
     return folder
 
 
-def provenance(command: list[str] | None = None) -> dict[str, Any]:
+def provenance() -> dict[str, Any]:
     """Versions, commit, device and command of this process."""
     installed = {d.metadata["Name"] for d in importlib.metadata.distributions()}
     return {
-        "command": command or sys.argv,
+        "command": ["python", *sys.orig_argv[1:]],  # as it was typed; where the interpreter lies says nothing
         "commit": commit(),
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES if name in installed},

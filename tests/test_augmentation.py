@@ -132,3 +132,22 @@ def test_every_knob_turns_something(knob):
     assert not np.allclose(y.frames[:, 1][inside], still.frames[:, 1][inside], atol=1e-3)
     if knob in COLOURS_OFF:
         np.testing.assert_array_equal(y.labels, still.labels)
+
+
+def test_a_stack_moves_through_the_depth_as_a_whole():
+    depth = 6
+    labels = np.broadcast_to(1 + np.arange(depth)[None, :, None, None] % 3, (40, depth, *CANVAS[1:]))
+    frames = np.broadcast_to(1.0 + np.arange(depth)[None, None, :, None, None], (40, 3, depth, *CANVAS[1:]))
+    batch = Batch(jnp.float32(frames), jnp.asarray(labels, jnp.uint8), jnp.ones((40, depth, *CANVAS[1:])))
+    moved = augment(jax.random.key(0), batch, (depth, 32, 32), DataConfig(**STILL, depth_shift=2))
+    seen = set()
+    for frame, mask, valid in zip(*(np.asarray(x) for x in moved), strict=True):
+        inside = valid.any((1, 2))
+        shift = int(np.argmax(inside)) - int(np.argmax(inside[::-1]))
+        numbers = np.arange(depth) - shift  # the slice that lies there now
+        np.testing.assert_array_equal(inside, (numbers >= 0) & (numbers < depth))
+        for z in np.flatnonzero(inside):
+            assert (frame[:, z] == 1 + numbers[z]).all() and (mask[z] == 1 + numbers[z] % 3).all()
+        assert not frame[:, ~inside].any() and not mask[~inside].any()
+        seen.add(shift)
+    assert seen == {-2, -1, 0, 1, 2}

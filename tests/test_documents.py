@@ -32,7 +32,8 @@ def commands() -> list[str]:
 def place(cohort, tmp_path_factory):
     """A folder with the launch files, a cohort named ACDC that has a test patient, and a loose cine."""
     folder = tmp_path_factory.mktemp("documents")
-    (folder / "launch").symlink_to(ROOT / "launch")
+    for name in ("launch", "ablations"):
+        (folder / name).symlink_to(ROOT / name)
     shutil.copytree(cohort, folder / "ACDC")
     patient = folder / "ACDC" / "patient101"
     (folder / "ACDC" / "patient004").rename(patient)
@@ -46,7 +47,9 @@ def run(command: str, folder: Path) -> str:
     words = shlex.split(command)
     assert words[0].endswith("python"), f"{command}: not a command that this test knows to run"
     words[0] = sys.executable
-    if "ica_unet_jax.train" in words:
+    if "ablations/run_all.py" in words and not any("flagfile" in word for word in words):
+        words += ["--preset=smoke", "--studies=supervision", "--seeds=1"]
+    elif "ica_unet_jax.train" in words or "ablations/run_all.py" in words:
         words += TINY
         if any("phantom.flags" in word for word in words):
             words += ["--phantom_patients=4", "--phantom_shape=2,64,64"]
@@ -78,6 +81,7 @@ def test_files_and_settings_named_in_the_documents_exist():
     for name in re.findall(r"launch/\w+\.flags|docs/\w+\.\w+", text):
         assert (ROOT / name).is_file(), name
     other = {"flagfile", "workdir", "split", "input", "output", "acdc_names", "mirror", "help", "quiet", "runs", "out"}
+    other |= {"studies", "seeds", "jobs", "threads", "executor", "slurm", "dry_run", "tables_only", "preset"}
     for name in re.findall(r"`--(\w+)", text):
         assert name in Config().flat() or name in other, name
 
@@ -89,11 +93,20 @@ def test_launch_files_set_every_flag_they_name_and_are_valid():
     for path in sorted((ROOT / "launch").glob("*.flags")):
         lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
         values = dict(line.removeprefix("--").split("=", 1) for line in lines)
-        assert set(values) <= set(Config().flat()), path
+        sweep = {"studies", "seeds"} if path.name.startswith("ablations") else set()
+        assert set(values) <= set(Config().flat()) | sweep, path
         assert path.read_text().startswith("# "), path
     acdc = {line.split("=")[0][2:] for line in (ROOT / "launch/acdc.flags").read_text().splitlines() if line.startswith("--")}
     left = {field.name for part, field in fields() if part in ("model", "loss", "train")} - acdc
     assert left == {"unet_width", "workdir", "init_from"}
+
+
+def test_the_study_in_the_readme_is_one():
+    from ablations.studies import Study
+    from ica_unet_jax.config import Config
+
+    block = next(b for b in re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE) if "Study(" in b)
+    assert len(eval(block, {"Study": Study}).configs(Config())) == 3  # the reference has 32
 
 
 def test_without_data_one_sentence_says_where_they_come_from(tmp_path):

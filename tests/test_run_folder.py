@@ -1,6 +1,7 @@
 """A run folder explains itself and refuses to become another run."""
 
 import json
+import sys
 
 import pytest
 
@@ -16,20 +17,21 @@ def config(tmp_path):
     return Config.make(workdir=str(tmp_path / "runs" / "one"))
 
 
-def test_what_a_folder_holds(config):
-    folder = open_run(config, SPLIT, ["train", "--steps=3"])
+def test_what_a_folder_holds(config, monkeypatch):
+    monkeypatch.setattr(sys, "orig_argv", ["/somewhere/bin/python3", "-m", "ica_unet_jax.train", "--steps=3"])
+    folder = open_run(config, SPLIT)
     assert {path.name for path in folder.iterdir()} == {"config.json", "split.json", "provenance.json"}
     assert Config.from_json((folder / "config.json").read_text()) == config
     assert json.loads((folder / "split.json").read_text()) == SPLIT
     provenance = json.loads((folder / "provenance.json").read_text())
-    assert provenance["command"] == ["train", "--steps=3"]
+    assert provenance["command"] == ["python", "-m", "ica_unet_jax.train", "--steps=3"]
     assert provenance["versions"]["jax"] and provenance["devices"] == 2
 
 
 def test_the_same_again_changes_nothing(config):
-    folder = open_run(config, SPLIT, ["first"])
+    folder = open_run(config, SPLIT)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    assert open_run(config.replace(log_every=7, cache_dir="elsewhere"), SPLIT, ["second"]) == folder
+    assert open_run(config.replace(log_every=7, cache_dir="elsewhere"), SPLIT) == folder
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 

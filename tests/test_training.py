@@ -20,13 +20,13 @@ from ica_unet_jax import checkpoints, training
 from ica_unet_jax.config import Config
 from ica_unet_jax.data import acdc, cache
 from ica_unet_jax.data.batches import Batches
-from ica_unet_jax.errors import UserError
+from ica_unet_jax.errors import Diverged, UserError
 from ica_unet_jax.run_folder import read_metrics
 
 STEADY = dict(schedule="constant", warmup_steps=0, steps=30, learning_rate=0.01)
 # The loop knows no network: the cheapest one will do.
 LOOP = dict(
-    model="unet2d", crop=(2, 32, 32), unet_width=1, batch_size=1, steps=4, evaluate_every=2, log_every=1, folds=2
+    model="unet2d", crop=(2, 32, 32), unet_width=1, batch_size=1, steps=4, evaluate_every=2, log_every=1, folds=2, chance_validations=0
 )  # fmt: skip
 
 
@@ -229,8 +229,32 @@ def test_fine_tuning_starts_from_the_averaged_parameters(whole, make):
 
 def test_a_loss_that_is_not_finite_stops_with_step_and_term(tmp_path):
     training.check_finite({"loss": 1.0}, 7, tmp_path)
-    with pytest.raises(UserError, match=r"diverged at step 7 \(sparsity not finite\).*lower --learning_rate"):
+    with pytest.raises(Diverged, match=r"diverged at step 7 \(sparsity not finite\).*lower --learning_rate"):
         training.check_finite({"loss": 1.0, "sparsity": float("nan")}, 7, tmp_path)
+
+
+def test_validation_at_chance_stops_after_so_many_in_a_row_past_the_warm_up():
+    def check(entropies, **changes):
+        lines = [{"step": 10 * i, "validation_cross_entropy": x} for i, x in enumerate(entropies, start=1)]
+        lines.append({"step": 1000, "loss": 9.0})
+        training.check_learning(lines, Config.make(**dict(steps=1000, warmup_steps=0, chance_validations=2) | changes).train)
+
+    high, low = np.log(4) + 1e-3, np.log(4) - 1e-3
+    check([high])
+    check([high, low])
+    check([high, high, low, high])
+    check([high, high], warmup_steps=10)
+    check([high, high], chance_validations=0)
+    for bad in ([low, high, high], [high, np.nan]):
+        with pytest.raises(Diverged, match=r"diverged at step \d0 \(validation cross-entropy above ln 4.* 2 times in a row\)"):
+            check(bad)
+
+
+def test_cross_entropy_against_fractions():
+    logits = np.log(np.array([[1, 1, 1, 1], [1, 5, 1, 1]], np.float32))  # 1/4 each; 5/8 and three times 1/8
+    labels = np.array([2, 1], np.uint8)
+    np.testing.assert_allclose(training.cross_entropy(logits, labels), (np.log(4) + np.log(8 / 5)) / 2, rtol=1e-6)
+    assert training.CHANCE == np.log(4)
 
 
 @pytest.mark.slow

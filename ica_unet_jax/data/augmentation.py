@@ -39,6 +39,8 @@ def crop_centre(batch: Batch, crop: tuple[int, int, int]) -> Batch:
 
 
 def _augment_one(key: jax.Array, sample: Batch, crop: tuple[int, int, int], config: DataConfig) -> Batch:
+    if config.depth_shift:
+        sample = _shift_depth(jax.random.fold_in(key, 3), sample, config.depth_shift)
     warp_key, colour_key, drop_key = jax.random.split(key, 3)
     rows, columns = _coordinates(warp_key, sample.labels.shape, crop, config)
     one_hot = jax.nn.one_hot(sample.labels, NUM_CLASSES, dtype=jnp.float32)
@@ -54,6 +56,21 @@ def _augment_one(key: jax.Array, sample: Batch, crop: tuple[int, int, int], conf
         following = jnp.where(dropped[1], frames[1], frames[2])
         frames = jnp.stack([previous, frames[1], following])
     return Batch(frames, labels * (valid > 0), valid)
+
+
+def _shift_depth(key: jax.Array, sample: Batch, most: int) -> Batch:
+    """The stack moved through the grid by -most ... most slices; what leaves is lost, what comes in is padding.
+
+    Which slices make a pair, and where in the grid they lie, is then no property of a patient.
+    """
+    start = jax.random.randint(key, (), 0, 2 * most + 1)
+
+    def move(x: jax.Array) -> jax.Array:
+        depth = x.ndim - 3
+        widths = [(most, most) if axis == depth else (0, 0) for axis in range(x.ndim)]
+        return jax.lax.dynamic_slice_in_dim(jnp.pad(x, widths), start, x.shape[depth], depth)
+
+    return jax.tree.map(move, sample)
 
 
 def _coordinates(key: jax.Array, shape: tuple[int, int, int], crop: tuple[int, int, int], config: DataConfig):

@@ -18,6 +18,7 @@ from ica_unet_jax.data.geometry import Placement, normalize, place, resample_lab
 from ica_unet_jax.errors import UserError
 
 FORMAT = 1  # part of the key: raise it when the stored values change
+MARGIN = 1.25
 _PARTS = ("frames", "labels", "valid", "times")
 
 
@@ -42,7 +43,7 @@ def default_cache_dir() -> Path:
 
 
 def load_cases(cases: list[Case], *, crop: tuple[int, int, int], spacing: float, label_map: str = "",
-               cyclic: bool = False, cache_dir: str | Path = "", margin: float = 1.25) -> list[LabelledFrame]:
+               cyclic: bool = False, cache_dir: str | Path = "", margin: float = MARGIN) -> list[LabelledFrame]:
     """All labelled frames of some cases, in their order; see `preprocessed`.
 
     Raises UserError for a case that cannot be read and where no frame is labelled.
@@ -54,8 +55,13 @@ def load_cases(cases: list[Case], *, crop: tuple[int, int, int], spacing: float,
     return found
 
 
+def canvas(crop: tuple[int, int, int], margin: float = MARGIN) -> tuple[int, int]:
+    """Height and width of the canvas of a model's grid: `margin` times its own, made even."""
+    return tuple(2 * round(margin * size / 2) for size in crop[1:])
+
+
 def preprocessed(case: Case, *, crop: tuple[int, int, int], spacing: float, label_map: str = "", cyclic: bool = False,
-                 cache_dir: str | Path = "", margin: float = 1.25) -> list[LabelledFrame]:
+                 cache_dir: str | Path = "", margin: float = MARGIN) -> list[LabelledFrame]:
     """The labelled frames of one case, from the cache or computed and stored there; [] without ground truth.
 
     The canvas is `margin` times the height and width of `crop` (d, H, W), made even, so that augmentation may move the
@@ -66,8 +72,7 @@ def preprocessed(case: Case, *, crop: tuple[int, int, int], spacing: float, labe
     """
     if not case.labels:
         return []
-    canvas = tuple(2 * round(margin * size / 2) for size in crop[1:])
-    options = dict(canvas=canvas, spacing=spacing, label_map=label_map, cyclic=cyclic)
+    options = dict(canvas=canvas(crop, margin), spacing=spacing, label_map=label_map, cyclic=cyclic)
     root = Path(cache_dir) if cache_dir else default_cache_dir()
     folder = root / f"{case.name}-{_key(case, options)}"
     if not folder.is_dir():

@@ -10,18 +10,20 @@ import csv
 import math
 import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ica_unet_jax.errors import UserError
+from ica_unet_jax.files import replacing
 from ica_unet_jax.metrics import STRUCTURES
 from ica_unet_jax.metrics.clinical import agreement, ejection_fraction, myocardial_mass, volumes_ml
 from ica_unet_jax.metrics.overlap import structure_dice
 from ica_unet_jax.metrics.surface import surface_distances
 
 Row = dict[str, Any]
+
+METRICS_VERSION = 1  # raise it when a figure of a row changes its meaning: rows of two versions share no table
 
 CASE = ("patient", "group", "frame", "phase", "nominal_spacing", "labelled_voxels", "labelled_outside")
 SCORES = ("dice", "hd_mm", "hd95_mm", "assd_mm")
@@ -92,13 +94,10 @@ def summarize(rows: Sequence[Row]) -> dict[str, Any]:
 
 def write_cases_csv(path: str | os.PathLike, rows: Iterable[Row]) -> None:
     """Writes the rows under COLUMNS, whole or not at all; nominal_spacing as 0 or 1, inf as inf, NaN as nan."""
-    path = Path(path)
-    unfinished = path.with_name(path.name + ".tmp")
-    with unfinished.open("w", newline="") as file:
+    with replacing(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows({**row, "nominal_spacing": int(row["nominal_spacing"])} for row in rows)
-    os.replace(unfinished, path)
 
 
 def markdown_table(rows: Sequence[Row]) -> str:

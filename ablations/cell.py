@@ -1,0 +1,136 @@
+"""One cell of a sweep, one process: trains, judges, and leaves a small folder that appears as a whole.
+
+Started by `runner.py` as `python ablations/cell.py CONFIG.json FINISHED_FOLDER`, or by `cost.py` with `--measure`. What is unfinished lies in the
+configuration's workdir and is resumed; the finished folder holds figures alone, no weights and no pictures.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+if __name__ == "__main__":
+    sys.path[0] = str(ROOT)  # not this folder, whose modules would hide the standard library's
+
+import json  # noqa: E402
+import os  # noqa: E402
+import shutil  # noqa: E402
+import statistics  # noqa: E402
+import threading  # noqa: E402
+import time  # noqa: E402
+from typing import Any  # noqa: E402
+
+
+def main() -> None:
+    if "CELL_CORES" in os.environ:
+        # Before jax is imported: the size of its thread pool, hence the order of its sums, comes from here.
+        os.sched_setaffinity(0, {int(core) for core in os.environ["CELL_CORES"].split(",")})
+    from absl import logging
+
+    from ica_unet_jax.config import Config
+
+    logging.set_verbosity(logging.ERROR)
+    if sys.argv[1] == "--measure":
+        from ablations.cost import time_step
+
+        print(json.dumps(time_step(Config.from_json(Path(sys.argv[2]).read_text()))))
+    else:
+        _die_with_the_parent()
+        run(Config.from_json(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))
+
+
+def run(config, finished: Path) -> None:
+    """Trains and judges `config` in its workdir; leaves `finished` with done.json, whatever the training came to."""
+    from ica_unet_jax import evaluation, training
+    from ica_unet_jax.errors import Diverged
+
+    folder = Path(config.train.workdir)
+    try:
+        training.train(config, pictures=False)
+    except Diverged as error:
+        finish(config, finished, "diverged", error.what, error.step)
+        return
+    began = time.perf_counter()
+    evaluation.evaluate(folder, split="val", cines=0, pictures=False)
+    if config.model.model == "ica_unet":
+        from ica_unet_jax import decomposition
+
+        decomposition.write_csv(folder / "ica.csv", decomposition.quality(folder, mean_of_channels=True))
+    finish(config, finished, "done", "", config.train.steps, time.perf_counter() - began)
+
+
+def finish(config, finished: Path, status: str, message: str, step: int, evaluation_seconds: float = 0.0) -> None:
+    """Moves what the tables need to `finished` by one rename; drops the rest of the workdir, the weights among it."""
+    from ica_unet_jax.config import Config
+    from ica_unet_jax.metrics.cases import METRICS_VERSION
+    from ica_unet_jax.run_folder import MAY_CHANGE
+
+    folder = Path(config.train.workdir)
+    temporary = finished.with_name(f".writing-{finished.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    defaults = Config().flat()
+    portable = config.replace(**{name: defaults[name] for name in MAY_CHANGE})  # folders of one machine tell nothing
+    (temporary / "config.json").write_text(portable.to_json())
+    for name in ("split.json", "provenance.json", "metrics.jsonl", "ica.csv", "evaluation_val/cases.csv"):
+        source = folder / name
+        wanted = status == "done" or name in ("split.json", "provenance.json", "metrics.jsonl")
+        if wanted and source.is_file():
+            shutil.copy(source, temporary / source.name)
+    _anonymous(temporary / "provenance.json")
+    (temporary / "timing.json").write_text(_json(timing(folder, step, evaluation_seconds)))
+    done = {"status": status, "message": message, "step": step, "metrics_version": METRICS_VERSION}
+    (temporary / "done.json").write_text(_json(done))
+    shutil.rmtree(finished, ignore_errors=True)  # of a crash, which this run made good
+    temporary.rename(finished)
+    if status != "crashed":  # a crashed one is tried again, from its last checkpoint
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def timing(folder: Path, steps: int, evaluation_seconds: float) -> dict[str, Any]:
+    """Seconds a step (median of the logged spans), of compilation, of training and of the evaluation."""
+    from ica_unet_jax.run_folder import read_metrics
+
+    spans, last = [], 0
+    for line in read_metrics(folder):
+        if "seconds_per_step" in line:
+            spans.append((line["compiled"], line["seconds_per_step"], line["step"] - last))
+            last = line["step"]
+    plain = [seconds for compiled, seconds, _ in spans if not compiled]
+    provenance = folder / "provenance.json"
+    return {
+        "seconds_per_step": statistics.median(plain) if plain else None,
+        "compile_seconds": sum(seconds for compiled, seconds, _ in spans if compiled),
+        "training_seconds": sum(seconds * count for _, seconds, count in spans),
+        "evaluation_seconds": evaluation_seconds,
+        "steps": steps,
+        "device": json.loads(provenance.read_text())["device"] if provenance.is_file() else "",
+        "threads": int(os.environ.get("CELL_THREADS", 0)) or None,
+    }
+
+
+def _anonymous(path: Path) -> None:
+    """Drops the command, which names folders of this machine; the sweep's own command stands in sweep.json."""
+    if path.is_file():
+        provenance = json.loads(path.read_text())
+        provenance.pop("command", None)
+        path.write_text(_json(provenance))
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2) + "\n"
+
+
+def _die_with_the_parent() -> None:
+    """Ends this process when the other end of its standard input closes, however the runner ended, kill -9 included."""
+
+    def watch() -> None:
+        os.read(0, 1)  # not sys.stdin, whose lock a thread may not hold when the interpreter ends
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""The ablations: `python ablations/run_all.py` trains what its studies ask for and writes their tables.
+
+Without flags: the two main studies on the embedded phantom. The flags of `ica_unet_jax.train` set the reference cell.
+
+  python ablations/run_all.py --flagfile=launch/ablations_acdc_mini.flags --data_dir=ACDC --workdir=runs/ablations_acdc
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[0] = str(ROOT)  # not this folder, whose modules would hide the standard library's
+
+from absl import flags  # noqa: E402
+
+from ica_unet_jax import flags as project_flags  # noqa: E402
+from ica_unet_jax.config import Config, fields  # noqa: E402
+from ica_unet_jax.errors import UserError  # noqa: E402
+from ica_unet_jax.run_folder import commit  # noqa: E402
+
+# A preset is what a flag has where it is not given; "" is none.
+PRESETS: dict[str, dict[str, Any]] = {
+    "": {},
+    "phantom": dict(
+        phantom_patients=36, phantom_shape=(4, 96, 96), crop=(4, 64, 64), spacing=2.25, contracting_blocks=2, bases=32,
+        stream_width=4, encoder_width=12, steps=400, learning_rate=4e-3, warmup_steps=40, ema_decay=0.98,
+        dice_weight=0.5, rotation=60.0, shift=4.0, evaluate_every=200,
+    ),
+    "smoke": dict(
+        phantom_patients=6, phantom_shape=(2, 64, 64), crop=(2, 64, 64), contracting_blocks=2, bases=3, stream_width=2,
+        projection_width=2, encoder_width=4, encoder_convs=1, decoder_width=4, steps=4, batch_size=1, evaluate_every=4,
+        studies="supervision", seeds=2,
+    ),
+}  # fmt: skip
+
+_PRESET = flags.DEFINE_enum(
+    "preset", None, list(PRESETS), "Values of the flags that are not given: phantom, the default without --data_dir, or smoke, to try out."
+)
+_STUDIES = flags.DEFINE_string("studies", "loss_terms,basis_dimension", "Which studies, separated by commas, or all.")
+_SEEDS = flags.DEFINE_integer("seeds", 3, "Trainings of each cell with other seeds, from --seed on.", lower_bound=1)
+_FOLDS = flags.DEFINE_integer(
+    "folds", 1, "Folds, all of which are run, so that every patient is judged out of fold; 1: one split.", lower_bound=1
+)
+_WORKDIR = flags.DEFINE_string("workdir", "runs/ablations", "Folder of the sweep; the same command again goes on.")
+_JOBS = flags.DEFINE_integer("jobs", 0, "Runs at a time; 0: one for each GPU, or for each --threads cores.", lower_bound=0)
+_THREADS = flags.DEFINE_integer("threads", 1, "Cores of each run; part of what makes results repeat to the byte.", lower_bound=1)
+_EXECUTOR = flags.DEFINE_enum("executor", "local", ["local", "slurm"], "This machine, or array jobs of a SLURM cluster.")
+_SLURM = flags.DEFINE_list("slurm", [], "With --executor=slurm: submitit's parameters, as timeout_min=240,slurm_partition=gpu.")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the plan with its cost, from measured steps, and run nothing.")
+_TABLES_ONLY = flags.DEFINE_bool("tables_only", False, "Write the tables from what is finished in --workdir, and run nothing.")
+
+
+def main() -> None:
+    workdir = Path(_WORKDIR.value)
+    if _TABLES_ONLY.value:
+        write_tables(workdir)
+        return
+    from ablations import runner
+    from ablations.plan import Sweep
+    from ablations.studies import choose
+
+    config, preset = reference()
+
+    def chosen(flag: flags.FlagHolder) -> Any:
+        return flag.value if flag.present else preset.get(flag.name, flag.value)
+
+    first = config.train.seed
+    sweep = Sweep(workdir, config, choose(chosen(_STUDIES)), range(first, first + chosen(_SEEDS)), chosen(_FOLDS))
+    runs = list(sweep.runs())
+    left = runner.missing(workdir, runs)
+    shares = runner.slots(_JOBS.value, _THREADS.value) if _EXECUTOR.value == "local" else []
+    if _DRY_RUN.value:
+        from ablations import cost
+
+        print(cost.report(workdir, sweep, left, shares or [runner.Slot(threads=_THREADS.value)] * max(1, _JOBS.value)))
+        return
+
+    prepare(config, sweep)
+    describe(workdir, sweep)
+    failed = follow(workdir, runs, left, shares)
+    unmix(workdir, sweep)
+    write_tables(workdir)
+    if failed:
+        print(f"{failed} of {len(runs)} runs failed; see {workdir / 'index.md'}", file=sys.stderr)
+        sys.exit(1)
+
+
+def write_tables(workdir: Path) -> None:
+    from ablations import tables
+
+    tables.write_all(workdir)
+    print(workdir / "index.md")
+
+
+def reference() -> tuple[Config, dict[str, Any]]:
+    """The configuration of the reference cell, and the preset that it was made from."""
+    given = {field.name for _, field in fields() if field.name in project_flags.FLAGS and project_flags.FLAGS[field.name].present}
+    name = _PRESET.value if _PRESET.value is not None else ("" if given & {"data_dir", "crop", "phantom_patients"} else "phantom")
+    preset = PRESETS[name]
+    # --folds and --workdir are the sweep's here.
+    flagged = project_flags.config(without=("folds", "workdir"))
+    return flagged.replace(**{k: v for k, v in preset.items() if k in flagged.flat() and k not in given}), preset
+
+
+def prepare(config: Config, sweep) -> None:
+    """Data once, before several processes want them: the phantom cohort; a folder or split that does not do ends here."""
+    from ica_unet_jax.data import cohort
+
+    cases = cohort.open_cohort(config.data)
+    for fold in range(sweep.folds):
+        cohort.choose_split(sweep.reference.replace(fold=fold).data, cases)
+
+
+def describe(workdir: Path, sweep) -> None:
+    """`sweep.json`: the studies with their cells, for the tables; studies of earlier sweeps in this folder stay."""
+    from ica_unet_jax.files import write_text
+
+    path = workdir / "sweep.json"
+    new = sweep.description()
+    if path.is_file():
+        old = json.loads(path.read_text())
+        names = {study["name"] for study in new["studies"]}
+        new["studies"] = [study for study in old["studies"] if study["name"] not in names] + new["studies"]
+        new["seeds"] = sorted({*old["seeds"], *new["seeds"]})
+        if old["folds"] != new["folds"]:
+            raise UserError(f"--workdir={workdir} holds a sweep with other folds ({old['folds']}): choose another folder, or its folds.")
+    facts = {
+        "command": shlex.join(["python", *sys.orig_argv[1:]]),
+        "commit": commit(),
+        "hardware": {"cores": os.cpu_count(), "machine": platform.machine()},
+    }
+    write_text(path, json.dumps(facts | new, indent=2) + "\n")
+
+
+def follow(workdir: Path, runs: list, left: list, shares: list) -> int:
+    """Runs what is left, tells how far it is, and rewrites the tables after every run; returns how many have failed."""
+    from ablations import runner, slurm, tables
+    from ica_unet_jax.progress import Progress
+
+    done = len(runs) - len(left)
+    with Progress(len(runs), done, unit="run") as progress:
+        progress.note(f"{done} of {len(runs)} runs are finished, {len(left)} left, {len(shares) or _JOBS.value or 'all'} at a time")
+        progress.update(done)
+
+        def on_end(run, status: str) -> None:
+            nonlocal done
+            done += 1
+            progress.note(f"{status}: {run.cell} {run.name}")
+            progress.update(done)
+            tables.write_all(workdir)
+
+        if _EXECUTOR.value == "local":
+            runner.run_all(workdir, left, shares, on_end)
+        else:
+            slurm.run_all(workdir, left, on_end, jobs=_JOBS.value, threads=_THREADS.value, parameters=slurm_parameters())
+    return sum(runner.status(workdir, run) != "done" for run in runs)
+
+
+def unmix(workdir: Path, sweep) -> None:
+    """`peers/`: FastICA at every number of bases of the sweep, on the frames that the cells were judged on."""
+    from ablations import fastica
+    from ica_unet_jax.data import cohort, splits
+    from ica_unet_jax.decomposition import write_csv
+
+    configs = {config.model.bases: config for config in sweep.cells().values() if config.model.model == "ica_unet"}
+    cases = cohort.open_cohort(sweep.base.data)
+    for m, config in configs.items():
+        for fold in sweep.description()["folds"]:
+            path = workdir / "peers" / f"fastica_m{m}_fold{fold}.csv"
+            if path.is_file():
+                continue
+            split = cohort.choose_split(config.replace(fold=fold).data, cases)
+            try:
+                rows, reason = fastica.quality(config, splits.select(split, cases, "val"))
+            except UserError as error:
+                print(f"no rows of FastICA: {error}", file=sys.stderr)
+                return
+            if rows:
+                write_csv(path, rows)
+            else:
+                print(f"no rows of FastICA at m = {m}: {reason}", file=sys.stderr)
+
+
+def slurm_parameters() -> dict[str, Any]:
+    """--slurm as a dict, numbers as numbers."""
+    pairs = [entry.partition("=") for entry in _SLURM.value]
+    if any(not separator for _, separator, _ in pairs):
+        raise UserError(f"--slurm={','.join(_SLURM.value)} must be name=value pairs, as timeout_min=240,slurm_partition=gpu.")
+    return {name: int(value) if value.isdigit() else value for name, _, value in pairs}
+
+
+if __name__ == "__main__":
+    project_flags.define({field.name for _, field in fields()} - {"workdir", "folds"})
+    project_flags.run(main)

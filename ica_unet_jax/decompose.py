@@ -1,0 +1,35 @@
+"""Draws what a trained ICA-UNet makes of a frame: `python -m ica_unet_jax.decompose --workdir=RUN --out=DIR`.
+
+Writes three PNG files: the bases; coefficients before and after the backbone; the frame, its reconstruction, the mask.
+"""
+
+from __future__ import annotations
+
+from absl import flags
+
+from ica_unet_jax import flags as project_flags
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of a training.", required=True)
+_OUT = flags.DEFINE_string("out", "", "Folder to write into; empty: RUN/decomposition.")
+_PATIENT = flags.DEFINE_string("patient", "", "Name of the patient; empty: the first validation patient.")
+_FRAME = flags.DEFINE_integer("frame", 0, "Frame, counted from 1; 0: the first labelled one.", lower_bound=0)
+_DATA_DIR = flags.DEFINE_string("data_dir", "", "Cohort of the patient; empty: the one of the training.")
+_CHECKPOINT = flags.DEFINE_enum("checkpoint", "latest", ("latest", "best"), "Latest or best on validation.")
+
+
+def main() -> None:
+    from ica_unet_jax import decomposition_figures
+
+    paths = decomposition_figures.draw(
+        _WORKDIR.value,
+        _OUT.value,
+        patient=_PATIENT.value,
+        frame=_FRAME.value,
+        data_dir=_DATA_DIR.value,
+        which=_CHECKPOINT.value,
+    )
+    print("\n".join(map(str, paths)))
+
+
+if __name__ == "__main__":
+    project_flags.run(main)

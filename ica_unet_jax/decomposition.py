@@ -1,0 +1,200 @@
+"""What a trained ICA-UNet makes of a frame: bases, coefficients, reconstruction; and how good these are as an ICA."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from ica_unet_jax import evaluation, inference
+from ica_unet_jax.data import acdc
+from ica_unet_jax.data.geometry import front_padding, normalize
+from ica_unet_jax.errors import UserError
+from ica_unet_jax.files import replacing
+from ica_unet_jax.metrics.ica import basis_quality, reconstruction_quality
+from ica_unet_jax.models import build_model
+
+Row = dict[str, Any]
+
+SCALES = ("scale_of_bases", "scale_of_coefficients")
+COLUMNS = (
+    "patient", "frame", "hoyer", "kurtosis", "negentropy", "correlation", "mutual_information", "n_constant",
+    "psnr", "ssim", "explained_variance", *SCALES, "n_values",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Decomposition:
+    """One depth window of one frame, on the model's grid (d, h, w), with m bases of u channels."""
+
+    patient: str
+    frame: int  # from 0
+    first_slice: int  # of the native stack, from 0; negative where padding comes first
+    image: Float[np.ndarray, "d h w"]  # normalized
+    valid: Bool[np.ndarray, "d h w"]  # false in padding
+    bases: Float[np.ndarray, "d K L u m"]  # X, K = h/16, L = w/16
+    coefficients: Float[np.ndarray, "half rows columns m"]  # A_n, (d/2, h/4, w/4, m), before the backbone
+    mixed: Float[np.ndarray, "half rows columns m"]  # A'_{c,n}, after it
+    reconstruction: Float[np.ndarray, "d h w"]  # A_n (x) X, averaged over the u channels
+    logits: Float[np.ndarray, "d h w classes"]
+
+    @property
+    def cells(self) -> Bool[np.ndarray, "half rows columns"]:
+        """Where a coefficient has image below it; the others are zero before they are mixed."""
+        half, rows, columns, _ = self.coefficients.shape
+        return self.valid.reshape(half, 2, rows, 4, columns, 4).any((1, 3, 5))
+
+    @property
+    def images_of_bases(self) -> Float[np.ndarray, "d K L m"]:
+        """The bases averaged over their channels: all of them that the reconstruction sees, as it is linear in X."""
+        return self.bases.mean(axis=3)
+
+    @property
+    def energy(self) -> Float[np.ndarray, " m"]:
+        """What each basis adds to the reconstruction: mean A_n² times the sum of squares of its image, whatever its scale."""
+        return np.square(self.coefficients[self.cells]).mean(axis=0) * np.square(self.images_of_bases).sum((0, 1, 2))
+
+
+class Decomposer:
+    """The compiled network with all of its intermediates. Raises UserError for a network that has no bases."""
+
+    def __init__(self, segmenter: inference.Segmenter):
+        self.segmenter = segmenter
+        self.traces = 0  # compilations so far; a test holds it down
+        if segmenter.config.model.model != "ica_unet":
+            raise UserError(f"--model={segmenter.config.model.model} has no bases: name the run of an ica_unet.")
+        model = build_model(segmenter.config.model)
+
+        def decompose(
+            variables: Mapping[str, Any],
+            previous: Float[Array, "1 d h w 1"],
+            current: Float[Array, "1 d h w 1"],
+            following: Float[Array, "1 d h w 1"],
+            valid: Float[Array, "1 d h w 1"],
+        ):
+            self.traces += 1
+            logits, aux = model.apply(variables, previous, current, following, valid)
+            reconstruction = aux["reconstruction"].mean(-1)
+            parts = aux["bases"], aux["coefficients"], aux["mixed"][-1], reconstruction, logits[-1]
+            return [part[0].astype("float32") for part in parts]
+
+        self._decompose = jax.jit(decompose)
+
+    def __call__(self, cine: acdc.Cine, times: Iterable[int] | None = None) -> Iterator[list[Decomposition]]:
+        """The decompositions of some frames (by number from 0; without `times` the labelled ones), one after the other.
+
+        A stack of more than d slices has several depth windows, each with bases of its own: an element each.
+        """
+        placement = self.segmenter.place(cine.frames.shape[1:], cine.spacing)
+        front = front_padding(placement.shape[0], placement.crop[0])
+        for time in sorted(cine.labels) if times is None else times:
+            before, after = cine.neighbours(time, self.segmenter.config.data.cyclic)
+            images = [placement.forward(normalize(cine.frame(t))) for t in (before, time, after)]
+            windows = []
+            for window, (start, valid) in enumerate(zip(placement.windows, placement.valid, strict=True)):
+                arrays = [array[None, ..., None] for array in (*(stack[window] for stack in images), np.float32(valid))]
+                parts = map(np.asarray, self._decompose(self.segmenter.variables, *arrays))
+                windows.append(Decomposition(cine.case.name, time, start - front, images[1][window], valid, *parts))
+            yield windows
+
+
+def quality(
+    run_dir: str | Path, cases: Iterable[acdc.Case] | str = "val", *, which: str = "latest", mean_of_channels: bool = False
+) -> list[Row]:
+    """How good the bases and the reconstruction of each labelled frame are: a row a frame, with `COLUMNS`.
+
+    Args:
+      run_dir: of the training.
+      cases: cases, or "val", "test" or "all" of the run's cohort.
+      which: "latest" or "best" checkpoint.
+      mean_of_channels: judge the bases averaged over their u channels, as the reconstruction sees them; n_values is
+        then the number that FastICA has, without which the mutual information cannot be compared.
+
+    Raises:
+      UserError: no such run, a network without bases, bad data, or none with a ground truth.
+    """
+    decomposer = Decomposer(inference.load(run_dir, which))
+    data = decomposer.segmenter.config.data
+    if isinstance(cases, str):
+        cases = evaluation.choose_cases(json.loads((Path(run_dir) / "split.json").read_text()), data, cases)
+    return [
+        row_of(windows, mean_of_channels=mean_of_channels)
+        for case in cases
+        for windows in decomposer(acdc.read(case, data.label_map))
+    ]
+
+
+def row_of(windows: Sequence[Decomposition], *, mean_of_channels: bool = False) -> Row:
+    """The row of one frame; see `quality`."""
+    return frame_row(windows[0].patient, windows[0].frame, [_figures(part, mean_of_channels) for part in windows])
+
+
+def frame_row(patient: str, frame: int, figures: Sequence[Mapping[str, float]]) -> Row:
+    """The row of frame number `frame` (from 0) by the figures of its depth windows, which are averaged."""
+    return {"patient": patient, "frame": frame + 1} | {
+        name: float(np.mean([window[name] for window in figures])) for name in figures[0]
+    }
+
+
+def _figures(part: Decomposition, mean_of_channels: bool) -> dict[str, float]:
+    bases = part.images_of_bases if mean_of_channels else part.bases
+    box = image_box(part.valid)
+    return figures_of(
+        bases.reshape(-1, bases.shape[-1]).T, part.coefficients[part.cells], part.reconstruction[box], part.image[box]
+    )
+
+
+def figures_of(bases: np.ndarray, coefficients: np.ndarray, reconstruction: np.ndarray, image: np.ndarray) -> dict[str, float]:
+    """The figures of one window, as in `COLUMNS`; all but the two scales are free of the scale of the bases.
+
+    Args:
+      bases: (m, n_values).
+      coefficients: of any shape, without padding.
+      reconstruction, image: (slices, rows, columns), without padding.
+
+    Raises:
+      UserError: bases that are not finite, images below 11 x 11.
+    """
+    scales = [float(np.abs(array).mean()) for array in (bases, coefficients)]
+    return (
+        basis_quality(bases)
+        | reconstruction_quality(reconstruction, image)
+        | dict(zip(SCALES, scales, strict=True))
+        | {"n_values": bases.shape[1]}
+    )
+
+
+def image_box(valid: Bool[np.ndarray, "d h w"]) -> tuple[np.ndarray, ...]:
+    """The index of the slices, rows and columns that hold image: `valid` is a box, true inside and false in padding."""
+    return np.ix_(valid.any((1, 2)), valid.any((0, 2)), valid.any((0, 1)))
+
+
+def write_csv(path: str | Path, rows: Sequence[Row]) -> None:
+    """Rows as ica.csv: `COLUMNS`, then what else the rows have; 6 significant digits, but not beyond 1e-12 (round-off).
+
+    Raises UserError where nothing can be written.
+    """
+    columns = dict.fromkeys([*COLUMNS, *(name for row in rows for name in row)])
+    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({name: value if name == "patient" else f"{round(value, 12):.6g}" for name, value in row.items()} for row in rows)
+
+
+def read_csv(path: str | Path) -> list[Row]:
+    """The rows that `write_csv` wrote. Raises UserError for a file that is none of these."""
+    try:
+        with Path(path).open(newline="") as file:
+            return [
+                {name: text if name == "patient" else (int if name == "frame" else float)(text) for name, text in row.items()}
+                for row in csv.DictReader(file)
+            ]
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path} cannot be read as a table of ICA quality ({error}): write it again.") from error

@@ -1,0 +1,218 @@
+"""The useful work of a network, by formula from its `ModelConfig`: FLOPs, bytes and parameters, without JAX.
+
+FLOPs are 2 x the multiply-adds of convolutions, matrix products, mixing and correlation, exact at borders: a tap
+outside the image or a kernel index outside its patch does not count, even where a lowering multiplies zeros.
+Norms, activations, poolings, masks, sums, losses, the optimizer and what `remat` repeats are left out.
+
+Bytes are each product's operands read once and its result written once, in `compute_dtype`. A gradient reads two of
+these arrays and writes the third: it costs what the product costs.
+
+What no output depends on does not count: at inference the n-1 coarser correlations, concatenations, mixings and
+decoders, and the reconstruction unless a decoder sees it; of a neighbour's pyramid the levels below its coarsest
+correlation. One exception: the low level counts whole where one of its halves would do.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+from ica_unet_jax.config import NUM_CLASSES, ModelConfig
+
+Grid = tuple[int, int, int]  # slices, rows, columns
+
+
+class Work(NamedTuple):
+    flops: int
+    bytes: int
+
+
+class Product(NamedTuple):
+    """Two arrays multiplied: multiply-adds, values moved, trainable parameters, operands that need a gradient."""
+
+    products: int
+    values: int
+    parameters: int = 0
+    gradients: int = 2
+
+
+Parts = dict[str, list[Product]]
+
+
+def streamed(config: ModelConfig) -> dict[str, Work]:
+    """{part: Work} of a stream's frame, finest output alone: encoded once, its neighbours come from memory."""
+    return {name: work for name, work in triple(config).items() if name != "neighbours"}
+
+
+def triple(config: ModelConfig) -> dict[str, Work]:
+    """{part: Work} of one frame by itself: `streamed`, and the `neighbours`' encodings."""
+    return _count(config, training=False)
+
+
+def training_sample(config: ModelConfig) -> dict[str, Work]:
+    """{part: Work} of a batch of one, forward and backward, with all outputs, whatever their weights in the loss."""
+    return _count(config, training=True)
+
+
+def total(parts: dict[str, Work]) -> Work:
+    """The sum over the parts."""
+    return Work(*map(sum, zip(*parts.values(), strict=True)))
+
+
+def parameters(config: ModelConfig) -> int:
+    """Number of trainable parameters."""
+    return sum(p.parameters for part in _parts(config, training=True).values() for p in part)
+
+
+def _parts(config: ModelConfig, training: bool) -> Parts:
+    return _unet2d(config) if config.model == "unet2d" else _ica_unet(config, training)
+
+
+def _count(config: ModelConfig, training: bool) -> dict[str, Work]:
+    size = {"float32": 4, "bfloat16": 2}[config.compute_dtype]
+    work = {}
+    for name, part in _parts(config, training).items():
+        passes = [p for p in part for _ in range(1 + p.gradients * training)]
+        work[name] = Work(sum(2 * p.products for p in passes), sum(size * p.values for p in passes))
+    return work
+
+
+@functools.cache
+def taps(size: int, kernel: int, stride: int = 1, dilation: int = 1) -> int:
+    """Pairs (output, tap) of a zero-padded convolution along one axis that meet inside the image."""
+    offsets = [dilation * (i - kernel // 2) for i in range(kernel)]
+    return sum(0 <= stride * o + offset < size for o in range(size // stride) for offset in offsets)
+
+
+@functools.cache
+def pairs(coefficients: int, stride: int, patch: int) -> int:
+    """Pairs (z, j) of the mixing along one axis: 0 <= z - stride * j + (patch - stride) / 2 < patch, z in the frame."""
+    starts = [stride * j - (patch - stride) // 2 for j in range(coefficients)]
+    return sum(min(start + patch, stride * coefficients) - max(start, 0) for start in starts)
+
+
+def conv(
+    grid: Grid, cin: int, cout: int, kernel: int = 3, stride: int = 1, dilation: int = 1,
+    *, extra: int | None = None, copies: int = 1, sets: int = 1,
+) -> Product:  # fmt: skip
+    """`copies` of a convolution on `grid`, with so many `sets` of weights among them.
+
+    `extra` parameters come with a kernel; unless told, a norm's 2 * cout.
+    """
+    slices, rows, columns = grid
+    size = slices * rows * columns
+    weights = sets * (kernel * kernel * cin * cout + (2 * cout if extra is None else extra))
+    inside = slices * taps(rows, kernel, stride, dilation) * taps(columns, kernel, stride, dilation)
+    return Product(copies * inside * cin * cout, copies * (size * cin + size // stride**2 * cout) + weights, weights)
+
+
+def correlation(config: ModelConfig, grid: Grid, channels: int) -> Product:
+    """One neighbour at all displacements; `channels` over all streams."""
+    slices, rows, columns = grid
+    side = 2 * config.correlation_radius + 1
+    products = slices * taps(rows, side) * taps(columns, side) * channels
+    values = slices * rows * columns * (2 * channels + side**2)
+    return Product(products, values, gradients=1 + config.neighbour_gradients)
+
+
+def mixing(config: ModelConfig, grid: Grid) -> Product:
+    """A (x) X, A on `grid`: each coefficient stamps what of its patch lies inside the frame."""
+    (slices, rows, columns), (d, h, w) = grid, config.crop
+    m, u, height, width = config.bases, config.projection_width, h // 16, w // 16
+    a = slices * rows * columns
+    inside = pairs(slices, 2, d) * pairs(rows, 4, height) * pairs(columns, 4, width)
+    return Product(inside * m * u, a * m + d * height * width * u * m + 2 * 4 * 4 * a * u)
+
+
+def chain(grid: Grid, cin: int, width: int, count: int, **weights: int) -> list[Product]:
+    """`count` convolutions to `width` channels, the first from `cin`."""
+    return [conv(grid, width if i else cin, width, **weights) for i in range(count)]
+
+
+def _ica_unet(c: ModelConfig, training: bool) -> Parts:
+    n, m, frames = c.contracting_blocks, c.bases, len(c.frames)
+    d, h, w = c.crop
+    encoder = _encoder(c)
+
+    # Levels 0 ... n of the pyramid: a stream's A_k has channels[k] and its A'_k width[k].
+    copies, coefficients = (1, m) if c.streams == "dense" else (m, 1)
+    sets = m if c.streams == "independent" else 1
+    stream, streams = (functools.partial(layer, copies=copies, sets=sets) for layer in (conv, chain))
+    width = [2 * c.stream_width] * (n - 1) + [c.stream_width] * 2
+    channels = [*width[:n], coefficients]
+    grids = [(d // 2, h // 2**i, w // 2**i) for i in range(n + 2, 1, -1)]
+    outputs = range(1 if training else n, n + 1)
+
+    def contracting(lowest: int):
+        for k in range(lowest, n):
+            yield stream(grids[k + 1], channels[k + 1], width[k], stride=2)
+            yield from streams(grids[k], width[k], width[k], c.convs_per_block)
+
+    def expanding():
+        for k in range(1, n + 1):
+            yield stream(grids[k - 1], width[k - 1], 4 * width[k], kernel=1, extra=2 * width[k])
+            yield from streams(grids[k], width[k] + c.expanding_skips * channels[k], width[k], c.expanding_convs)
+
+    def concatenation():
+        correlations = frames * (2 * c.correlation_radius + 1) ** 2  # channels common to all streams
+        for k in outputs:
+            yield stream(grids[k], width[k] + channels[k], coefficients, kernel=1)
+            if frames:
+                yield conv(grids[k], correlations, sets * coefficients, kernel=1, extra=0)
+
+    def decoders():
+        logits = 4 * NUM_CLASSES
+        for k in outputs:
+            half = tuple(2 * size for size in grids[k])  # of the output's height and width
+            seen = 4 * c.projection_width
+            yield from chain(half, seen, c.decoder_width, c.decoder_convs)
+            yield conv(half, c.decoder_width if c.decoder_convs else seen, logits, extra=logits)
+
+    neighbours = [*encoder["low_level"], *encoder["coefficient_branch"], *contracting(outputs[0])] * frames
+    trained = c.neighbour_gradients
+    return {
+        **encoder,
+        "contracting_path": [*contracting(0)],
+        "expanding_path": [*expanding()],
+        "correlation": [correlation(c, grids[k], copies * channels[k]) for k in outputs] * frames,
+        "concatenation": [*concatenation()],
+        "mixing": [mixing(c, grids[k]) for k in outputs],
+        "decoders": [*decoders()],
+        "reconstruction": [mixing(c, grids[n])] * training,
+        "neighbours": [p._replace(parameters=0, gradients=trained * p.gradients) for p in neighbours],
+    }
+
+
+def _encoder(c: ModelConfig) -> Parts:
+    (d, h, w), e, m, um = c.crop, c.encoder_width, c.bases, c.projection_width * c.bases
+    half, quarter, paired = (d, h // 2, w // 2), (d, h // 4, w // 4), (d // 2, h // 4, w // 4)
+    first = conv(half, 4, e)._replace(gradients=1)  # none towards the frame
+    dilations = [1, *(2**i if c.encoder_dilation else 1 for i in range(c.encoder_convs))]
+    unmix = [conv(paired, 4 * e, 4 * e, dilation=i) for i in dilations]
+    branch = [
+        conv(quarter, 2 * e + 3 * (c.bases_from == "frame_with_coordinates"), 4 * e, stride=2),
+        conv((d, h // 8, w // 8), 4 * e, 4 * e, stride=2),
+        conv((d, h // 16, w // 16), 4 * e, um, kernel=1, extra=um),
+    ]
+    dictionary = d * (h // 16) * (w // 16) * um
+    if c.bases_from == "dictionary":
+        branch = [Product(0, 0, dictionary)]
+    elif c.bases_from == "dictionary_and_frame":
+        branch.append(Product(0, 0, dictionary + 1))  # and the frame's scale
+    return {
+        "low_level": [first, conv(half, e, 2 * e, stride=2), conv(quarter, 2 * e, 4 * e)],
+        "coefficient_branch": [*unmix, conv(paired, 4 * e, m, kernel=1, extra=m)],
+        "basis_branch": branch,
+    }
+
+
+def _unet2d(c: ModelConfig) -> Parts:
+    d, h, w = c.crop
+    grids = [(d, h // 2**i, w // 2**i) for i in range(4)]
+    width = [c.unet_width * 2**i for i in range(4)]
+    parts = {f"contracting_{i}": chain(grids[i], width[i - 1] if i else 1, width[i], 2) for i in range(4)}
+    parts["contracting_0"][0] = conv(grids[0], 1, width[0])._replace(gradients=1)
+    for i in (2, 1, 0):
+        upsample = conv(grids[i + 1], width[i + 1], 4 * width[i], kernel=1, extra=0)
+        parts[f"expanding_{i}"] = [upsample, *chain(grids[i], 2 * width[i], width[i], 2)]
+    return parts | {"logits": [conv(grids[0], width[0], NUM_CLASSES, kernel=1, extra=NUM_CLASSES)]}

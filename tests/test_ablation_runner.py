@@ -1,0 +1,164 @@
+"""A sweep on the smallest network: every run once, failures are rows, and a cell is what `train` would have made."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import pytest
+
+from ablations import runner, slurm, tables
+from ablations.plan import Sweep
+from ablations.studies import Study
+from ica_unet_jax.config import Config
+from ica_unet_jax.errors import UserError
+from ica_unet_jax.metrics.cases import METRICS_VERSION
+from ica_unet_jax.run_folder import read_metrics
+
+ROOT = Path(__file__).parent.parent
+TINY = dict(
+    model="unet2d", crop=(2, 32, 32), unet_width=1, batch_size=1, steps=6, evaluate_every=3, log_every=1, warmup_steps=0
+)  # fmt: skip
+CELLS = [dict(weight_decay=0.1), dict(learning_rate=1e6), dict(label_map="7:9")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shared_compilation():
+    """The runs' processes use the tests' cache of compiled programs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", jax.config.jax_compilation_cache_dir)
+        patch.setenv("JAX_PLATFORMS", "cpu")
+        yield
+
+
+def make_sweep(workdir, cohort, cells=CELLS, seeds=1):
+    base = Config.make(**TINY, data_dir=str(cohort), cache_dir=str(workdir.parent / "cache"))
+    study = Study("trial", "Does anything matter?", "2", cells)
+    return Sweep(workdir, base, [study], range(seeds), 1)
+
+
+def write_sweep(sweep):
+    facts = {"command": "trial", "commit": "", "hardware": {}} | sweep.description()
+    sweep.workdir.mkdir(parents=True, exist_ok=True)
+    (sweep.workdir / "sweep.json").write_text(json.dumps(facts))
+
+
+def folder(sweep, label):
+    """The finished folder of the cell of that label, seed 0."""
+    cells = {cell["label"]: cell["cell"] for cell in sweep.description()["studies"][0]["cells"]}
+    return sweep.workdir / "cells" / cells[label] / "seed0_fold0"
+
+
+def without_clock(path):
+    clock = {"seconds_per_step", "compiled"}
+    return [{k: v for k, v in line.items() if k not in clock} for line in read_metrics(path)]
+
+
+@pytest.fixture(scope="module")
+def finished(cohort, tmp_path_factory):
+    """A finished sweep and the statuses in the order of their ends."""
+    sweep, ends = make_sweep(tmp_path_factory.mktemp("sweep") / "sweep", cohort), []
+    write_sweep(sweep)
+    shares = runner.slots(min(2, os.cpu_count()), 1)
+    runner.run_all(sweep.workdir, list(sweep.runs()), shares, lambda run, status: ends.append((run.cell, status)))
+    return sweep, ends
+
+
+def test_a_divergence_and_a_crash_are_rows_and_the_others_finish(finished):
+    sweep, ends = finished
+    assert sorted(status for _, status in ends) == ["crashed", "diverged", "done", "done"]
+    done = {
+        label: json.loads((folder(sweep, label) / "done.json").read_text())
+        for label in ("reference", "weight_decay=0.1", "learning_rate=1e+06", "label_map=7:9")
+    }
+    assert done["reference"] == {"status": "done", "message": "", "step": 6, "metrics_version": METRICS_VERSION}
+    assert done["learning_rate=1e+06"]["status"] == "diverged" and 0 < done["learning_rate=1e+06"]["step"] <= 6
+    assert "not finite" in (why := done["learning_rate=1e+06"]["message"]) or "chance" in why
+    assert done["label_map=7:9"]["status"] == "crashed" and "label_map" in done["label_map=7:9"]["message"]
+    tables.write_all(sweep.workdir)
+    page = (sweep.workdir / "trial.md").read_text()
+    assert "diverged at step" in page and "crashed" in page
+
+
+def test_a_finished_folder_is_small_whole_and_names_no_place(finished):
+    sweep, _ = finished
+    names = {path.name for path in folder(sweep, "reference").iterdir()}
+    assert names == {"config.json", "split.json", "provenance.json", "metrics.jsonl", "cases.csv", "timing.json", "done.json"}
+    text = "".join(path.read_text() for path in folder(sweep, "reference").iterdir())
+    assert str(sweep.workdir) not in text and str(ROOT) not in text and sys.executable not in text
+    assert not list((sweep.workdir / "running").rglob("checkpoints")) or (sweep.workdir / "running").exists()
+    timing = json.loads((folder(sweep, "reference") / "timing.json").read_text())
+    assert timing["threads"] == 1 and timing["steps"] == 6 and timing["seconds_per_step"] > 0
+
+
+def test_what_is_finished_is_never_run_again_but_a_crash_is(finished):
+    sweep, _ = finished
+    left = runner.missing(sweep.workdir, sweep.runs())
+    assert [run.cell.split("-")[0] for run in left] == ["label_map=7_9"]
+    assert len(runner.missing(sweep.workdir, make_sweep(sweep.workdir, sweep.base.data.data_dir, seeds=2).runs())) == 1 + 4
+
+
+def test_the_reference_cell_is_what_train_makes(finished, tmp_path):
+    sweep, _ = finished
+    run = next(iter(sweep.runs()))
+    config = run.config.replace(workdir=str(tmp_path / "run"), final_evaluation=True)
+    flags = [f"--{k}={','.join(map(str, v)) if isinstance(v, tuple) else v}" for k, v in config.diff(Config()).items()]
+    slot = runner.slots(1, 1)[0]
+    command = [sys.executable, "-m", "ica_unet_jax.train", *flags]
+    bind = (lambda: os.sched_setaffinity(0, slot.cores)) if slot.cores else None
+    subprocess.run(command, env=runner.environment(slot), cwd=ROOT, check=True, capture_output=True, preexec_fn=bind)
+    assert (tmp_path / "run/evaluation_val/cases.csv").read_bytes() == (folder(sweep, "reference") / "cases.csv").read_bytes()
+    assert without_clock(tmp_path / "run") == without_clock(folder(sweep, "reference"))
+
+
+def test_slots_share_out_cores_and_gpus(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    monkeypatch.setattr(runner, "gpus", lambda: [])
+    assert [slot.cores for slot in runner.slots(0, 3)] == [(0, 1, 2), (3, 4, 5)]
+    assert len(runner.slots(0, 1)) == 8 and all(slot.gpu is None for slot in runner.slots(2, 4))
+    with pytest.raises(UserError, match="--jobs=5 with --threads=2 asks for 10 cores of 8"):
+        runner.slots(5, 2)
+    monkeypatch.setattr(runner, "gpus", lambda: [0, 1])
+    assert [slot.gpu for slot in runner.slots(0, 2)] == [0, 1]
+    four = runner.slots(4, 2)
+    assert [slot.gpu for slot in four] == [0, 1, 0, 1] and {slot.gpu_share for slot in four} == {2}
+    assert runner.environment(four[3])["CUDA_VISIBLE_DEVICES"] == "1"
+
+
+def test_the_cluster_executor_runs_them_too(finished, cohort, tmp_path):
+    pytest.importorskip("submitit")
+    sweep = make_sweep(tmp_path / "sweep", cohort, cells=[dict(label_map="7:9")])
+    ends = []
+    slurm.run_all(
+        sweep.workdir, sweep.runs(), lambda run, status: ends.append(status), jobs=2, threads=1, parameters={}, cluster="local"
+    )
+    assert sorted(ends) == ["crashed", "done"]
+    assert (folder(sweep, "reference") / "cases.csv").read_bytes() == (folder(finished[0], "reference") / "cases.csv").read_bytes()
+
+
+@pytest.mark.slow
+def test_kill_9_costs_nothing(cohort, tmp_path):
+    def command(name):
+        flags = TINY | dict(crop="2,32,32", data_dir=cohort, cache_dir=tmp_path / "cache", studies="neighbours,alpha", seeds=2)
+        flags |= dict(model="unet2d", workdir=tmp_path / name, jobs=1)
+        return [sys.executable, str(ROOT / "ablations" / "run_all.py"), *(f"--{k}={v}" for k, v in flags.items())]
+
+    subprocess.run(command("whole"), check=True)
+    process = subprocess.Popen(command("killed"))
+    while len(list((tmp_path / "killed").glob("cells/*/*/done.json"))) < 2:
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "killed").glob("cells/*/*/done.json")}
+    subprocess.run(command("killed"), check=True)
+    assert all(path.stat().st_mtime_ns == when for path, when in before.items())
+    for path in sorted((tmp_path / "whole").iterdir()):
+        if path.is_file() and not path.name.startswith(("timings", "sweep", "index", "report")):
+            assert path.read_bytes() == (tmp_path / "killed" / path.name).read_bytes(), path.name
+    shutil.rmtree(tmp_path / "killed")

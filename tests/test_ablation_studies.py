@@ -1,0 +1,112 @@
+"""The studies ask what they say: labels, shared cells, matched controls."""
+
+import pytest
+
+from ablations.plan import Sweep, cell_name
+from ablations.studies import STUDIES, Study, choose, label
+from ica_unet_jax import flops
+from ica_unet_jax.config import Config
+from ica_unet_jax.errors import UserError
+
+BASE = Config.make(crop=(8, 96, 96), contracting_blocks=3)
+NAMES = (
+    "loss_terms basis_dimension contracting_blocks projection_width bases_from ica_weight alpha neighbours correlation "
+    "streams supervision"
+).split()
+
+
+def study(name):
+    return choose(name)[0]
+
+
+def configs(name):
+    return study(name).configs(BASE)
+
+
+def test_the_eleven_studies_stand_in_their_order():
+    assert [s.name for s in STUDIES] == NAMES
+    assert choose("all") == list(STUDIES)
+    assert [s.name for s in choose("alpha, streams,alpha")] == ["alpha", "streams"]
+    for bad in ("alpha,colour", ""):
+        with pytest.raises(UserError, match="loss_terms"):
+            choose(bad)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_cell_is_another_one_and_says_what_it_changes(name):
+    found = configs(name)
+    labels = [label(config, found[0]) for config in found]
+    assert labels[0] == "reference" and len(set(labels)) == len(labels) > 1
+    for text, config in zip(labels[1:], found[1:], strict=True):
+        assert [part.split("=")[0] for part in text.split(", ")] == list(config.diff(found[0]))
+
+
+def test_the_number_of_cells():
+    # loss_terms: full, three without one, three alone, none, standardized, whitened; the reference stands for m = 32.
+    expected = dict(zip(NAMES, (10, 9, 3, 4, 4, 4, 3, 3, 4, 4, 2), strict=True))
+    assert {name: len(configs(name)) for name in NAMES} == expected
+
+
+def test_constant_width_keeps_the_number_of_channels():
+    by_bases = {}
+    for config in configs("basis_dimension"):
+        by_bases.setdefault(config.model.bases, set()).add(config.model.stream_width)
+    assert by_bases == {4: {8, 64}, 8: {8, 32}, 16: {8, 16}, 32: {8}, 64: {8, 4}}
+
+
+def test_the_dense_controls_match_work_and_parameters():
+    independent, _, by_work, by_size = (config.model for config in configs("streams"))
+    assert by_work.streams == by_size.streams == "dense"
+
+    def work(model):
+        return flops.total(flops.streamed(model)).flops
+
+    assert abs(work(by_work) / work(independent) - 1) < 0.05
+    assert abs(flops.parameters(by_size) / flops.parameters(independent) - 1) < 0.05
+
+
+def test_contracting_blocks_share_a_grid_that_fits_all():
+    assert {config.model.crop for config in configs("contracting_blocks")} == {(8, 128, 128)}
+    assert {config.model.contracting_blocks for config in configs("contracting_blocks")} == {2, 3, 4}
+
+
+def sweep(tmp_path, **changes):
+    options = dict(workdir=tmp_path, base=BASE, studies=choose("loss_terms,ica_weight"), seeds=range(2), folds=1)
+    return Sweep(**options | changes)
+
+
+def test_a_cell_of_several_studies_runs_once(tmp_path):
+    cells = sweep(tmp_path).cells()
+    assert len(cells) == 10 + 4 - 2  # the reference and ica_weight=0 are shared
+    assert next(iter(cells)).startswith("reference-")
+    runs = list(sweep(tmp_path).runs())
+    assert len(runs) == 12 * 2 == len({run.config.train.workdir for run in runs})
+    assert {run.config.train.seed for run in runs[:12]} == {0}  # a whole seed before the next
+
+
+def test_a_changed_setting_never_meets_an_old_folder(tmp_path):
+    names = {cell_name(BASE.replace(**changes), BASE) for changes in ({}, dict(steps=7), dict(alpha=0.5), dict(folds=4))}
+    assert len(names) == 4
+    # Where things lie, the seed and the fold are no part of the cell.
+    assert cell_name(BASE.replace(workdir="x", cache_dir="y", seed=3, fold=1), BASE) == cell_name(BASE, BASE)
+    for number in (1, 2):
+        (tmp_path / f"{number}.json").write_text(f"{{{number}}}")
+    one, other = (cell_name(BASE.replace(split_file=str(tmp_path / f"{n}.json")), BASE) for n in (1, 2))
+    assert one != other
+
+
+def test_folds_are_all_run_or_one_split_is(tmp_path):
+    whole = sweep(tmp_path, folds=3)
+    assert {(run.config.data.fold, run.config.data.folds) for run in whole.runs()} == {(0, 3), (1, 3), (2, 3)}
+    assert whole.description()["folds"] == [0, 1, 2]
+    assert {run.config.data.fold for run in sweep(tmp_path).runs()} == {0}
+    with pytest.raises(UserError, match="--folds=3 with --split_file"):
+        sweep(tmp_path, folds=3, base=BASE.replace(split_file="a.json"))
+
+
+def test_a_study_of_ones_own_is_a_few_lines(tmp_path):
+    mine = Study("decoder", "How wide should a decoder be?", "2.1", [dict(decoder_width=width) for width in (8, 16)])
+    described = sweep(tmp_path, studies=[mine]).description()["studies"][0]
+    assert [cell["label"] for cell in described["cells"]] == ["reference", "decoder_width=8", "decoder_width=16"]
+    assert described["reference"] == described["cells"][0]["cell"]
+    assert described["cells"][1]["parameters"] < described["cells"][2]["parameters"] < described["cells"][0]["parameters"]
