@@ -82,7 +82,10 @@ def finish(config, finished: Path, status: str, message: str, step: int, evaluat
     (temporary / "timing.json").write_text(_json(timing(folder, step, evaluation_seconds)))
     done = {"status": status, "message": message, "step": step, "metrics_version": METRICS_VERSION}
     (temporary / "done.json").write_text(_json(done))
-    shutil.rmtree(finished, ignore_errors=True)  # of a crash, which this run made good
+    if finished.exists():  # of a crash, which this run made good; the tables never meet half of it
+        before = finished.with_name(f".before-{finished.name}")
+        finished.rename(before)
+        shutil.rmtree(before)
     temporary.rename(finished)
     if status != "crashed":  # a crashed one is tried again, from its last checkpoint
         shutil.rmtree(folder, ignore_errors=True)

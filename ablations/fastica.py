@@ -92,7 +92,7 @@ def unmix(image: np.ndarray, m: int, patch: tuple[int, int]) -> Unmixed:
     samples = image.shape[0] * patch[0] * patch[1]
     mixtures = np.reshape([image[corner] for corner in corners], (len(corners), samples)).T
     means = mixtures.mean(axis=0)
-    # A constant patch is explained by its mean; scikit-learn divides by zero where the first mixture is one.
+    # A constant patch is its mean. As the first mixture, from which scikit-learn takes signs, it would be round-off.
     varying = np.ptp(mixtures, axis=0) > 1e-6 * np.ptp(image)
     ica = FastICA(m, whiten="unit-variance", max_iter=MAX_ITERATIONS, random_state=SEED)
     # One thread: the matrices are small, and threads that wait for each other are slower by orders of magnitude.

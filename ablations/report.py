@@ -24,11 +24,10 @@ def answer(analysis: Analysis) -> str:
     if analysis.patients < PATIENTS_NEEDED:
         ordered = sorted(contrasts, key=lambda pair: pair[1].difference)
         ends = [f"{number(found.difference, 3, signed=True)} ({_code(line)})" for line, found in ordered]
-        between = f"are between {ends[0]} and {ends[-1]}" if len(ends) > 1 else f"are {ends[0]}"
-        count = counted(analysis.patients, "patient")
-        parts.append(
-            f"undecided: {count} are too few ({PATIENTS_NEEDED} are needed); the differences of mean Dice {between}"
-        )
+        few = f"{counted(analysis.patients, 'patient')} are too few ({PATIENTS_NEEDED} are needed)"
+        changes = f"differences of mean Dice are between {ends[0]} and {ends[-1]}"
+        changes = changes if len(ends) > 1 else f"difference of mean Dice is {ends[0]}"
+        parts.append(f"undecided: {few}; the {changes}")
     else:
         for line, found in contrasts:
             if found.verdict != "undecided":

@@ -150,7 +150,7 @@ def reconstruction_grid(path: str | Path, part: Decomposition, truth: np.ndarray
     _title(
         figure,
         f"{_name(part)}: rebuilt from {part.bases.shape[-1]} bases",
-        f"PSNR {quality['psnr']:.1f} dB, explained variance {quality['explained_variance']:.3f}, SSIM {quality['ssim']:.2f}. "
+        f"PSNR {quality['psnr']:.1f} dB, explained variance {quality['explained_variance']:.3g}, SSIM {quality['ssim']:.2f}. "
         "Difference: blue below 0, red above, full colour at half the frame's range.",
     )
     handles = [Patch(color=color, alpha=0.6, label=name) for name, color in figures.PALETTE.items()]

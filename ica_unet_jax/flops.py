@@ -8,8 +8,8 @@ Bytes are each product's operands read once and its result written once, in `com
 these arrays and writes the third: it costs what the product costs.
 
 What no output depends on does not count: at inference the n-1 coarser correlations, concatenations, mixings and
-decoders, and the reconstruction unless a decoder sees it; of a neighbour's pyramid the levels below its coarsest
-correlation. One exception: the low level counts whole where one of its halves would do.
+decoders and the reconstruction; of a neighbour's pyramid the levels below its coarsest correlation. One exception: the
+low level counts whole where one of its halves would do.
 """
 
 from __future__ import annotations
@@ -161,12 +161,11 @@ def _ica_unet(c: ModelConfig, training: bool) -> Parts:
                 yield conv(grids[k], correlations, sets * coefficients, kernel=1, extra=0)
 
     def decoders():
-        logits = 4 * NUM_CLASSES
+        mixed, logits = 4 * c.projection_width, 4 * NUM_CLASSES  # 2x2 pixels as channels
         for k in outputs:
             half = tuple(2 * size for size in grids[k])  # of the output's height and width
-            seen = 4 * c.projection_width
-            yield from chain(half, seen, c.decoder_width, c.decoder_convs)
-            yield conv(half, c.decoder_width if c.decoder_convs else seen, logits, extra=logits)
+            yield from chain(half, mixed, c.decoder_width, c.decoder_convs)
+            yield conv(half, c.decoder_width if c.decoder_convs else mixed, logits, extra=logits)
 
     neighbours = [*encoder["low_level"], *encoder["coefficient_branch"], *contracting(outputs[0])] * frames
     trained = c.neighbour_gradients

@@ -55,6 +55,14 @@ def test_a_patient_of_two_folds_is_refused(tmp_path):
         tables.write_all(tmp_path)
 
 
+def test_folds_have_one_grid(tmp_path):
+    plan(tmp_path, folds=(0, 1))
+    finish(tmp_path, "ref", {"A": [HALF]}, fold=0)
+    finish(tmp_path, "c1", {"B": [HALF]}, fold=1, spacing=2.0)
+    with pytest.raises(UserError, match=r"ref \(seed 0, fold 0\) and c1 \(seed 0, fold 1\) have different grids"):
+        tables.write_all(tmp_path)
+
+
 def test_folds_may_have_different_splits_and_studies_different_grids(tmp_path):
     plan(tmp_path, ["a=1", "crop=4x96x96"], folds=(0, 1), other=[0, 1])
     sweep = json.loads((tmp_path / "sweep.json").read_text())

@@ -54,6 +54,7 @@ def test_too_few_patients_have_differences_only(tmp_path, pictures):
     row = markdown(tmp_path)["alpha=0.5"]
     assert (row["Δ Dice [95 %]"], row["p (Holm)"]) == ("+0.100", "–")
     assert row["Verdict"] == "undecided: 2 patients, 10 are needed"
+    assert "\n2 patients are too few for intervals and p: 10 are needed. " in (tmp_path / "loss_terms.md").read_text()
     sentence = (
         "Undecided: 2 patients are too few (10 are needed); the differences of mean Dice are between "
         "-0.250 (`alpha=1`) and +0.100 (`alpha=0.5`)."
@@ -142,7 +143,7 @@ def test_failures_stand_in_the_sentence(tmp_path):
     finish(tmp_path, "c1", {"A": [HALF]})
     fail(tmp_path, "c2", "crashed", "no memory", 0)
     tables.write_all(tmp_path)
-    ending = "the differences of mean Dice are 0.000 (`a=1`); incomplete: `c=1`; failed: `b=1`.\n"
+    ending = "the difference of mean Dice is 0.000 (`a=1`); incomplete: `c=1`; failed: `b=1`.\n"
     assert ending in (tmp_path / "index.md").read_text()
 
 

@@ -56,7 +56,7 @@ def test_as_many_bases_as_dimensions_rebuild_every_voxel(sklearn):
 
 
 def test_constant_patches_are_rebuilt_from_their_mean(sklearn):
-    """The first mixture is constant: by itself scikit-learn would divide by the sign of zero."""
+    """They are no mixtures: scikit-learn takes signs from the first one, which would be round-off here."""
     image = np.random.default_rng(0).standard_normal((2, 32, 32))
     image[:, :10, :10] = 3
     found = fastica.unmix(image, 5, (4, 4))

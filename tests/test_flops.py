@@ -52,11 +52,19 @@ def test_parts_by_hand():
         "concatenation": 3 * 16 * 16 * (2 + 1 + 2 * 9),
         # A patch of 4x4 has the size of a stride: no stamp leaves the frame, and the two slices see one coefficient.
         "mixing": 2 * 64 * 64 * 3 * 2,
-        # 2x2 pixels of the mixed coefficients and of the reconstruction as channels; 2x2 pixels of four logits.
-        "decoders": 2 * at_32**2 * (8 + 8) * 4 + 2 * at_32**2 * 4 * 16,
-        "reconstruction": 2 * 64 * 64 * 3 * 2,
+        # 2x2 pixels are channels: of the two mixed ones, and of the four logits.
+        "decoders": 2 * at_32**2 * 8 * 4 + 2 * at_32**2 * 4 * 16,
+        "reconstruction": 0,
         "neighbours": 2 * (work["low_level"] + work["coefficient_branch"]),
     }
+
+
+def test_dilation_by_hand():
+    # An outer tap at distance 1, 2, 4 leaves the 16x16 image at so many outputs of an axis.
+    dilated, dense = (
+        triple(tiny(encoder_convs=3, encoder_dilation=d))["coefficient_branch"].flops // 2 for d in (True, False)
+    )
+    assert dense - dilated == (2 * 46**2 - (48 - 2 * 2) ** 2 - (48 - 2 * 4) ** 2) * 16 * 16
 
 
 def test_bytes_by_hand():
