@@ -1,5 +1,6 @@
 """The commands of README.md and BUILD.md, run as written but for paths and sizes."""
 
+import json
 import os
 import re
 import shlex
@@ -48,7 +49,7 @@ def run(command: str, folder: Path) -> str:
     assert words[0].endswith("python"), f"{command}: not a command that this test knows to run"
     words[0] = sys.executable
     if "ablations/run_all.py" in words and not any("flagfile" in word for word in words):
-        words += ["--preset=smoke", "--studies=supervision", "--seeds=1"]
+        words += ["--preset=smoke", "--studies=supervision", "--seeds=1", "--steps=3"]
     elif "ica_unet_jax.train" in words or "ablations/run_all.py" in words:
         words += TINY
         if any("phantom.flags" in word for word in words):
@@ -72,6 +73,14 @@ def test_every_command_of_the_documents_runs(place):
     assert (place / "runs" / "phantom" / "evaluation_val" / "summary.json").is_file()
     assert (place / "runs" / "acdc" / "evaluation_test" / "table.md").is_file()
     assert (place / "masks.nii.gz").is_file()
+    sweep = place / "runs" / "ablations"
+    finished = sorted(sweep.glob("cells/*/*/done.json"))
+    assert [json.loads(path.read_text())["status"] for path in finished] == ["done", "done"]
+    config = json.loads((finished[0].parent / "config.json").read_text())
+    assert (config["steps"], config["crop"]) == (3, [2, 64, 64])  # a flag wins over the preset
+    for name in ("index.md", "report.html", "supervision.md", "supervision.tex", "supervision.png", "peers/fastica_m3_fold0.csv"):
+        assert (sweep / name).is_file(), name
+    assert not (place / "runs" / "ablations_acdc_mini").exists()  # a dry run
 
 
 def test_files_and_settings_named_in_the_documents_exist():
