@@ -37,10 +37,13 @@ class Segmenter:
         self._grids: dict[Placement, NativeGrid] = {}
 
     @functools.cached_property
-    def _network(self) -> tuple[Callable, Callable]:
-        """(encode, decode), compiled."""
-        config = self.config.model
-        model, offsets = build_model(config), config.frames
+    def functions(self) -> tuple[Callable, Callable]:
+        """(encode, decode) of one window, to be traced.
+
+        encode: variables, image (1, d, h, w, 1), its mask -> features.
+        decode: variables, features of t-1, t and t+1, whether the model looks at them or not -> logits (1, d, h, w, 4).
+        """
+        model, offsets = build_model(self.config.model), self.config.model.frames
 
         def encode(variables, image, valid):
             self.traces += 1
@@ -48,15 +51,21 @@ class Segmenter:
 
         def decode(variables, previous, current, following):
             self.traces += 1
-            logits, _ = model.apply(variables, previous, current, following, method=model.decode)
+            neighbours = {-1: previous, 1: following}
+            before, after = (neighbours[offset] if offset in offsets else None for offset in (-1, 1))
+            logits, _ = model.apply(variables, before, current, after, method=model.decode)
             return logits[-1]
 
-        variables = jax.eval_shape(lambda key: init_variables(config, key), jax.random.key(0))
-        image = jax.ShapeDtypeStruct((1, *config.crop, 1), jnp.float32)
-        encoder = jax.jit(encode).lower(variables, image, image)
-        features = encoder.out_info
-        previous, following = (features if offset in offsets else None for offset in (-1, 1))
-        return encoder.compile(), jax.jit(decode).lower(variables, previous, features, following).compile()
+        return encode, decode
+
+    @functools.cached_property
+    def _network(self) -> tuple[Callable, Callable]:
+        """The same, compiled."""
+        encode, decode = map(jax.jit, self.functions)
+        variables = jax.eval_shape(lambda key: init_variables(self.config.model, key), jax.random.key(0))
+        image = jax.ShapeDtypeStruct((1, *self.config.model.crop, 1), jnp.float32)
+        encoder = encode.lower(variables, image, image)
+        return encoder.compile(), decode.lower(variables, *[encoder.out_info] * 3).compile()
 
     def place(self, shape: tuple[int, int, int], spacing: tuple[float, float, float]) -> Placement:
         """The windows of this model's grid on a native volume (s, h, w) with spacing (dz, dy, dx) in mm."""
@@ -78,11 +87,7 @@ class Segmenter:
     def decode(self, previous: Features, current: Features, following: Features) -> Windows:
         """The logits (1, d, H, W, 4) of each window of the frame with features `current`, on the device."""
         _, decode = self._network
-        offsets = self.config.model.frames
-        return tuple(
-            decode(self.variables, before if -1 in offsets else None, now, after if 1 in offsets else None)
-            for before, now, after in zip(previous, current, following, strict=True)
-        )
+        return tuple(decode(self.variables, *views) for views in zip(previous, current, following, strict=True))
 
     def logits(self, frames: Frames, placement: Placement, times: Iterable[Triple]) -> Iterator[np.ndarray]:
         """Native logits (s, h, w, 4), one after the other, for each (t-1, t, t+1) of `times`, keys of `frames`.

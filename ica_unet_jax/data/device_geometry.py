@@ -45,7 +45,7 @@ class NativeGrid:
     @functools.cached_property
     def windows(self) -> Callable[[Frame], Windows]:
         """Compiled: a native frame (s, h, w) float32 -> the images (1, d, H, W, 1) of each view, normalized."""
-        return jax.jit(self._to_windows).lower(jax.ShapeDtypeStruct(self.placement.shape, jnp.float32)).compile()
+        return jax.jit(self.to_windows).lower(jax.ShapeDtypeStruct(self.placement.shape, jnp.float32)).compile()
 
     @functools.cached_property
     def logits(self) -> Callable[[Windows], jax.Array]:
@@ -53,19 +53,20 @@ class NativeGrid:
 
         As `Placement.backward`: a voxel that no window reaches has `OUTSIDE_LOGIT` for class 0 and 0 else.
         """
-        return jax.jit(self._to_logits).lower(self._seen).compile()
+        return jax.jit(self.to_logits).lower(self._seen).compile()
 
     @functools.cached_property
     def labels(self) -> Callable[[Windows], jax.Array]:
         """Compiled: the same logits -> the class of the largest on the native grid, (s, h, w) uint8."""
-        return jax.jit(self._to_labels).lower(self._seen).compile()
+        return jax.jit(self.to_labels).lower(self._seen).compile()
 
     @property
     def _seen(self) -> tuple[jax.ShapeDtypeStruct, ...]:
         shape = (1, *self.placement.crop, NUM_CLASSES)
         return (jax.ShapeDtypeStruct(shape, jnp.float32),) * len(self.views)
 
-    def _to_windows(self, frame: Frame) -> Windows:
+    def to_windows(self, frame: Frame) -> Windows:
+        """`windows`, to be traced."""
         rows, columns = map(taps, self.placement.forward_matrices())
         image = resample(normalize(frame), rows, columns)
         slices, depth = image.shape[0], self.placement.crop[0]
@@ -86,11 +87,13 @@ class NativeGrid:
         rows, columns = map(taps, self.placement.backward_matrices())
         return resample(total / count, rows, columns)
 
-    def _to_logits(self, windows: Windows) -> Float[Array, "s h w classes"]:
+    def to_logits(self, windows: Windows) -> Float[Array, "s h w classes"]:
+        """`logits`, to be traced."""
         outside = np.array([OUTSIDE_LOGIT] + [0] * (NUM_CLASSES - 1), np.float32).reshape(1, 1, 1, -1)
         return jnp.where(self._inside[..., None], self._to_native(windows), outside)
 
-    def _to_labels(self, windows: Windows) -> UInt8[Array, "s h w"]:
+    def to_labels(self, windows: Windows) -> UInt8[Array, "s h w"]:
+        """`labels`, to be traced."""
         logits = self._to_native(windows)
         # A chain of comparisons; XLA's argmax over four numbers is no vector code.
         best, label = logits[..., 0], jnp.zeros(logits.shape[:3], jnp.uint8)
