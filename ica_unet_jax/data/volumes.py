@@ -53,17 +53,22 @@ def _stored_zooms(image: nib.Nifti1Image, path: Path) -> np.ndarray:
     return np.abs(header(block, check=False)["pixdim"][1:4])
 
 
+def zoom_problem(image: nib.Nifti1Image, path: Path) -> str:
+    """What is wrong with the voxel sizes of a file, or ""."""
+    zooms = _stored_zooms(image, path)
+    if all(np.isfinite(zoom) and zoom > 0 for zoom in zooms):
+        return ""
+    sizes = " x ".join(f"{zoom:g}" for zoom in zooms)
+    return f"{path} has voxels of {sizes} mm; write the true voxel size into its header."
+
+
 def open_frames(path: Path) -> tuple[nib.Nifti1Image, np.ndarray, list[str]]:
     """The image, its frames float32 (t, s, h, w) and what is wrong with them. Raises UserError if unreadable."""
     image, array = _open(path)
     volume = array[..., None] if array.ndim == 3 else array
     with np.errstate(over="ignore"):  # beyond float32 is infinite, which is reported
         frames = np.ascontiguousarray(volume.T, dtype=np.float32)
-    problems = []
-    zooms = _stored_zooms(image, path)
-    if not all(np.isfinite(zoom) and zoom > 0 for zoom in zooms):
-        sizes = " x ".join(f"{zoom:g}" for zoom in zooms)
-        problems.append(f"{path} has voxels of {sizes} mm; write the true voxel size into its header.")
+    problems = list(filter(None, [zoom_problem(image, path)]))
     for time, frame in enumerate(frames):
         where = f"{path}, frame {time + 1}," if len(frames) > 1 else f"{path}"
         if not np.isfinite(frame).all():
