@@ -9,47 +9,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from typing import Any
 
 from ica_unet_jax.errors import UserError
+from ica_unet_jax.knobs import Part, Value, knob
 
-Value = Any
 NUM_CLASSES = 4  # background, RV cavity, myocardium, LV cavity
-
-
-def knob(default: Value, text: str, *, choices=None, low=None, high=None, optional=False) -> Value:
-    """A dataclass field with its help text and its admissible values."""
-    return dataclasses.field(
-        default=default,
-        metadata=dict(help=text, choices=choices, low=low, high=high, optional=optional),
-    )
-
-
-class _Part:
-    """Checks every field against its declared choices and bounds."""
-
-    def __post_init__(self):
-        for field in dataclasses.fields(self):
-            if "help" not in field.metadata:
-                continue
-            value, meta = getattr(self, field.name), field.metadata
-            if value is None or value == "":
-                if meta["optional"] or field.default == value:
-                    continue
-            if meta["choices"] is not None and value not in meta["choices"]:
-                options = ", ".join(map(str, meta["choices"]))
-                raise UserError(f"--{field.name}={value} is not known: choose one of {options}.")
-            if meta["low"] is not None and not value >= meta["low"]:
-                raise UserError(f"--{field.name}={value} is too small: at least {meta['low']}.")
-            if meta["high"] is not None and not value <= meta["high"]:
-                raise UserError(f"--{field.name}={value} is too large: at most {meta['high']}.")
+MODELS = ("ica_unet", "unet2d", "unet3d")
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig(_Part):
+class ModelConfig(Part):
     """The network. `crop` belongs to it: a basis patch is h/16 wide, so the grid is part of the function."""
 
-    model: str = knob("ica_unet", "Which network.", choices=("ica_unet", "unet2d"))
+    model: str = knob("ica_unet", "Which network.", choices=MODELS)
     crop: tuple[int, int, int] = knob((10, 192, 192), "The model's grid d,h,w in voxels: d even; h and w multiples of max(32, 4*2^contracting_blocks), at least 64.")
     contracting_blocks: int = knob(4, "n, contracting blocks per stream (paper: 3 or 4).", low=1, high=6)
     bases: int = knob(32, "m, independent bases (paper: 32).", low=1)
@@ -75,14 +47,16 @@ class ModelConfig(_Part):
     compute_dtype: str = knob("float32", "Arithmetic of the network; parameters and losses stay float32.", choices=("float32", "bfloat16"))
     remat: bool = knob(False, "Recompute activations in the backward pass to save memory.")
     unet_width: int = knob(16, "Channels of --model=unet2d at full size, doubled at each of its three poolings.", low=1)
+    width_multiplier: float = knob(1.0, "Channels of the other rivals, as a multiple of their published or chosen ones.", low=0.01)
+    anisotropy: float = knob(6.5, "Distance of slices over the in-plane voxel size, for which --model=unet3d plans its stages.", low=0.1)
 
     def __post_init__(self):
         super().__post_init__()
         if len(self.crop) != 3:
             raise UserError(f"--crop={','.join(map(str, self.crop))} needs three numbers: d,h,w.")
         d, h, w = self.crop
-        multiple = max(32, 4 * 2**self.contracting_blocks) if self.model == "ica_unet" else 8
-        smallest = 64 if self.model == "ica_unet" else 8
+        multiple = {"ica_unet": max(32, 4 * 2**self.contracting_blocks), "unet2d": 8}.get(self.model, 16)
+        smallest = 64 if self.model == "ica_unet" else multiple
         if d < 2 or d % 2:
             raise UserError(f"--crop={d},{h},{w}: the depth must be even and at least 2; take {max(2, d + d % 2)}.")
         if self.expanding_skips and not self.expanding_convs:
@@ -95,16 +69,30 @@ class ModelConfig(_Part):
                     f"(with --contracting_blocks={self.contracting_blocks}); take {near} for {size}."
                 )
 
+    def channels(self, published: int) -> int:
+        """Channels of a rival's layer, by --width_multiplier."""
+        return max(1, round(self.width_multiplier * published))
+
+    @property
+    def reach(self) -> int:
+        """Frames before and after a labelled one that belong to a training sample."""
+        return 1
+
+    @property
+    def answered(self) -> int:
+        """Frames that one run of the network answers."""
+        return 1
+
     @property
     def frames(self) -> tuple[int, ...]:
         """Offsets in time of the neighbours whose coefficients are used."""
-        if self.model == "unet2d" or self.correlation_radius < 0:
+        if self.model != "ica_unet" or self.correlation_radius < 0:
             return ()
         return {"both": (-1, 1), "past": (-1,), "none": ()}[self.neighbours]
 
 
 @dataclasses.dataclass(frozen=True)
-class LossConfig(_Part):
+class LossConfig(Part):
     """L = sum_k alpha_k CE_k + beta (lambda_s L_s + lambda_i L_i + lambda_r L_r), the paper's Eq. 3 and 4."""
 
     ica_weight: float = knob(0.2, "beta, weight of the ICA loss.", low=0)
@@ -120,7 +108,7 @@ class LossConfig(_Part):
 
 
 @dataclasses.dataclass(frozen=True)
-class DataConfig(_Part):
+class DataConfig(Part):
     """Which cases, on which grid, how augmented."""
 
     data_dir: str = knob("", "Cohort in the ACDC layout, or a folder of 4D cines with labelled frames.")
@@ -149,7 +137,7 @@ class DataConfig(_Part):
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainConfig(_Part):
+class TrainConfig(Part):
     """Optimisation and bookkeeping."""
 
     workdir: str = knob("runs/default", "Run folder; the same command again resumes.")
@@ -158,8 +146,9 @@ class TrainConfig(_Part):
     batch_size: int = knob(4, "Labelled frames a step.", low=1)
     learning_rate: float = knob(2e-3, "Largest learning rate.", low=0)
     optimizer: str = knob("adamw", "Optimizer.", choices=("adamw", "adam", "sgd"))
+    momentum: float = knob(0.9, "Nesterov momentum of --optimizer=sgd.", low=0, high=0.9999)
     weight_decay: float = knob(1e-4, "Decoupled weight decay (adamw).", low=0)
-    schedule: str = knob("cosine", "Learning rate after the warm-up.", choices=("cosine", "constant", "polynomial"))
+    schedule: str = knob("cosine", "Learning rate after the warm-up; cosine and exponential end at a hundredth.", choices=("cosine", "constant", "polynomial", "exponential"))
     warmup_steps: int = knob(100, "Steps of linear warm-up.", low=0)
     clip_norm: float = knob(1.0, "Largest global gradient norm (0: no clipping).", low=0)
     ema_decay: float = knob(0.99, "Decay of the averaged parameters that are evaluated and kept (0: none).", low=0, high=0.99999)

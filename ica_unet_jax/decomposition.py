@@ -95,7 +95,7 @@ class Decomposer:
         placement = self.segmenter.place(cine.frames.shape[1:], cine.spacing)
         front = front_padding(placement.shape[0], placement.crop[0])
         for time in sorted(cine.labels) if times is None else times:
-            before, after = cine.neighbours(time, self.segmenter.config.data.cyclic)
+            before, _, after = cine.window(time, 1, self.segmenter.config.data.cyclic)
             images = [placement.forward(normalize(cine.frame(t))) for t in (before, time, after)]
             windows = []
             for window, (start, valid) in enumerate(zip(placement.windows, placement.valid, strict=True)):

@@ -165,8 +165,7 @@ def logits(segmenter: Segmenter, cine: acdc.Cine, times: Sequence[int]) -> Itera
 
 def _frames_and_times(segmenter: Segmenter, cine: acdc.Cine, times: Sequence[int]) -> tuple:
     """What `Segmenter.logits` and `labels` want for some frames of a case."""
-    around = [cine.neighbours(time, segmenter.config.data.cyclic) for time in times]
-    triples = [(before, time, after) for time, (before, after) in zip(times, around, strict=True)]
+    triples = [cine.window(time, 1, segmenter.config.data.cyclic) for time in times]
     frames = dict(zip(cine.times, cine.frames, strict=True))
     return frames, segmenter.place(cine.frames.shape[1:], cine.spacing), triples
 

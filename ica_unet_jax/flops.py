@@ -1,4 +1,7 @@
-"""The useful work of a network, by formula from its `ModelConfig`: FLOPs, bytes and parameters, without JAX.
+"""The useful work of a network, by formula from its `ModelConfig`: FLOPs, bytes and parameters.
+
+ICA-UNet and the plain 2D U-Net are counted layer by layer from the configuration alone, without JAX; the other rivals
+tell their layers while they are traced (`layer_flops`).
 
 FLOPs are 2 x the multiply-adds of convolutions, matrix products, mixing and correlation, exact at borders: a tap
 outside the image or a kernel index outside its patch does not count, even where a lowering multiplies zeros.
@@ -20,6 +23,7 @@ from typing import NamedTuple
 from ica_unet_jax.config import NUM_CLASSES, ModelConfig
 
 Grid = tuple[int, int, int]  # slices, rows, columns
+_BY_FORMULA = ("ica_unet", "unet2d")
 
 
 class Work(NamedTuple):
@@ -40,8 +44,15 @@ Parts = dict[str, list[Product]]
 
 
 def streamed(config: ModelConfig) -> dict[str, Work]:
-    """{part: Work} of a stream's frame, finest output alone: encoded once, its neighbours come from memory."""
-    return {name: work for name, work in triple(config).items() if name != "neighbours"}
+    """{part: Work} of a stream's frame, finest output alone: encoded once, its neighbours come from memory.
+
+    Of a network that answers a whole snippet at once, the share of one frame.
+    """
+    return {
+        name: Work(*(amount // config.answered for amount in work))
+        for name, work in triple(config).items()
+        if name != "neighbours"
+    }
 
 
 def triple(config: ModelConfig) -> dict[str, Work]:
@@ -61,11 +72,22 @@ def total(parts: dict[str, Work]) -> Work:
 
 def parameters(config: ModelConfig) -> int:
     """Number of trainable parameters."""
+    if config.model not in _BY_FORMULA:
+        return layer_flops().parameters(config)
     return sum(p.parameters for part in _parts(config, training=True).values() for p in part)
 
 
 def _parts(config: ModelConfig, training: bool) -> Parts:
+    if config.model not in _BY_FORMULA:
+        return {"layers": layer_flops().layers(config, training)}
     return _unet2d(config) if config.model == "unet2d" else _ica_unet(config, training)
+
+
+def layer_flops():
+    """The module that traces a network; imported when it is needed, so that counting by formula starts no JAX."""
+    from ica_unet_jax import layer_flops as module
+
+    return module
 
 
 def _count(config: ModelConfig, training: bool) -> dict[str, Work]:

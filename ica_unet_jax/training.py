@@ -23,10 +23,9 @@ from ica_unet_jax.data.batches import Batches
 from ica_unet_jax.data.geometry import argmax_labels
 from ica_unet_jax.errors import Diverged, UserError
 from ica_unet_jax.inference import Segmenter
-from ica_unet_jax.losses import total_loss
 from ica_unet_jax.metrics import STRUCTURES
 from ica_unet_jax.metrics.overlap import structure_dice
-from ica_unet_jax.models import build_model, init_variables, same_shapes
+from ica_unet_jax.models import METHODS, build_model, init_variables, same_shapes
 from ica_unet_jax.progress import Progress
 
 CHANCE = math.log(NUM_CLASSES)  # cross-entropy of equal probabilities
@@ -46,12 +45,13 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
         after = {
             "constant": optax.constant_schedule(config.learning_rate),
             "polynomial": optax.polynomial_schedule(config.learning_rate, 0.0, 0.9, decay - warmup),
+            "exponential": optax.exponential_decay(config.learning_rate, decay - warmup, 0.01),
         }[config.schedule]
         rate = optax.join_schedules([optax.linear_schedule(0.0, config.learning_rate, warmup), after], [warmup])
     optimizer = {
         "adamw": lambda: optax.adamw(rate, weight_decay=config.weight_decay),
         "adam": lambda: optax.adam(rate),
-        "sgd": lambda: optax.sgd(rate, momentum=0.9, nesterov=True),
+        "sgd": lambda: optax.sgd(rate, momentum=config.momentum, nesterov=True),
     }[config.optimizer]()
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     return optax.chain(clip, optimizer)
@@ -69,6 +69,13 @@ def init_state(config: Config) -> State:
     return jax.jit(init)(jax.random.key(config.train.seed))
 
 
+def window_of(batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """What stands before the labelled frames, these, and what follows, each (B, d, h, w, number of frames)."""
+    middle = batch.frames.shape[1] // 2
+    frames = jnp.moveaxis(batch.frames, 1, -1)
+    return frames[..., :middle], frames[..., middle : middle + 1], frames[..., middle + 1 :]
+
+
 def make_step(config: Config) -> Callable[[State, Batch], tuple[State, dict[str, jax.Array]]]:
     """The compiled training step; the state's buffers are donated. Randomness comes from (seed, step) alone.
 
@@ -76,18 +83,22 @@ def make_step(config: Config) -> Callable[[State, Batch], tuple[State, dict[str,
     persistent compilation cache.
     """
     model, optimizer = build_model(config.model), make_optimizer(config.train)
+    loss_function = METHODS[config.model.model].loss
 
     def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, dict[str, jax.Array]]:
-        batch = augment(jax.random.fold_in(key, state.step), batch, config.model.crop, config.data)
-        previous, current, following = (batch.frames[:, i, ..., None] for i in range(3))
+        key = jax.random.fold_in(key, state.step)
+        # `augment` splits its key for the samples of the batch; the number behind them is the network's.
+        rngs = {"dropout": jax.random.fold_in(key, config.train.batch_size)}
+        batch = augment(key, batch, config.model.crop, config.data)
+        previous, current, following = window_of(batch)
         valid = batch.valid[..., None]
 
         def loss_of(params):
             variables = {"params": params, "batch_stats": state.batch_stats}
             (logits, aux), updates = model.apply(
-                variables, previous, current, following, valid, True, mutable=["batch_stats"]
+                variables, previous, current, following, valid, True, mutable=["batch_stats"], rngs=rngs
             )
-            loss, terms = total_loss(logits, aux, batch.labels, current, valid, config.loss)
+            loss, terms = loss_function(logits, aux, batch.labels, current, valid, config.loss)
             return loss, (terms, updates.get("batch_stats", {}))
 
         (_, (terms, batch_stats)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
@@ -150,7 +161,7 @@ def train(config: Config, *, pictures: bool = True) -> State:
     chosen = {part: splits.select(split, cases, part) for part in ("train", "val")}
     folder = run_folder.open_run(config, split)
     options = {name: getattr(config.data, name) for name in ("spacing", "label_map", "cyclic", "cache_dir")}
-    samples = cache.load_cases(chosen["train"], crop=config.model.crop, **options)
+    samples = cache.load_cases(chosen["train"], crop=config.model.crop, reach=config.model.reach, **options)
     batches = Batches(samples, config.model.crop[0], config.train.batch_size, config.train.seed)
     cines = [acdc.read(case, config.data.label_map) for case in chosen["val"]]
     validate = Validation([c for c in cines if c.labels], Segmenter(config))

@@ -60,12 +60,13 @@ def test_sound_case(case_dir):
 
 def test_neighbours(case_dir):
     cine = acdc.read(only_case(case_dir))
-    assert [cine.neighbours(t) for t in (0, 2, 5)] == [(0, 1), (1, 3), (4, 5)]
-    assert [cine.neighbours(t, cyclic=True) for t in (0, 2, 5)] == [(5, 1), (1, 3), (4, 0)]
+    assert [cine.window(t) for t in (0, 2, 5)] == [(0, 0, 1), (1, 2, 3), (4, 5, 5)]
+    assert [cine.window(t, cyclic=True) for t in (0, 2, 5)] == [(5, 0, 1), (1, 2, 3), (4, 5, 0)]
+    assert cine.window(1, 3) == (0, 0, 0, 1, 2, 3, 4) and cine.window(1, 3, cyclic=True) == (4, 5, 0, 1, 2, 3, 4)
     (case_dir / "patient007_4d.nii.gz").unlink()
     cine = acdc.read(only_case(case_dir))
     assert cine.times == (0, 2) and len(cine.frames) == 2
-    assert [cine.neighbours(t, cyclic) for t in (0, 2) for cyclic in (False, True)] == [(0, 0)] * 2 + [(2, 2)] * 2
+    assert [cine.window(t, 2, cyclic) for t in (0, 2) for cyclic in (False, True)] == [(0,) * 5] * 2 + [(2,) * 5] * 2
     np.testing.assert_array_equal(cine.frame(2), cine.frames[1])
 
 

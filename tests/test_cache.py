@@ -46,6 +46,13 @@ def test_values(case, tmp_path):
     assert np.sum(second.labels[0] > 0) == pytest.approx(12 * 12 * (1.2 / 1.5) ** 2, rel=0.12)
 
 
+def test_a_wider_window_holds_the_narrow_one(case, tmp_path):
+    for narrow, wide in zip(*(cache.preprocessed(case, **OPTIONS, reach=r, cache_dir=tmp_path) for r in (1, 3)), strict=True):
+        assert wide.frames.shape == (7, 3, 40, 40)
+        np.testing.assert_array_equal(wide.frames[2:5], narrow.frames)
+        np.testing.assert_array_equal(wide.labels, narrow.labels)
+
+
 def test_cyclic_neighbours(case, tmp_path):
     plain, _ = cache.preprocessed(case, **OPTIONS, cache_dir=tmp_path)
     cyclic, _ = cache.preprocessed(case, **OPTIONS, cyclic=True, cache_dir=tmp_path)
@@ -65,7 +72,7 @@ def test_second_start_reads_the_cache_only(case, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("change", [dict(spacing=2.0), dict(crop=(8, 32, 64)), dict(label_map="2:1"), dict(cyclic=True),
-                                    dict(margin=1.5)])
+                                    dict(margin=1.5), dict(reach=2)])
 def test_every_option_is_in_the_key(case, tmp_path, change):
     cache.preprocessed(case, **OPTIONS, cache_dir=tmp_path / "cache")
     cache.preprocessed(case, **(OPTIONS | change), cache_dir=tmp_path / "cache")

@@ -105,7 +105,7 @@ def test_launch_files_set_every_flag_they_name_and_are_valid():
     """acdc.flags spells out every setting of the model, the loss, the augmentation and the optimisation."""
     from ica_unet_jax.config import Config, fields
 
-    for path in sorted((ROOT / "launch").glob("*.flags")):
+    for path in sorted((ROOT / "launch").rglob("*.flags")):
         lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
         values = dict(line.removeprefix("--").split("=", 1) for line in lines)
         sweep = {"studies", "seeds"} if path.name.startswith("ablations") else set()
@@ -113,7 +113,7 @@ def test_launch_files_set_every_flag_they_name_and_are_valid():
         assert path.read_text().startswith("# "), path
     acdc = {line.split("=")[0][2:] for line in (ROOT / "launch/acdc.flags").read_text().splitlines() if line.startswith("--")}
     left = {field.name for part, field in fields() if part in ("model", "loss", "train")} - acdc
-    assert left == {"unet_width", "workdir", "init_from"}
+    assert left == {"unet_width", "width_multiplier", "anisotropy", "momentum", "workdir", "init_from"}
 
 
 def test_the_study_in_the_readme_is_one():

@@ -102,7 +102,7 @@ def test_a_large_gradient_is_clipped():
     np.testing.assert_allclose(free.update(large, free.init(params), params)[0]["w"], 1e6 * updates[1], rtol=1e-6)
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "constant", "polynomial"])
+@pytest.mark.parametrize("schedule", ["cosine", "constant", "polynomial", "exponential"])
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
 def test_every_optimizer_and_schedule_warms_up_and_descends(optimizer, schedule):
     config = Config.make(optimizer=optimizer, schedule=schedule, steps=40, warmup_steps=3, learning_rate=0.05).train

@@ -26,14 +26,14 @@ def normal(seed, *shape):
 
 
 def frames(config, batch=1):
-    """previous, current, following and a mask of ones."""
-    shape = (batch, *config.crop, 1)
-    return (*(normal(seed, *shape) for seed in range(3)), jnp.ones(shape))
+    """What stands before a frame, the frame, what follows it, and a mask of ones."""
+    shape = (batch, *config.crop)
+    return (*(normal(seed, *shape, n) for seed, n in enumerate((config.reach, 1, config.reach))), jnp.ones((*shape, 1)))
 
 
 def abstract(config, batch=1):
     """`frames`, as shapes alone."""
-    return (jax.ShapeDtypeStruct((batch, *config.crop, 1), jnp.float32),) * 4
+    return tuple(jax.ShapeDtypeStruct((batch, *config.crop, n), jnp.float32) for n in (config.reach, 1, config.reach, 1))
 
 
 @functools.cache

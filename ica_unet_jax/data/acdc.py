@@ -70,15 +70,22 @@ class Cine:
         """The volume (s, h, w) of frame number `time`."""
         return self.frames[self.times.index(time)]
 
-    def neighbours(self, time: int, cyclic: bool = False) -> tuple[int, int]:
-        """Frame numbers before and after `time`; a neighbour that does not exist is the frame itself.
+    def window(self, time: int, reach: int = 1, cyclic: bool = False) -> tuple[int, ...]:
+        """The 2 * reach + 1 frame numbers round `time`; a frame that does not exist is its neighbour towards `time`.
 
         With `cyclic` a complete cine is a closed beat: its last frame precedes its first.
         """
-        before, after = time - 1, time + 1
-        if cyclic and self.times == tuple(range(len(self.times))):
-            before, after = before % len(self.times), after % len(self.times)
-        return tuple(other if other in self.times else time for other in (before, after))
+        count = len(self.times)
+        closed = cyclic and self.times == tuple(range(count))
+
+        def side(step: int) -> list[int]:
+            found = [time]
+            for _ in range(reach):
+                following = (found[-1] + step) % count if closed else found[-1] + step
+                found.append(following if following in self.times else found[-1])
+            return found[1:]
+
+        return (*reversed(side(-1)), time, *side(1))
 
 
 def find_cases(data_dir: str | Path, label_map: str = "") -> list[Case]:

@@ -1,6 +1,6 @@
-"""Augmentation on the device, inside jit: one warp for the three frames, their labels and the mask.
+"""Augmentation on the device, inside jit: one warp for the frames, their labels and the mask.
 
-Each sample of a batch is (3, d, H, W) on a canvas wider than the model's grid; the result is on the grid. The warp of
+Each sample of a batch is (n, d, H, W), a labelled frame in the middle of its neighbours, on a canvas wider than the model's grid; the result is on the grid. The warp of
 a slice is affine plus elastic plus its own shift, read off the canvas by bilinear interpolation in the plane.
 """
 
@@ -20,7 +20,7 @@ ELASTIC_GRID = 4  # control points per side
 class Batch(NamedTuple):
     """Training samples. On the canvas as read, on the model's grid after `augment` or `crop_centre`."""
 
-    frames: Float[Array, "batch 3 d h w"]  # previous, current, following
+    frames: Float[Array, "batch n d h w"]  # in time; the middle one is labelled
     labels: UInt8[Array, "batch d h w"]
     valid: Float[Array, "batch d h w"]
 
@@ -43,18 +43,21 @@ def _augment_one(key: jax.Array, sample: Batch, crop: tuple[int, int, int], conf
         sample = _shift_depth(jax.random.fold_in(key, 3), sample, config.depth_shift)
     warp_key, colour_key, drop_key = jax.random.split(key, 3)
     rows, columns = _coordinates(warp_key, sample.labels.shape, crop, config)
+    count = sample.frames.shape[0]
+    middle = count // 2
     one_hot = jax.nn.one_hot(sample.labels, NUM_CLASSES, dtype=jnp.float32)
     channels = jnp.concatenate([sample.frames.transpose(1, 2, 3, 0), one_hot, sample.valid[..., None]], axis=-1)
     warped = jax.vmap(_bilinear)(channels, rows, columns)
     # A voxel counts only where all that it was read from is image.
     valid = (warped[..., -1] > 0.999).astype(jnp.float32)
-    labels = warped[..., 3:-1].argmax(-1).astype(jnp.uint8)
-    frames = _recolour(colour_key, warped[..., :3].transpose(3, 0, 1, 2), config) * valid[None]
+    labels = warped[..., count:-1].argmax(-1).astype(jnp.uint8)
+    frames = _recolour(colour_key, warped[..., :count].transpose(3, 0, 1, 2), config) * valid[None]
     if config.drop_neighbour:
         dropped = jax.random.bernoulli(drop_key, config.drop_neighbour, (2,))
-        previous = jnp.where(dropped[0], frames[1], frames[0])
-        following = jnp.where(dropped[1], frames[1], frames[2])
-        frames = jnp.stack([previous, frames[1], following])
+        current = frames[middle : middle + 1]
+        before = jnp.where(dropped[0], current, frames[:middle])
+        after = jnp.where(dropped[1], current, frames[middle + 1 :])
+        frames = jnp.concatenate([before, current, after])
     return Batch(frames, labels * (valid > 0), valid)
 
 
@@ -111,7 +114,7 @@ def _bilinear(image: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Arra
 
 
 def _recolour(key: jax.Array, frames: jax.Array, config: DataConfig) -> jax.Array:
-    """Gamma, contrast and offset of z-scored frames, the same for the three; noise of its own in each."""
+    """Gamma, contrast and offset of z-scored frames, the same for all; noise of its own in each."""
     k = jax.random.split(key, 5)
     if config.gamma:
         low, high = frames.min(), frames.max()

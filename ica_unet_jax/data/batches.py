@@ -19,7 +19,7 @@ class Batches:
         self.samples, self.depth, self.batch_size, self.seed = samples, depth, batch_size, seed
 
     def __getitem__(self, step: int) -> Batch:
-        """Arrays on the canvas: frames (B, 3, d, Hc, Wc) float32, labels uint8, valid float32."""
+        """Arrays on the canvas: frames (B, n, d, Hc, Wc) float32, labels uint8, valid float32."""
         chosen = [self._sample(step * self.batch_size + i) for i in range(self.batch_size)]
         rng = np.random.default_rng([self.seed, step, 1])
         parts = [self._window(sample, rng) for sample in chosen]

@@ -1,4 +1,4 @@
-"""Labelled frames with their neighbours on the model's in-plane grid, computed once and kept as .npy files."""
+"""Labelled frames with the frames round them on the model's in-plane grid, computed once and kept as .npy files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ _PARTS = ("frames", "labels", "valid", "times")
 class LabelledFrame:
     """One labelled frame of a case on the canvas: all slices, in-plane voxels of `spacing`, round the image centre.
 
-    `frames` is float16 (3, s, Hc, Wc): the frames t-1, t, t+1, each z-scored alone, 0 outside the image, memory-mapped.
+    `frames` is float16 (2 * reach + 1, s, Hc, Wc): the frames t - reach ... t + reach, each z-scored alone, 0 outside the
+    image, memory-mapped.
     `labels` is uint8 (s, Hc, Wc), `valid` bool (s, Hc, Wc): true inside the image. `time` is the 0-based frame number.
     """
 
@@ -43,12 +44,12 @@ def default_cache_dir() -> Path:
 
 
 def load_cases(cases: list[Case], *, crop: tuple[int, int, int], spacing: float, label_map: str = "",
-               cyclic: bool = False, cache_dir: str | Path = "", margin: float = MARGIN) -> list[LabelledFrame]:
+               cyclic: bool = False, cache_dir: str | Path = "", margin: float = MARGIN, reach: int = 1) -> list[LabelledFrame]:
     """All labelled frames of some cases, in their order; see `preprocessed`.
 
     Raises UserError for a case that cannot be read and where no frame is labelled.
     """
-    options = dict(crop=crop, spacing=spacing, label_map=label_map, cyclic=cyclic, cache_dir=cache_dir, margin=margin)
+    options = dict(crop=crop, spacing=spacing, label_map=label_map, cyclic=cyclic, cache_dir=cache_dir, margin=margin, reach=reach)
     found = [frame for case in cases for frame in preprocessed(case, **options)]
     if not found:
         raise UserError("No frame of the chosen cases has a ground truth; add NAME_frameNN_gt.nii.gz files to train.")
@@ -61,7 +62,7 @@ def canvas(crop: tuple[int, int, int], margin: float = MARGIN) -> tuple[int, int
 
 
 def preprocessed(case: Case, *, crop: tuple[int, int, int], spacing: float, label_map: str = "", cyclic: bool = False,
-                 cache_dir: str | Path = "", margin: float = MARGIN) -> list[LabelledFrame]:
+                 cache_dir: str | Path = "", margin: float = MARGIN, reach: int = 1) -> list[LabelledFrame]:
     """The labelled frames of one case, from the cache or computed and stored there; [] without ground truth.
 
     The canvas is `margin` times the height and width of `crop` (d, H, W), made even, so that augmentation may move the
@@ -72,7 +73,7 @@ def preprocessed(case: Case, *, crop: tuple[int, int, int], spacing: float, labe
     """
     if not case.labels:
         return []
-    options = dict(canvas=canvas(crop, margin), spacing=spacing, label_map=label_map, cyclic=cyclic)
+    options = dict(canvas=canvas(crop, margin), spacing=spacing, label_map=label_map, cyclic=cyclic, reach=reach)
     root = Path(cache_dir) if cache_dir else default_cache_dir()
     folder = root / f"{case.name}-{_key(case, options)}"
     if not folder.is_dir():
@@ -95,16 +96,16 @@ def _key(case: Case, options: dict) -> str:
 
 
 def _compute(case: Case, *, canvas: tuple[int, int], spacing: float, label_map: str,
-             cyclic: bool) -> dict[str, np.ndarray]:
-    """The stored arrays: frames (k, 3, s, Hc, Wc), labels (k, s, Hc, Wc), valid (Hc, Wc), times (k,)."""
+             cyclic: bool, reach: int) -> dict[str, np.ndarray]:
+    """The stored arrays: frames (k, 2 * reach + 1, s, Hc, Wc), labels (k, s, Hc, Wc), valid (Hc, Wc), times (k,)."""
     cine = read(case, label_map)
     slices = cine.frames.shape[1]
     placement = place(cine.frames.shape[1:], cine.spacing, (slices, *canvas), spacing)
     times = sorted(cine.labels)
-    triples = {time: (cine.neighbours(time, cyclic)[0], time, cine.neighbours(time, cyclic)[1]) for time in times}
-    ready = {time: _prepare(cine.frame(time), placement) for time in set().union(*triples.values())}
+    windows = {time: cine.window(time, reach, cyclic) for time in times}
+    ready = {time: _prepare(cine.frame(time), placement) for time in set().union(*windows.values())}
     return {
-        "frames": np.stack([np.stack([ready[other] for other in triples[time]]) for time in times]),
+        "frames": np.stack([np.stack([ready[other] for other in windows[time]]) for time in times]),
         "labels": np.stack([resample_labels(cine.labels[time], placement, NUM_CLASSES)[0] for time in times]),
         "valid": placement.valid[0, 0],
         "times": np.array(times),

@@ -1,25 +1,45 @@
-"""Networks. Each is called with three frames and returns (outputs, aux); see `IcaUNet`."""
+"""Networks. Each is called with a frame between its neighbours and returns (outputs, aux); see `IcaUNet`.
 
-from typing import Any
+Before and after it stand `config.reach` frames, one for most networks, as channels (B, d, h, w, reach).
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from ica_unet_jax.config import ModelConfig
-from ica_unet_jax.models.baselines.unet2d import UNet2d
+from ica_unet_jax.losses import total_loss
+from ica_unet_jax.models.baselines import unet2d, unet3d
 from ica_unet_jax.models.ica_unet import IcaUNet
+
+
+class Method(NamedTuple):
+    """A published method: its network, and its loss, called as `total_loss` is."""
+
+    network: type[nn.Module]
+    loss: Callable[..., tuple[jax.Array, dict[str, jax.Array]]] = total_loss
+
+
+METHODS = {
+    "ica_unet": Method(IcaUNet),
+    "unet2d": Method(unet2d.UNet2d),
+    "unet3d": Method(unet3d.UNet3d, unet3d.loss),
+}
 
 
 def build_model(config: ModelConfig) -> nn.Module:
     """The network that `config.model` names."""
-    return {"ica_unet": IcaUNet, "unet2d": UNet2d}[config.model](config)
+    return METHODS[config.model].network(config)
 
 
 def init_variables(config: ModelConfig, key: jax.Array) -> dict[str, Any]:
     """Fresh {"params": ..., "batch_stats": ...} of the network; the latter is empty with group norm."""
     frame = jnp.zeros((1, *config.crop, 1))
-    variables = build_model(config).init(key, frame, frame, frame, jnp.ones_like(frame))
+    around = jnp.zeros((1, *config.crop, config.reach))
+    variables = build_model(config).init(key, around, frame, around, jnp.ones_like(frame))
     return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
 
 

@@ -11,25 +11,18 @@ import functools
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ica_unet_jax.config import NUM_CLASSES, ModelConfig
-from ica_unet_jax.models.layers import Conv, ConvBlock, Norm, Upsample, Volume
+from ica_unet_jax.config import NUM_CLASSES
+from ica_unet_jax.models.baselines.frame_network import Frame, FrameNetwork, Outputs
+from ica_unet_jax.models.layers import Conv, ConvBlock, Norm, Upsample
 
 STAGES = 4
 
 
-class UNet2d(nn.Module):
-    """Same call as `IcaUNet`; the neighbours are ignored and there is one output, at full size."""
-
-    config: ModelConfig
-
-    def __call__(self, previous: Volume, current: Volume, following: Volume, valid: Volume, train: bool = False):
-        return self.decode(None, self.encode(current, valid), None, train)
-
-    def encode(self, frame: Volume, valid: Volume, train: bool = False) -> Volume:
-        return frame * valid
+class UNet2d(FrameNetwork):
+    """Same call as `IcaUNet`; there is one output, at full size."""
 
     @nn.compact
-    def decode(self, previous: None, current: Volume, following: None, train: bool = False):
+    def segment(self, frame: Frame, train: bool) -> Outputs:
         dtype = jnp.dtype(self.config.compute_dtype)
         conv = functools.partial(Conv, dtype=dtype)
         block = functools.partial(ConvBlock, conv=conv, norm=functools.partial(Norm, kind=self.config.norm, dtype=dtype))
@@ -38,7 +31,7 @@ class UNet2d(nn.Module):
         def stage(x, width):
             return block(width)(block(width)(x, train), train)
 
-        x, skips = current.astype(dtype), []
+        x, skips = frame.image.astype(dtype), []
         for width in widths[:-1]:
             x = stage(x, width)
             skips.append(x)

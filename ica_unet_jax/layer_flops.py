@@ -1,0 +1,65 @@
+"""The work of a rival, read off its layers: each tells its shapes while the network is traced, nothing is computed."""
+
+from __future__ import annotations
+
+import math
+
+import flax.linen as nn
+import jax
+
+from ica_unet_jax.config import ModelConfig
+from ica_unet_jax.flops import Product, taps
+from ica_unet_jax.models import init_variables
+from ica_unet_jax.models.baselines import volumetric
+from ica_unet_jax.models.layers import Conv, Upsample
+
+Shape = tuple[int, ...]  # (batch, depth, height, width, channels)
+
+
+def layers(config: ModelConfig, training: bool) -> list[Product]:
+    """The convolutions of one run of the network, a batch of one; without `training`, those of the finest output."""
+    found: list[Product] = []
+
+    def record(call, arguments, keywords, context):
+        layer = context.module
+        if context.method_name == "__call__" and type(layer) in COUNTS:
+            if training or not layer.name.startswith("auxiliary"):
+                found.append(COUNTS[type(layer)](layer, arguments[0].shape))
+        return call(*arguments, **keywords)
+
+    with nn.intercept_methods(record):
+        _shapes(config)
+    return found
+
+
+def parameters(config: ModelConfig) -> int:
+    """Number of trainable parameters."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(_shapes(config)["params"]))
+
+
+def _shapes(config: ModelConfig) -> dict:
+    # A new function each time: a trace that JAX remembers would tell nothing.
+    return jax.eval_shape(lambda key: init_variables(config, key), jax.random.key(0))
+
+
+def convolution(shape: Shape, features: int, depth: int, size: int, strides: tuple[int, int], dilation: int = 1) -> Product:
+    """A convolution on an input of `shape`, exact at borders. Bias and norm are parameters, but no product."""
+    batch, slices, rows, columns, cin = shape
+    inside = batch * taps(slices, depth, strides[0]) * taps(rows, size, strides[1], dilation) * taps(columns, size, strides[1], dilation)
+    outputs = batch * slices * rows * columns // (strides[0] * strides[1] ** 2)
+    values = math.prod(shape) + outputs * features + depth * size**2 * cin * features
+    # What has one channel is the frame, to which no gradient goes.
+    return Product(inside * cin * features, values, gradients=1 + (cin > 1))
+
+
+def upsampling(shape: Shape, features: int, strides: tuple[int, int]) -> Product:
+    """A transposed convolution whose kernel has the size of its strides: a matrix product."""
+    return convolution(shape, strides[0] * strides[1] ** 2 * features, 1, 1, (1, 1))
+
+
+COUNTS = {
+    Conv: lambda x, shape: convolution(shape, x.features, 1, x.kernel_size, (1, x.stride), x.dilation),
+    Upsample: lambda x, shape: upsampling(shape, x.features, (1, 2)),
+    volumetric.Conv3d: lambda x, shape: convolution(shape, x.features, x.depth, x.size, x.strides),
+    volumetric.Upsample3d: lambda x, shape: upsampling(shape, x.features, x.strides),
+}
