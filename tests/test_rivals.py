@@ -19,6 +19,7 @@ from ica_unet_jax.models import METHODS, build_model
 
 RIVALS = {
     "unet3d": dict(width_multiplier=0.07),
+    "ensemble_unet": dict(width_multiplier=0.1),
 }
 CROP = (2, 32, 32)
 STILL = dict(rotation=0.0, scaling=0.0, shift=0.0, elastic=0.0, slice_shift=0.0, gamma=0.0, brightness=0.0, noise=0.0, drop_neighbour=0.0)
