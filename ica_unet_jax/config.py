@@ -14,7 +14,7 @@ from ica_unet_jax.errors import UserError
 from ica_unet_jax.knobs import Part, Value, knob
 
 NUM_CLASSES = 4  # background, RV cavity, myocardium, LV cavity
-MODELS = ("ica_unet", "unet2d", "unet3d", "ensemble_unet")
+MODELS = ("ica_unet", "unet2d", "unet3d", "ensemble_unet", "msu_net")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +48,8 @@ class ModelConfig(Part):
     remat: bool = knob(False, "Recompute activations in the backward pass to save memory.")
     unet_width: int = knob(16, "Channels of --model=unet2d at full size, doubled at each of its three poolings.", low=1)
     width_multiplier: float = knob(1.0, "Channels of the other rivals, as a multiple of their published or chosen ones.", low=0.01)
+    span: int = knob(5, "Frames of a snippet, which --model=msu_net answers at once (paper: 2, 3, 5, 10).", low=2)
+    sources: int = knob(3, "Independent sources of a snippet, at most one fewer than its frames (--model=msu_net).", low=1)
     anisotropy: float = knob(6.5, "Distance of slices over the in-plane voxel size, for which --model=unet3d plans its stages.", low=0.1)
 
     def __post_init__(self):
@@ -76,12 +78,12 @@ class ModelConfig(Part):
     @property
     def reach(self) -> int:
         """Frames before and after a labelled one that belong to a training sample."""
-        return 1
+        return self.span - 1 if self.model == "msu_net" else 1
 
     @property
     def answered(self) -> int:
         """Frames that one run of the network answers."""
-        return 1
+        return self.span if self.model == "msu_net" else 1
 
     @property
     def frames(self) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from ica_unet_jax.config import DataConfig
 from ica_unet_jax.data import acdc, cohort, splits
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.files import write_text
-from ica_unet_jax.inference import Segmenter
+from ica_unet_jax.inference import Segmenter, SnippetSegmenter
 from ica_unet_jax.metrics import STRUCTURES, cases
 from ica_unet_jax.metrics.clinical import neighbour_dice, roughness, volumes_ml
 from ica_unet_jax.postprocessing import largest_components
@@ -71,7 +71,10 @@ def evaluate(
             cine = acdc.read(case, label_map)
             whole = bool(case.cine) and len(cine.times) > 2 and len(over_time) < cines
             labels = segment(segmenter, cine, cine.times if whole else sorted(cine.labels), largest_component)
-            rows += judge(segmenter, cine, labels)
+            if isinstance(segmenter, SnippetSegmenter):
+                rows += judge_positions(segmenter, cine, largest_component)
+            else:
+                rows += judge(segmenter, cine, labels)
             if pictures:
                 draw_overlay(folder / "pictures" / f"{case.name}.png", cine, labels)
             if whole:
@@ -165,9 +168,9 @@ def logits(segmenter: Segmenter, cine: acdc.Cine, times: Sequence[int]) -> Itera
 
 def _frames_and_times(segmenter: Segmenter, cine: acdc.Cine, times: Sequence[int]) -> tuple:
     """What `Segmenter.logits` and `labels` want for some frames of a case."""
-    triples = [cine.window(time, 1, segmenter.config.data.cyclic) for time in times]
+    windows = [cine.window(time, segmenter.config.model.reach, segmenter.config.data.cyclic) for time in times]
     frames = dict(zip(cine.times, cine.frames, strict=True))
-    return frames, segmenter.place(cine.frames.shape[1:], cine.spacing), triples
+    return frames, segmenter.place(cine.frames.shape[1:], cine.spacing), windows
 
 
 def judge(segmenter: Segmenter, cine: acdc.Cine, labels: dict[int, np.ndarray]) -> list[cases.Row]:
@@ -181,6 +184,19 @@ def judge(segmenter: Segmenter, cine: acdc.Cine, labels: dict[int, np.ndarray]) 
         | cases.case_metrics(labels[time], truth, cine.spacing)
         for time, truth in sorted(cine.labels.items())
     ]
+
+
+def judge_positions(segmenter: SnippetSegmenter, cine: acdc.Cine, largest_component: bool = False) -> list[cases.Row]:
+    """`judge` with every labelled frame at each position of a snippet: the mean of its figures.
+
+    A stream's frame may fall on any of them.
+    """
+    readings, usual = [], segmenter.position
+    for position in range(segmenter.decoded):
+        segmenter.position = position
+        readings.append(judge(segmenter, cine, segment(segmenter, cine, sorted(cine.labels), largest_component)))
+    segmenter.position = usual
+    return [cases.mean_row(rows) for rows in zip(*readings, strict=True)]
 
 
 def phases(cine: acdc.Cine) -> dict[int, str]:

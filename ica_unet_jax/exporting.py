@@ -50,6 +50,8 @@ def export(
         raise UserError(f"--platforms={','.join(platforms)}: {min(unknown)} is not known; choose of {', '.join(PLATFORMS)}.")
     frames, image = read_volume(like)
     segmenter = inference.load(run_dir, which)
+    if segmenter.config.model.answered > 1:
+        raise UserError(f"--model={segmenter.config.model.model} answers whole snippets, for which there is no export: export another network.")
     shape, spacing = frames.shape[1:], spacing_of(image)
     encode, decode, features = step_functions(segmenter, shape, spacing)
     frame = jax.ShapeDtypeStruct(shape, jnp.float32)

@@ -19,7 +19,7 @@ from ica_unet_jax.errors import UserError
 from ica_unet_jax.models import build_model, init_variables, same_shapes
 
 Frames = Mapping[int, np.ndarray] | np.ndarray  # (s, h, w) by number
-Triple = tuple[int, int, int]
+Times = tuple[int, ...]  # a frame between its neighbours: t - reach ... t ... t + reach, three for most networks
 Features = list[Any]  # what the model's `encode` gives, for each view
 
 
@@ -35,6 +35,11 @@ class Segmenter:
         self.config, self.variables, self.mirror, self.step = config, variables, mirror, step
         self.traces = 0  # of the network so far; a test holds it down
         self._grids: dict[Placement, NativeGrid] = {}
+
+    @property
+    def decoded(self) -> int:
+        """Frames whose features `decode` takes."""
+        return 3
 
     @functools.cached_property
     def functions(self) -> tuple[Callable, Callable]:
@@ -65,7 +70,7 @@ class Segmenter:
         variables = jax.eval_shape(lambda key: init_variables(self.config.model, key), jax.random.key(0))
         image = jax.ShapeDtypeStruct((1, *self.config.model.crop, 1), jnp.float32)
         encoder = encode.lower(variables, image, image)
-        return encoder.compile(), decode.lower(variables, *[encoder.out_info] * 3).compile()
+        return encoder.compile(), decode.lower(variables, *[encoder.out_info] * self.decoded).compile()
 
     def place(self, shape: tuple[int, int, int], spacing: tuple[float, float, float]) -> Placement:
         """The windows of this model's grid on a native volume (s, h, w) with spacing (dz, dy, dx) in mm."""
@@ -89,7 +94,7 @@ class Segmenter:
         _, decode = self._network
         return tuple(decode(self.variables, *views) for views in zip(previous, current, following, strict=True))
 
-    def logits(self, frames: Frames, placement: Placement, times: Iterable[Triple]) -> Iterator[np.ndarray]:
+    def logits(self, frames: Frames, placement: Placement, times: Iterable[Times]) -> Iterator[np.ndarray]:
         """Native logits (s, h, w, 4), one after the other, for each (t-1, t, t+1) of `times`, keys of `frames`.
 
         A long stack is seen through several depth windows and averaged; with `mirror` each window twice.
@@ -97,12 +102,12 @@ class Segmenter:
         for windows in self._decoded(frames, placement, times):
             yield np.asarray(self.grid(placement).logits(windows))
 
-    def labels(self, frames: Frames, placement: Placement, times: Iterable[Triple]) -> Iterator[np.ndarray]:
+    def labels(self, frames: Frames, placement: Placement, times: Iterable[Times]) -> Iterator[np.ndarray]:
         """The classes (s, h, w) uint8 of the largest of these logits."""
         for windows in self._decoded(frames, placement, times):
             yield np.asarray(self.grid(placement).labels(windows))
 
-    def _decoded(self, frames: Frames, placement: Placement, times: Iterable[Triple]) -> Iterator[Windows]:
+    def _decoded(self, frames: Frames, placement: Placement, times: Iterable[Times]) -> Iterator[Windows]:
         grid, known = self.grid(placement), {}
         used = {-1, 0, 1} & {0, *self.config.model.frames}
         for triple in times:
@@ -114,7 +119,8 @@ class Segmenter:
     def segment_frame(self, frame: np.ndarray, spacing, previous: np.ndarray | None = None, following: np.ndarray | None = None) -> np.ndarray:
         """Labels (s, h, w) uint8 of one native frame; a missing neighbour is the frame itself."""
         frames = np.stack([frame if previous is None else previous, frame, frame if following is None else following])
-        return next(self.labels(frames, self.place(frame.shape, spacing), [(0, 1, 2)]))
+        reach = self.config.model.reach
+        return next(self.labels(frames, self.place(frame.shape, spacing), [(0,) * reach + (1,) + (2,) * reach]))
 
     def segment_cine(self, frames: np.ndarray, spacing, *, cyclic: bool = False, done: Callable[[int], None] = lambda t: None) -> np.ndarray:
         """Labels (t, s, h, w) uint8 of a native cine; `done(t)` is called after each frame."""
@@ -127,6 +133,70 @@ class Segmenter:
             labels[t] = found
             done(t)
         return labels
+
+
+class SnippetSegmenter(Segmenter):
+    """For a network that answers a snippet of frames at once (MSU-Net).
+
+    Whole cines are cut into snippets. Where single frames are asked for, each is seen at `position` of a snippet of its
+    own, 0 to span - 1; by default in the middle.
+    """
+
+    def __init__(self, config: Config, variables=None, *, mirror: bool = False, step: int = 0):
+        super().__init__(config, variables, mirror=mirror, step=step)
+        self.position = config.model.span // 2
+
+    @property
+    def decoded(self) -> int:
+        return self.config.model.span
+
+    @functools.cached_property
+    def functions(self) -> tuple[Callable, Callable]:
+        """As `Segmenter.functions`, but decode: variables, features of each frame -> logits of each, a tuple."""
+        model, (encode, _) = build_model(self.config.model), super().functions
+
+        def decode(variables, *snippet):
+            self.traces += 1
+            return tuple(model.apply(variables, list(snippet), method=model.decode_snippet))
+
+        return encode, decode
+
+    def answers(self, snippet: Iterable[Features]) -> list[Windows]:
+        """The logits (1, d, H, W, 4) of each window of each frame of a snippet, on the device."""
+        _, decode = self._network
+        views = [decode(self.variables, *view) for view in zip(*snippet, strict=True)]
+        return list(zip(*views, strict=True))
+
+    def _decoded(self, frames: Frames, placement: Placement, times: Iterable[Times]) -> Iterator[Windows]:
+        first = self.decoded - 1 - self.position
+        snippets = (window[first : first + self.decoded] for window in times)
+        for answers in self._answered(frames, placement, snippets):
+            yield answers[self.position]
+
+    def _answered(self, frames: Frames, placement: Placement, snippets: Iterable[Times]) -> Iterator[list[Windows]]:
+        grid, known = self.grid(placement), {}
+        for snippet in snippets:
+            known = {t: known.get(t) or self.encode(grid, frames[t]) for t in set(snippet)}
+            yield self.answers(known[t] for t in snippet)
+
+    def segment_cine(self, frames: np.ndarray, spacing, *, cyclic: bool = False, done: Callable[[int], None] = lambda t: None) -> np.ndarray:
+        """Labels (t, s, h, w) uint8 of a native cine, snippet by snippet; the last is filled up with its last frame."""
+        count, placement = len(frames), self.place(frames.shape[1:], spacing)
+        starts = range(0, count, self.decoded)
+        snippets = [range(start, start + self.decoded) for start in starts]
+        snippets = [tuple(t % count if cyclic else min(t, count - 1) for t in snippet) for snippet in snippets]
+        labels = np.empty(frames.shape, np.uint8)
+        for start, answers in zip(starts, self._answered(frames, placement, snippets), strict=True):
+            for t, windows in zip(range(start, count), answers, strict=False):
+                labels[t] = np.asarray(self.grid(placement).labels(windows))
+                done(t)
+        return labels
+
+
+def segmenter_of(config: Config, variables=None, *, mirror: bool = False, step: int = 0) -> Segmenter:
+    """The segmenter for the network of a configuration."""
+    kind = SnippetSegmenter if config.model.answered > 1 else Segmenter
+    return kind(config, variables, mirror=mirror, step=step)
 
 
 def load(run_dir: str | Path, which: str = "latest", *, mirror: bool = False) -> Segmenter:
@@ -145,4 +215,4 @@ def load(run_dir: str | Path, which: str = "latest", *, mirror: bool = False) ->
     expected = jax.eval_shape(lambda key: init_variables(config.model, key), jax.random.key(0))
     if not same_shapes(expected, state.variables):
         raise UserError(f"{run_dir} was trained by another version of this package: its checkpoint does not fit the network.")
-    return Segmenter(config, jax.device_put(state.variables), mirror=mirror, step=int(state.step))
+    return segmenter_of(config, jax.device_put(state.variables), mirror=mirror, step=int(state.step))

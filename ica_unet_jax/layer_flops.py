@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 
-from ica_unet_jax.config import ModelConfig
+from ica_unet_jax.config import NUM_CLASSES, ModelConfig
 from ica_unet_jax.flops import Product, taps
 from ica_unet_jax.models import init_variables
-from ica_unet_jax.models.baselines import volumetric
+from ica_unet_jax.models.baselines import msu_net, volumetric
+from ica_unet_jax.models.baselines.canonical import Canonical, CanonicalConv, CanonicalUpsample
 from ica_unet_jax.models.layers import Conv, Upsample
 
 Shape = tuple[int, ...]  # (batch, depth, height, width, channels)
@@ -23,8 +25,8 @@ def layers(config: ModelConfig, training: bool) -> list[Product]:
     def record(call, arguments, keywords, context):
         layer = context.module
         if context.method_name == "__call__" and type(layer) in COUNTS:
-            if training or not layer.name.startswith("auxiliary"):
-                found.append(COUNTS[type(layer)](layer, arguments[0].shape))
+            if training or not (layer.name or "").startswith("auxiliary"):
+                found.extend(COUNTS[type(layer)](layer, arguments[0]))
         return call(*arguments, **keywords)
 
     with nn.intercept_methods(record):
@@ -57,9 +59,38 @@ def upsampling(shape: Shape, features: int, strides: tuple[int, int]) -> Product
     return convolution(shape, strides[0] * strides[1] ** 2 * features, 1, 1, (1, 1))
 
 
+def canonical(form: Canonical, count: Callable[[Shape], Product]) -> list[Product]:
+    """A linear layer on a canonical form: once for the mean and each source as one batch, once for the residual."""
+    batch, *rest = form.mean.shape
+    return [count(((1 + len(form.sources)) * batch, *rest)), count(form.residual.shape)]
+
+
+def unmixing(config: ModelConfig) -> list[Product]:
+    """MSU-Net's products outside its layers, for each scale: the covariance in time, the coefficients, the read-out.
+
+    What costs the same on every grid, the rotation of a few numbers, is left out.
+    """
+    (d, h, w), span = config.crop, config.span
+    found = min(config.sources, span - 1)
+    products = []
+    for scale in msu_net.SCALES:
+        sites = d * (h // scale) * (w // scale)
+        inputs, forms, logits = sites * span, sites * found, sites * NUM_CLASSES
+        products += [
+            Product(inputs * (span - 1), inputs + sites * (span - 1), gradients=0),
+            Product(sites * (span - 1) ** 2, sites * (span - 1), gradients=0),
+            Product(inputs * found, inputs + forms, gradients=0),
+            Product(logits * found * span, logits * (found + span), gradients=1),
+        ]
+    return products
+
+
 COUNTS = {
-    Conv: lambda x, shape: convolution(shape, x.features, 1, x.kernel_size, (1, x.stride), x.dilation),
-    Upsample: lambda x, shape: upsampling(shape, x.features, (1, 2)),
-    volumetric.Conv3d: lambda x, shape: convolution(shape, x.features, x.depth, x.size, x.strides),
-    volumetric.Upsample3d: lambda x, shape: upsampling(shape, x.features, x.strides),
+    Conv: lambda x, y: [convolution(y.shape, x.features, 1, x.kernel_size, (1, x.stride), x.dilation)],
+    Upsample: lambda x, y: [upsampling(y.shape, x.features, (1, 2))],
+    volumetric.Conv3d: lambda x, y: [convolution(y.shape, x.features, x.depth, x.size, x.strides)],
+    volumetric.Upsample3d: lambda x, y: [upsampling(y.shape, x.features, x.strides)],
+    CanonicalConv: lambda x, y: canonical(y, lambda shape: convolution(shape, x.features, 1, x.kernel_size, (1, 1))),
+    CanonicalUpsample: lambda x, y: canonical(y, lambda shape: upsampling(shape, x.features, (1, 2))),
+    msu_net.MsuNet: lambda x, _: unmixing(x.config),
 }

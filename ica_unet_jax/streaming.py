@@ -68,6 +68,8 @@ class StreamingSegmenter:
         *,
         clock: Callable[[], float] = time.perf_counter,
     ):
+        if segmenter.config.model.answered > 1:
+            raise UserError(f"--model={segmenter.config.model.model} answers whole snippets: stream it with SnippetStream.")
         compilation.keep_on_disk()
         self.segmenter, self.shape, self.spacing = segmenter, tuple(shape), tuple(spacing)
         self._clock = clock

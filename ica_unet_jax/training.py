@@ -22,7 +22,7 @@ from ica_unet_jax.data.augmentation import Batch, augment
 from ica_unet_jax.data.batches import Batches
 from ica_unet_jax.data.geometry import argmax_labels
 from ica_unet_jax.errors import Diverged, UserError
-from ica_unet_jax.inference import Segmenter
+from ica_unet_jax.inference import Segmenter, segmenter_of
 from ica_unet_jax.metrics import STRUCTURES
 from ica_unet_jax.metrics.overlap import structure_dice
 from ica_unet_jax.models import METHODS, build_model, init_variables, same_shapes
@@ -164,7 +164,7 @@ def train(config: Config, *, pictures: bool = True) -> State:
     samples = cache.load_cases(chosen["train"], crop=config.model.crop, reach=config.model.reach, **options)
     batches = Batches(samples, config.model.crop[0], config.train.batch_size, config.train.seed)
     cines = [acdc.read(case, config.data.label_map) for case in chosen["val"]]
-    validate = Validation([c for c in cines if c.labels], Segmenter(config))
+    validate = Validation([c for c in cines if c.labels], segmenter_of(config))
 
     saved = Checkpoints(folder)
     state = init_state(config)

@@ -14,13 +14,16 @@ from tiny import frames, shapes, tiny, variables
 from ica_unet_jax import flops, layer_flops, training
 from ica_unet_jax.config import MODELS, Config
 from ica_unet_jax.data.augmentation import Batch
-from ica_unet_jax.inference import Segmenter
+from ica_unet_jax.inference import segmenter_of
 from ica_unet_jax.models import METHODS, build_model
+from ica_unet_jax.models.baselines.msu_net import MsuNet
 
 RIVALS = {
     "unet3d": dict(width_multiplier=0.07),
     "ensemble_unet": dict(width_multiplier=0.1),
+    "msu_net": dict(width_multiplier=0.125, span=3),
 }
+LAYERS = set(layer_flops.COUNTS) - {MsuNet}
 CROP = (2, 32, 32)
 STILL = dict(rotation=0.0, scaling=0.0, shift=0.0, elastic=0.0, slice_shift=0.0, gamma=0.0, brightness=0.0, noise=0.0, drop_neighbour=0.0)
 
@@ -83,7 +86,7 @@ def test_every_parameter_hears_of_the_loss(name):
 @pytest.mark.parametrize("name", RIVALS)
 def test_segments_native_frames(name):
     config = make(name)
-    segmenter = Segmenter(config, variables(config.model))
+    segmenter = segmenter_of(config, variables(config.model))
     cine = np.random.default_rng(0).gamma(2, 100, (4, 3, 40, 50))
     labels = segmenter.segment_cine(cine, (10.0, 1.7, 1.4))
     assert labels.shape == cine.shape and labels.dtype == np.uint8
@@ -112,7 +115,7 @@ def test_activations_have_the_declared_type(name):
 
     def record(call, arguments, keywords, context):
         y = call(*arguments, **keywords)
-        if type(context.module) in layer_flops.COUNTS and context.method_name == "__call__":
+        if type(context.module) in LAYERS and context.method_name == "__call__":
             seen.extend(leaf.dtype for leaf in jax.tree.leaves(y))
         return y
 

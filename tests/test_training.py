@@ -130,7 +130,7 @@ def compiled_once():
     with pytest.MonkeyPatch.context() as patch:
         init = shared(training.init_state)
         patch.setattr(training, "make_step", shared(training.make_step))
-        patch.setattr(training, "Segmenter", shared(training.Segmenter))
+        patch.setattr(training, "segmenter_of", shared(training.segmenter_of))
         patch.setattr(training, "init_state", lambda config: copy(init(config)))
         yield
 

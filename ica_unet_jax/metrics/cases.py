@@ -53,6 +53,18 @@ def case_metrics(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[fl
     return row
 
 
+def mean_row(rows: Sequence[Row]) -> Row:
+    """One row for several readings of the same frame: the mean of each figure over the readings that have it.
+
+    A structure missed once is missed: the mean of a distance is infinite then.
+    """
+    means = {}
+    for name in (f"{measure}_{structure}" for measure in MEASURES for structure in STRUCTURES):
+        values = [row[name] for row in rows if not math.isnan(row[name])]
+        means[name] = float(np.mean(values)) if values else math.nan
+    return {**rows[0], **means}
+
+
 def summarize(rows: Sequence[Row]) -> dict[str, Any]:
     """Means over patients, each patient's frames averaged first, as a JSON-safe dict (NaN and inf are None).
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from ica_unet_jax.config import ModelConfig
 from ica_unet_jax.losses import total_loss
-from ica_unet_jax.models.baselines import ensemble_unet, unet2d, unet3d
+from ica_unet_jax.models.baselines import ensemble_unet, msu_net, unet2d, unet3d
 from ica_unet_jax.models.ica_unet import IcaUNet
 
 
@@ -28,6 +28,7 @@ METHODS = {
     "unet2d": Method(unet2d.UNet2d),
     "unet3d": Method(unet3d.UNet3d, unet3d.loss),
     "ensemble_unet": Method(ensemble_unet.EnsembleUNet, ensemble_unet.loss),
+    "msu_net": Method(msu_net.MsuNet, msu_net.loss),
 }
 
 
