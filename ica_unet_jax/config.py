@@ -14,7 +14,7 @@ from ica_unet_jax.errors import UserError
 from ica_unet_jax.knobs import Part, Value, knob
 
 NUM_CLASSES = 4  # background, RV cavity, myocardium, LV cavity
-MODELS = ("ica_unet", "unet2d", "unet3d", "ensemble_unet", "msu_net")
+MODELS = ("ica_unet", "unet2d", "unet3d", "ensemble_unet", "msu_net", "grid_net", "omega_net")
 
 
 @dataclasses.dataclass(frozen=True)

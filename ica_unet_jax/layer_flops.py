@@ -92,5 +92,6 @@ COUNTS = {
     volumetric.Upsample3d: lambda x, y: [upsampling(y.shape, x.features, x.strides)],
     CanonicalConv: lambda x, y: canonical(y, lambda shape: convolution(shape, x.features, 1, x.kernel_size, (1, 1))),
     CanonicalUpsample: lambda x, y: canonical(y, lambda shape: upsampling(shape, x.features, (1, 2))),
+    nn.Dense: lambda x, y: [Product(y.size * x.features, y.size + len(y) * x.features + y.shape[-1] * x.features)],
     msu_net.MsuNet: lambda x, _: unmixing(x.config),
 }

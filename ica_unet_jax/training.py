@@ -172,6 +172,9 @@ def train(config: Config, *, pictures: bool = True) -> State:
         state = saved.restore(state)
     elif config.train.init_from:
         state = start_from(config.train.init_from, state)
+    else:
+        prepare = METHODS[config.model.model].prepare
+        state = state.replace(batch_stats=prepare(state.batch_stats, samples, config.model.crop))
     step = make_step(config)
     first = int(state.step)
     log = run_folder.Metrics(folder, first)

@@ -13,7 +13,7 @@ from tiny import frames, shapes, tiny, variables
 
 from ica_unet_jax import flops, layer_flops, training
 from ica_unet_jax.config import MODELS, Config
-from ica_unet_jax.data.augmentation import Batch
+from ica_unet_jax.data.augmentation import Batch, crop_centre
 from ica_unet_jax.inference import segmenter_of
 from ica_unet_jax.models import METHODS, build_model
 from ica_unet_jax.models.baselines.msu_net import MsuNet
@@ -22,8 +22,10 @@ RIVALS = {
     "unet3d": dict(width_multiplier=0.07),
     "ensemble_unet": dict(width_multiplier=0.1),
     "msu_net": dict(width_multiplier=0.125, span=3),
+    "grid_net": dict(width_multiplier=0.125),
+    "omega_net": dict(width_multiplier=0.125),
 }
-LAYERS = set(layer_flops.COUNTS) - {MsuNet}
+LAYERS = set(layer_flops.COUNTS) - {MsuNet, nn.Dense}
 CROP = (2, 32, 32)
 STILL = dict(rotation=0.0, scaling=0.0, shift=0.0, elastic=0.0, slice_shift=0.0, gamma=0.0, brightness=0.0, noise=0.0, drop_neighbour=0.0)
 
@@ -68,7 +70,7 @@ def test_learns_a_heart_with_one_trace(name, monkeypatch):
 def test_every_parameter_hears_of_the_loss(name):
     config = make(name)
     values, batch = variables(config.model), heart(config.model)
-    centre = training.crop_centre(batch, CROP)
+    centre = crop_centre(batch, CROP)
     window = training.window_of(centre)
     valid = centre.valid[..., None]
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
 from ica_unet_jax.config import NUM_CLASSES, DataConfig
+from ica_unet_jax.sampling import bilinear
 
 ELASTIC_GRID = 4  # control points per side
 
@@ -47,7 +48,7 @@ def _augment_one(key: jax.Array, sample: Batch, crop: tuple[int, int, int], conf
     middle = count // 2
     one_hot = jax.nn.one_hot(sample.labels, NUM_CLASSES, dtype=jnp.float32)
     channels = jnp.concatenate([sample.frames.transpose(1, 2, 3, 0), one_hot, sample.valid[..., None]], axis=-1)
-    warped = jax.vmap(_bilinear)(channels, rows, columns)
+    warped = jax.vmap(bilinear)(channels, rows, columns)
     # A voxel counts only where all that it was read from is image.
     valid = (warped[..., -1] > 0.999).astype(jnp.float32)
     labels = warped[..., count:-1].argmax(-1).astype(jnp.uint8)
@@ -97,20 +98,6 @@ def _coordinates(key: jax.Array, shape: tuple[int, int, int], crop: tuple[int, i
     rows = cos * y - sin * x + bend[0] + offset[0] + (height - 1) / 2
     columns = sin * y + cos * x + bend[1] + offset[1] + (width - 1) / 2
     return rows[None] + slices[0], columns[None] + slices[1]
-
-
-def _bilinear(image: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
-    """`image` (H, W, c) read at rows, columns (h, w); zero outside."""
-    height, width, channels = image.shape
-    flat = jnp.pad(image, ((1, 1), (1, 1), (0, 0))).reshape(-1, channels)
-    rows = jnp.clip(rows + 1, 0, height + 0.999)
-    columns = jnp.clip(columns + 1, 0, width + 0.999)
-    top, left = jnp.floor(rows).astype(jnp.int32), jnp.floor(columns).astype(jnp.int32)
-    y, x = (rows - top)[..., None], (columns - left)[..., None]
-    corner = top * (width + 2) + left
-    a, b = flat[corner], flat[corner + 1]
-    c, e = flat[corner + width + 2], flat[corner + width + 3]
-    return (a * (1 - x) + b * x) * (1 - y) + (c * (1 - x) + e * x) * y
 
 
 def _recolour(key: jax.Array, frames: jax.Array, config: DataConfig) -> jax.Array:

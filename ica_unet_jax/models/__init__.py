@@ -12,15 +12,21 @@ import jax.numpy as jnp
 
 from ica_unet_jax.config import ModelConfig
 from ica_unet_jax.losses import total_loss
-from ica_unet_jax.models.baselines import ensemble_unet, msu_net, unet2d, unet3d
+from ica_unet_jax.models.baselines import ensemble_unet, grid_net, msu_net, omega_net, unet2d, unet3d
 from ica_unet_jax.models.ica_unet import IcaUNet
 
 
 class Method(NamedTuple):
-    """A published method: its network, and its loss, called as `total_loss` is."""
+    """A published method.
+
+    loss: called as `total_loss` is.
+    prepare: what the network learns from the labelled frames before its training, if anything:
+      (batch_stats, samples, crop) -> batch_stats.
+    """
 
     network: type[nn.Module]
     loss: Callable[..., tuple[jax.Array, dict[str, jax.Array]]] = total_loss
+    prepare: Callable[..., dict[str, Any]] = lambda batch_stats, samples, crop: batch_stats
 
 
 METHODS = {
@@ -29,6 +35,8 @@ METHODS = {
     "unet3d": Method(unet3d.UNet3d, unet3d.loss),
     "ensemble_unet": Method(ensemble_unet.EnsembleUNet, ensemble_unet.loss),
     "msu_net": Method(msu_net.MsuNet, msu_net.loss),
+    "grid_net": Method(grid_net.GridNet, grid_net.loss, grid_net.prepare),
+    "omega_net": Method(omega_net.OmegaNet, omega_net.loss),
 }
 
 
