@@ -60,6 +60,8 @@ class StreamingSegmenter:
       clock: seconds; all time stamps are its.
     """
 
+    by_snippets = False
+
     def __init__(
         self,
         segmenter: Segmenter,
@@ -68,8 +70,9 @@ class StreamingSegmenter:
         *,
         clock: Callable[[], float] = time.perf_counter,
     ):
-        if segmenter.config.model.answered > 1:
-            raise UserError(f"--model={segmenter.config.model.model} answers whole snippets: stream it with SnippetStream.")
+        if (segmenter.config.model.answered > 1) != self.by_snippets:
+            kind = "StreamingSegmenter" if self.by_snippets else "SnippetStream"
+            raise UserError(f"--model={segmenter.config.model.model} is streamed by a {kind}: use that, or another network.")
         compilation.keep_on_disk()
         self.segmenter, self.shape, self.spacing = segmenter, tuple(shape), tuple(spacing)
         self._clock = clock

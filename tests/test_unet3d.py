@@ -1,5 +1,7 @@
 """The plain 3D U-Net: planned as nnU-Net plans, equal to MONAI's, and its loss against fractions."""
 
+import time
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 from jax import lax
 from tiny import frames, normal, tiny, variables
 
-from ica_unet_jax.config import LossConfig
+from ica_unet_jax.config import LossConfig, ModelConfig
 from ica_unet_jax.models import build_model
 from ica_unet_jax.models.baselines.unet3d import Stage, loss, plan
 from ica_unet_jax.models.baselines.volumetric import ConvNorm, InstanceNorm, Upsample3d, convolve3d
@@ -179,3 +181,37 @@ def test_a_block_is_convolution_norm_and_activation():
     y = layer.apply(layer.init(jax.random.key(1), x), x)
     assert y.shape == (1, 2, 4, 4, 5)
     assert 0 < np.mean(np.asarray(y) < 0) < 1 and y.min() > -0.1  # leaky: negative values are a hundredth
+
+
+@pytest.mark.slow
+def test_speed_beside_monai(capsys):
+    """No speed is asserted: the times of one run are printed. A frame of 8x96x96 at full width, and ICA-UNet's streamed."""
+    torch = pytest.importorskip("torch")
+    config = tiny(model="unet3d", crop=(8, 96, 96))
+    values, (_, image, _, valid) = variables(config), frames(config)
+    net, ours = dynunet(config, values["params"]).eval(), jax.jit(lambda v, x: build_model(config).apply(v, x, x, x, valid)[0][-1])
+    seen = torch.tensor(np.moveaxis(image, -1, 1).copy())
+    ica = ModelConfig(crop=(8, 96, 96), contracting_blocks=3, decoder_convs=2)
+    network, ica_values = build_model(ica), variables(ica)
+
+    @jax.jit
+    def streamed(v, previous, current, x):
+        following = network.apply(v, x, valid, method=network.encode)
+        return following, network.apply(v, previous, current, following, method=network.decode)[0][-1]
+
+    first = network.apply(ica_values, image, valid, method=network.encode)
+    calls = {
+        "ICA-UNet": lambda: jax.block_until_ready(streamed(ica_values, first, first, image)),
+        "U-Net 3D": lambda: jax.block_until_ready(ours(values, image)),
+        "DynUNet": lambda: net(seen),
+    }
+    best = dict.fromkeys(calls, np.inf)
+    with torch.no_grad():
+        for _ in range(6):  # in turns, so that what else the machine does hits all; the first compiles
+            for name, call in calls.items():
+                began = time.perf_counter()
+                call()
+                best[name] = min(best[name], time.perf_counter() - began)
+    with capsys.disabled():
+        print("\n" + ", ".join(f"{name} {1e3 * t:.1f} ms ({t / best['DynUNet']:.2f} of DynUNet)" for name, t in best.items()))
+    assert all(np.isfinite(t) for t in best.values())

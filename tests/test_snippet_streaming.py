@@ -1,0 +1,73 @@
+"""A stream of snippets: the labels of the whole cine, and a wait that is part of every latency."""
+
+import numpy as np
+import pytest
+from test_msu_net import CINE, SMALL, SPACING
+from test_streaming import Clock
+from tiny import SMALL as ICA_UNET
+from tiny import variables
+
+from ica_unet_jax.config import Config
+from ica_unet_jax.errors import UserError
+from ica_unet_jax.inference import segmenter_of
+from ica_unet_jax.snippet_streaming import SnippetStream
+from ica_unet_jax.streaming import StreamingSegmenter
+
+
+@pytest.fixture(scope="module")
+def segmenter():
+    config = Config.make(**SMALL)
+    return segmenter_of(config, variables(config.model))
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def stream(segmenter, clock):
+    return SnippetStream(segmenter, CINE.shape[1:], SPACING, clock=clock)
+
+
+def test_a_stream_is_its_cine(stream, segmenter):
+    answers = [stream.push(frame) for frame in CINE] + [stream.flush()]
+    assert [[result.number for result in results] for results in answers] == [[], [], [1, 2, 3], [], [], [4, 5]]
+    labels = [result.labels for results in answers for result in results]
+    np.testing.assert_array_equal(labels, segmenter.segment_cine(CINE, SPACING))
+    assert stream.flush() == []
+    assert stream.push(CINE[0]) == []  # the next cine begins with frame 1
+    assert [result.number for result in stream.flush()] == [1]
+
+
+def test_arrival_to_mask_is_wait_and_compute(stream, clock, segmenter, monkeypatch):
+    answers = segmenter.answers
+
+    def slow(*arguments):
+        clock.now += 0.125
+        return answers(*arguments)
+
+    monkeypatch.setattr(segmenter, "answers", slow)
+    period, start = 1 / 30, clock.now
+    for i, frame in enumerate(CINE[:3]):
+        clock.now = start + i * period
+        results = stream.push(frame, time_stamp=clock.now)
+    for i, result in enumerate(results):
+        assert result.compute_ms == pytest.approx(125)
+        assert result.arrival_to_mask_ms == pytest.approx((2 - i) * 1e3 * period + 125)  # (span - 1) frames for the first
+
+
+def test_a_bad_frame_is_left_out(stream):
+    stream.push(CINE[0])
+    with pytest.raises(UserError, match="Frame 2 holds NaN"):
+        stream.push(np.full(CINE.shape[1:], np.nan))
+    assert stream.push(CINE[1]) == []
+    assert [result.number for result in stream.push(CINE[2])] == [1, 3, 4]
+
+
+def test_each_network_has_its_stream(segmenter):
+    other = Config.make(**ICA_UNET)
+    with pytest.raises(UserError, match="--model=msu_net is streamed by a SnippetStream"):
+        StreamingSegmenter(segmenter, CINE.shape[1:], SPACING)
+    with pytest.raises(UserError, match="--model=ica_unet is streamed by a StreamingSegmenter"):
+        SnippetStream(segmenter_of(other), CINE.shape[1:], SPACING)
