@@ -92,7 +92,7 @@ def test_files_and_settings_named_in_the_documents_exist():
     from ica_unet_jax.config import Config
 
     text = "".join((ROOT / name).read_text() for name in ("README.md", "BUILD.md"))
-    for name in re.findall(r"launch/\w+\.flags|docs/\w+\.\w+", text):
+    for name in re.findall(r"launch/[\w/]+\.flags|docs/\w+\.\w+", text):
         assert (ROOT / name).is_file(), name
     other = {"flagfile", "workdir", "split", "input", "output", "acdc_names", "mirror", "help", "quiet", "runs", "out"}
     other |= {"studies", "seeds", "jobs", "threads", "executor", "slurm", "dry_run", "tables_only", "preset"}

@@ -27,7 +27,8 @@ def unmix(frames: Float[Array, "batch d h w frames"], sources: int) -> tuple[Can
     span = frames.shape[-1]
     mean = frames.mean(-1, keepdims=True)
     varied = frames - mean
-    found = jax.vmap(lambda x: _sources(x, min(sources, span - 1)))(varied)
+    # The sources are found, not learned: no gradient goes through the search.
+    found = jax.vmap(lambda x: _sources(x, min(sources, span - 1)))(jax.lax.stop_gradient(varied))
     coefficients = jnp.einsum("bdhws,bks->kbdhw", varied, found)[..., None] / span
     explained = jnp.square(coefficients).sum(0)
     residual = jnp.maximum(jnp.square(varied).mean(-1, keepdims=True) - explained, 0)
@@ -50,7 +51,7 @@ def rotation(white: Float[Array, "k frames"]) -> Float[Array, "k k"]:
     def update(_, w):
         y = jnp.tanh(w @ white)
         w = y @ white.T / white.shape[1] - (1 - jnp.square(y)).mean(1)[:, None] * w
-        left, _, right = jnp.linalg.svd(w)
+        left, _, right = jnp.linalg.svd(w, full_matrices=False)
         return left @ right
 
     return jax.lax.fori_loop(0, ROUNDS, update, jnp.eye(len(white)))
