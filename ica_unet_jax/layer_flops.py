@@ -8,8 +8,9 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 
+from ica_unet_jax import flops
 from ica_unet_jax.config import NUM_CLASSES, ModelConfig
-from ica_unet_jax.flops import Product, taps
+from ica_unet_jax.flops import Product
 from ica_unet_jax.models import init_variables
 from ica_unet_jax.models.baselines import msu_net, volumetric
 from ica_unet_jax.models.baselines.canonical import Canonical, CanonicalConv, CanonicalUpsample
@@ -47,7 +48,8 @@ def _shapes(config: ModelConfig) -> dict:
 def convolution(shape: Shape, features: int, depth: int, size: int, strides: tuple[int, int], dilation: int = 1) -> Product:
     """A convolution on an input of `shape`, exact at borders. Bias and norm are parameters, but no product."""
     batch, slices, rows, columns, cin = shape
-    inside = batch * taps(slices, depth, strides[0]) * taps(rows, size, strides[1], dilation) * taps(columns, size, strides[1], dilation)
+    in_plane = flops.taps(rows, size, strides[1], dilation) * flops.taps(columns, size, strides[1], dilation)
+    inside = batch * flops.taps(slices, depth, strides[0]) * in_plane
     outputs = batch * slices * rows * columns // (strides[0] * strides[1] ** 2)
     values = math.prod(shape) + outputs * features + depth * size**2 * cin * features
     # What has one channel is the frame, to which no gradient goes.
