@@ -13,8 +13,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from ablations.analysis import Analysis, Line
-from ablations.markup import counted, number, p_value
 from ica_unet_jax.files import replacing
+from ica_unet_jax.markup import counted, number, p_value
 
 COLORS = {
     "better": "#0072b2",

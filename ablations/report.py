@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ablations.analysis import Analysis, Line
-from ablations.markup import Page, counted, escape, escape_markdown, html_table, number, p_value, with_code
 from ablations.results import Sweep
 from ablations.statistics import PATIENTS_NEEDED
+from ica_unet_jax.markup import Page, counted, escape, escape_markdown, html_table, number, p_value, with_code
 
 
 def answer(analysis: Analysis) -> str:

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from ablations import markup, plots, report, results
+from ablations import plots, report, results
 from ablations.analysis import Analysis, Line, analyse
-from ablations.markup import NONE, Column, Item, Page, Row, Table, counted, number, p_value
 from ablations.results import ICA, Sweep, numbered
 from ablations.statistics import PATIENTS_NEEDED, Contrast, Summary
+from ica_unet_jax import markup
 from ica_unet_jax.files import write_text
+from ica_unet_jax.markup import NONE, Column, Item, Page, Row, Table, counted, number, p_value
 from ica_unet_jax.metrics import STRUCTURES
 
 PARTS = (*STRUCTURES, "mean")

@@ -151,7 +151,7 @@ def test_layers_tell_what_the_formula_says():
 def test_counts_are_those_of_the_program(name, monkeypatch):
     """Products in the traced network, with the zeros at borders that its lowering multiplies."""
     monkeypatch.setattr(flops, "taps", lambda size, kernel, stride=1, dilation=1: size // stride * kernel)
-    config = tiny(model=name, crop=(8, 32, 32), **RIVALS[name])
+    config = tiny(model=name, crop=(8, 32, 32), **RIVALS[name] | dict(width_multiplier=0.5))
     told = flops.total(flops.triple(config)).flops // 2
     finest = needed(lambda values, *inputs: build_model(config).apply(values, *inputs)[0][-1], shapes(config), *abstract(config))
     # Beside the layers stand the resamplings of GridNet, and MSU-Net's search for a rotation.

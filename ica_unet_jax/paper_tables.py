@@ -1,0 +1,210 @@
+"""The paper's Tables 1 and 2 from the run folders of `comparing`: Markdown, CSV and LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ica_unet_jax.files import write_text
+from ica_unet_jax.markup import NONE, Column, Item, Page, Row, Table, latex, markdown_table, number
+from ica_unet_jax.metrics import STRUCTURES
+from ica_unet_jax.run_folder import read_metrics
+from ica_unet_jax.systems import SYSTEMS, System
+
+RATES = (22, 30)  # frames a second
+LIMIT_MS = 50.0
+DIVERGED = "diverged.txt"  # in the run folder of a training that did
+PHASES = ("ED", "ES")
+
+NOTE_1 = (
+    "Dice: mean over RV, MYO and LV, then patients; a patient's frames are averaged first, MSU-Net's over every position "
+    "of a snippet. FPS, compute (one call on a frame that is there; of a snippet, on its last frame), and arrival to mask "
+    "(compute and the wait for later frames; of a snippet's first frame) are of full width on frames of the model's grid, "
+    "one machine; a dash: cannot keep up. Columns marked 'paper' are the paper's own, from another machine. Its latencies "
+    "mix two clocks: MSU-Net's include the wait for frames at 30 FPS, ICA-UNet's leave out the wait for frame t+1. Its text "
+    "says that MSU-Nets keep 22 FPS; span 2 has 21.7."
+)
+NOTE_2 = (
+    "Mean over patients. HD: maximum distance in mm over structures found in patients of known voxel size; missed: "
+    "structures that only one of prediction and truth has. The paper's own Table 2 mixes protocols: its figures of Ω-Net "
+    "are from five-fold cross-validation, the others from the challenge's test set."
+)
+
+
+class Result(NamedTuple):
+    """What a run folder tells of a system; None and empty where it tells nothing."""
+
+    system: System
+    config: dict[str, Any]
+    summary: dict[str, Any] | None
+    cases: list[dict[str, str]]
+    timing: dict[str, Any] | None
+    hours: float
+    state: str
+
+
+def read(folder: Path, split: str) -> list[Result]:
+    """The systems that have been begun, in the order of the tables."""
+    return [read_run(folder / system.name, system, split) for system in SYSTEMS if (folder / system.name).is_dir()]
+
+
+def read_run(run: Path, system: System, split: str) -> Result:
+    evaluated = run / f"evaluation_{split}"
+    cases: list[dict[str, str]] = []
+    if (evaluated / "cases.csv").is_file():
+        with (evaluated / "cases.csv").open() as file:
+            cases = list(csv.DictReader(file))
+    summary = _json(evaluated / "summary.json")
+    state = "" if summary else "not trained yet"
+    if (run / DIVERGED).is_file():
+        state = (run / DIVERGED).read_text().strip()
+    return Result(system, _json(run / "config.json") or {}, summary, cases, _json(run / "timing.json"), training_hours(run), state)
+
+
+def training_hours(run: Path) -> float:
+    """Wall-clock of a training's steps, compilation left out, over all its resumptions."""
+    spent, last = 0.0, 0
+    for line in read_metrics(run):
+        if "seconds_per_step" in line:
+            if not line["compiled"]:
+                spent += line["seconds_per_step"] * (line["step"] - last)
+            last = line["step"]
+    return spent / 3600
+
+
+def arrival_to_mask(timing: dict[str, Any], rate: float) -> float | None:
+    """Milliseconds from a frame's arrival to its labels at so many frames a second; None where it cannot keep up."""
+    period = 1e3 / rate
+    return None if timing["frame_ms"] > period else timing["compute_ms"] + timing["waits"] * period
+
+
+def table_1(results: Iterable[Result]) -> Table:
+    columns = [Column("System", number=False), Column("Parameters (M)"), Column("GFLOP a frame"), *(Column(f"Dice {s}") for s in (*STRUCTURES, "mean"))]
+    columns += [Column("FPS"), Column("Compute (ms)"), *(Column(f"Arrival to mask, {rate} FPS (ms)") for rate in RATES)]
+    columns += [Column("Keeps 22 FPS"), Column("Keeps 50 ms"), Column("Training (h)", in_paper=False)]
+    columns += [Column("Dice (paper)"), Column("FPS (paper)"), Column("Latency (ms, paper)")]
+    rows = []
+    for result in results:
+        if 1 not in result.system.tables:
+            continue
+        dice = (result.summary or {}).get("dice", {})
+        scores = [_item(dice.get(name), 3) for name in (*STRUCTURES, "mean")]
+        paper = [_item(value, digits) for value, digits in zip(result.system.paper, (3, 1, 0), strict=True)]
+        rows.append(Row([_title(result), *_size(result), *scores, *_times(result.timing), _item(result.hours or None, 2), *paper]))
+    return Table("Table 1: real time", columns, rows, NOTE_1, "Accuracy and speed on one machine.")
+
+
+def _times(timing: dict[str, Any] | None) -> list[Item]:
+    if timing is None:
+        return [Item(NONE)] * 6
+    waits = [arrival_to_mask(timing, rate) for rate in RATES]
+    keeps = [timing["frame_ms"] <= 1e3 / 22, waits[0] is not None and waits[0] <= LIMIT_MS]
+    return [
+        _item(1e3 / timing["frame_ms"], 1),
+        _item(timing["compute_ms"], 1),
+        *(_item(value, 0) for value in waits),
+        *(Item("yes" if kept else "no") for kept in keeps),
+    ]
+
+
+def table_2(results: Iterable[Result]) -> Table:
+    columns = [Column("System", number=False), Column("Parameters (M)"), Column("GFLOP a frame", in_paper=False)]
+    columns += [Column(f"{score} {phase} {s}") for score in ("Dice", "HD") for phase in PHASES for s in STRUCTURES]
+    columns += [Column("Missed"), Column("Training (h)", in_paper=False)]
+    rows = []
+    for result in results:
+        if 2 not in result.system.tables:
+            continue
+        scores = [
+            _item(phase_mean(result.cases, phase, f"{score}_{s}", millimetres=score == "hd_mm"), digits)
+            for score, digits in (("dice", 3), ("hd_mm", 1))
+            for phase in PHASES
+            for s in STRUCTURES
+        ]
+        missed = sum((result.summary or {}).get("n_missed", {}).values())
+        rows.append(Row([_title(result), *_size(result), *scores, Item(str(missed) if result.summary else NONE), _item(result.hours or None, 2)]))
+    return Table("Table 2: accuracy at ED and ES", columns, rows, NOTE_2, "Dice and Hausdorff distance per structure.")
+
+
+def phase_mean(cases: Iterable[dict[str, str]], phase: str, column: str, *, millimetres: bool = False) -> float | None:
+    """Mean over the patients' frames of a phase, of finite values; with `millimetres` of known voxel size alone."""
+    values = [
+        float(row[column]) for row in cases if row["phase"] == phase and not (millimetres and int(row["nominal_spacing"]))
+    ]
+    finite = [value for value in values if math.isfinite(value)]
+    return float(np.mean(finite)) if finite else None
+
+
+def ratios(results: Iterable[Result]) -> list[str]:
+    """Sentences: MSU-Net's span 2 and 10 against ICA-UNet, n = 4 or else 3, in throughput and both latencies."""
+    timed = {result.system.name: result.timing for result in results if result.timing}
+    ours = next((timed[name] for name in ("ica_unet_n4_independent", "ica_unet_n3_independent") if name in timed), None)
+    paper = {2: "2.4, 3.2 and 1.7", 10: "3.6, 11.3 and 6.1"}  # compute alone, its mixed clock, alike at 30 FPS
+    sentences = []
+    for span, theirs in paper.items():
+        other = timed.get(f"msu_net_span{span}")
+        if ours is None or other is None:
+            continue
+        waits = [arrival_to_mask(timing, 30) for timing in (other, ours)]
+        arrival = number(waits[0] / waits[1], 2) if None not in waits else "no figure, as one cannot keep up"
+        sentences.append(
+            f"MSU-Net (span {span}) to ICA-UNet: throughput {number(ours['frame_ms'] / other['frame_ms'], 2)}, compute latency "
+            f"{number(other['compute_ms'] / ours['compute_ms'], 2)}, arrival to mask at 30 FPS {arrival}; the paper's latencies: "
+            f"{theirs} (compute alone, as it mixes clocks, counted alike)."
+        )
+    return sentences
+
+
+def write(folder: Path, split: str) -> None:
+    """Writes tables.md, and each table as CSV and LaTeX."""
+    results = read(folder, split)
+    tables = [table_1(results), table_2(results)]
+    facts = _facts(results, split)
+    blocks = ["# The paper's tables", facts]
+    for table in tables:
+        blocks += [f"## {table.title}", markdown_table(table).rstrip(), table.note]
+        blocks += ratios(results) if table is tables[0] else []
+    write_text(folder / "tables.md", "\n\n".join(blocks) + "\n")
+    for count, table in enumerate(tables, start=1):
+        page = Page(f"table_{count}", table.title + ".", "", facts, [table])
+        write_text(folder / f"table_{count}.tex", latex(page))
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([column.head for column in table.columns])
+        writer.writerows([item.text for item in row.items] for row in table.rows)
+        write_text(folder / f"table_{count}.csv", text.getvalue())
+
+
+def _facts(results: Iterable[Result], split: str) -> str:
+    """Patients, steps and machine in a line."""
+    patients = {result.summary["n_patients"] for result in results if result.summary}
+    steps = {result.config["steps"] for result in results if "steps" in result.config}
+    machines = {f"{t['machine']['device']}, {t['machine']['cores']} cores" for r in results if (t := r.timing)}
+    told = [f"split {split}", *(f"{n} patients" for n in sorted(patients)), *(f"{n} steps" for n in sorted(steps)), *sorted(machines)]
+    return ", ".join(told) + "."
+
+
+def _title(result: Result) -> Item:
+    width = result.config.get("width_multiplier", 1.0)
+    narrow = f" (trained at {width:g} of its width)" if width != 1 and result.config["model"] not in ("ica_unet", "unet2d") else ""
+    return Item(result.system.title + narrow + (f": {result.state}" if result.state else ""))
+
+
+def _size(result: Result) -> list[Item]:
+    timing = result.timing
+    return [_item(timing["parameters"] / 1e6 if timing else None, 2), _item(timing["gflop"] if timing else None, 2)]
+
+
+def _item(value: float | None, digits: int) -> Item:
+    return Item(number(value, digits), value)
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    return json.loads(path.read_text()) if path.is_file() else None

@@ -1,0 +1,29 @@
+"""Makes the paper's two tables: trains, judges and times what is missing. Killed and started again, it goes on.
+
+  python -m ica_unet_jax.tables --flagfile=launch/acdc_mini.flags --data_dir=ACDC --workdir=runs/tables --width_multiplier=0.25
+  python -m ica_unet_jax.tables --flagfile=launch/acdc.flags --data_dir=ACDC --workdir=runs/tables --only=unet3d,ica_unet_n4
+"""
+
+from __future__ import annotations
+
+from absl import flags
+
+from ica_unet_jax import flags as project_flags
+
+_ONLY = flags.DEFINE_list("only", [], "Systems whose name contains one of these; empty: all.")
+_SPLIT = flags.DEFINE_enum("split", "val", ("val", "test"), "Patients that are judged.")
+_SECONDS = flags.DEFINE_float("seconds", 3.0, "For each timing.", lower_bound=0.0)
+_TIMED = flags.DEFINE_bool("timed", True, "Time the systems at full width too.")
+
+
+def main() -> None:
+    from ica_unet_jax import comparing
+
+    config = project_flags.config()
+    folder = comparing.compare(config, only=_ONLY.value, split=_SPLIT.value, seconds=_SECONDS.value, timed=_TIMED.value)
+    print((folder / "tables.md").read_text())
+
+
+if __name__ == "__main__":
+    project_flags.define()
+    project_flags.run(main)

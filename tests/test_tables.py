@@ -1,0 +1,189 @@
+"""The paper's tables: what is there is kept, two clocks, and rows that say what is not known."""
+
+import csv
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from ica_unet_jax import comparing, paper_tables
+from ica_unet_jax.config import Config
+from ica_unet_jax.errors import Diverged, UserError
+from ica_unet_jax.files import write_text
+from ica_unet_jax.paper_tables import arrival_to_mask, phase_mean, ratios, read, read_run, table_1, training_hours
+from ica_unet_jax.systems import PUBLISHED, SYSTEMS, Paper, System
+
+ROOT = Path(__file__).parent.parent
+MACHINE = dict(device="cpu", cores=2)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_launch_files_say_what_was_published(name):
+    lines = (ROOT / "launch" / "baselines" / f"{name}.flags").read_text().splitlines()
+    flags = dict(line[2:].split("=") for line in lines if line.startswith("--"))
+    defaults = Config().flat()
+
+    def typed(key, text):
+        return text == "true" if isinstance(defaults[key], bool) else type(defaults[key])(text)
+
+    assert {key: typed(key, text) for key, text in flags.items()} == PUBLISHED[name]
+
+
+def test_every_system_of_the_papers_tables_is_there():
+    names = {system.name for system in SYSTEMS}
+    assert len(names) == len(SYSTEMS)
+    assert {f"msu_net_span{span}" for span in (2, 3, 5, 10)} | set(PUBLISHED) - {"msu_net"} <= names
+    causal = next(system for system in SYSTEMS if system.name == "ica_unet_n4_independent_past")
+    assert causal.title == "ICA-UNet, n = 4, independent, past frame alone" and causal.config(Config()).model.frames == (-1,)
+    for system in SYSTEMS:
+        assert system.config(Config()).data == dataclasses.replace(Config().data, flip=system.name == "ensemble_unet")
+
+
+# --- figures ---
+
+
+def timing(frame_ms, compute_ms, waits):
+    return dict(frame_ms=frame_ms, compute_ms=compute_ms, waits=waits, parameters=2_500_000, gflop=1.5, machine=MACHINE)
+
+
+def test_latencies_are_wait_and_compute_or_nothing():
+    # MSU-Net, span 5, as the paper counts: 4 frames at 30 FPS and 5 / 43.2 s.
+    snippet = timing(1e3 / 43.2, 5e3 / 43.2, 4)
+    assert arrival_to_mask(snippet, 30) == pytest.approx(249, abs=0.5)
+    assert arrival_to_mask(timing(10, 10, 0), 22) == 10
+    assert arrival_to_mask(timing(40, 40, 1), 22) == pytest.approx(40 + 1e3 / 22)
+    assert arrival_to_mask(timing(40, 40, 1), 30) is None  # a frame takes longer than its period
+
+
+def test_hours_are_over_all_steps_and_leave_compilation_out(tmp_path):
+    lines = [
+        dict(step=1, seconds_per_step=60.0, compiled=True), dict(step=51, seconds_per_step=2.0, compiled=False), dict(step=51, dice_RV=0.5),
+        dict(step=52, seconds_per_step=70.0, compiled=True), dict(step=100, seconds_per_step=1.0, compiled=False),
+    ]  # fmt: skip
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert training_hours(tmp_path) == pytest.approx((50 * 2 + 48 * 1) / 3600)
+
+
+def test_a_phase_is_averaged_over_what_is_finite_and_measured():
+    rows = [
+        dict(phase="ED", nominal_spacing="0", dice_RV="0.8", hd_mm_RV="4.0"), dict(phase="ED", nominal_spacing="1", dice_RV="0.6", hd_mm_RV="9.0"),
+        dict(phase="ED", nominal_spacing="0", dice_RV="0.0", hd_mm_RV="inf"), dict(phase="ES", nominal_spacing="0", dice_RV="0.1", hd_mm_RV="1.0"),
+    ]  # fmt: skip
+    assert phase_mean(rows, "ED", "dice_RV") == pytest.approx(1.4 / 3)
+    assert phase_mean(rows, "ED", "hd_mm_RV", millimetres=True) == 4.0
+    assert phase_mean(rows, "ES", "hd_mm_RV", millimetres=True) == 1.0
+    assert phase_mean([], "ES", "dice_RV") is None
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Timings of ICA-UNet and of two spans of MSU-Net, and a training that diverged."""
+    for name, values in (
+        ("ica_unet_n4_independent", timing(20, 20, 1)),
+        ("msu_net_span2", timing(40, 80, 1)),
+        ("msu_net_span10", timing(10, 100, 9)),
+    ):
+        write_text(tmp_path / name / "timing.json", json.dumps(values))
+        write_text(tmp_path / name / "config.json", Config.make(steps=7).to_json())
+    write_text(tmp_path / "msu_net_span2" / paper_tables.DIVERGED, "diverged at step 3 (loss not finite)\n")
+    return tmp_path
+
+
+def test_rows_say_what_is_known(folder):
+    results = read(folder, "val")
+    rows = {row.items[0].text: [item.text for item in row.items[1:]] for row in table_1(results).rows}
+    assert list(rows) == [
+        "MSU-Net, span 2: diverged at step 3 (loss not finite)", "MSU-Net, span 10: not trained yet", "ICA-UNet, n = 4, independent: not trained yet",
+    ]  # fmt: skip
+    ours = rows["ICA-UNet, n = 4, independent: not trained yet"]
+    assert ours == ["2.50", "1.50", *"––––", "50.0", "20.0", "65", "53", "yes", "no", "–", "–", "–", "39"]
+    slow = rows["MSU-Net, span 2: diverged at step 3 (loss not finite)"]
+    assert slow[6:12] == ["25.0", "80.0", "125", "–", "yes", "no"]
+
+
+def test_ratios_are_told_beside_the_papers(folder):
+    two, ten = ratios(read(folder, "val"))
+    assert two.startswith("MSU-Net (span 2) to ICA-UNet: throughput 0.50, compute latency 4.00, arrival to mask at 30 FPS no figure")
+    assert "throughput 2.00, compute latency 5.00, arrival to mask at 30 FPS 7.50; the paper's latencies: 3.6, 11.3 and 6.1" in ten
+
+
+def test_a_narrow_training_is_named(folder):
+    run = folder / "grid_net"
+    write_text(run / "config.json", Config.make(model="grid_net", width_multiplier=0.25).to_json())
+    result = read_run(run, next(s for s in SYSTEMS if s.name == "grid_net"), "val")
+    assert paper_tables.table_2([result]).rows[0].items[0].text == "GridNet (trained at 0.25 of its width): not trained yet"
+
+
+# --- the loop ---
+
+
+@pytest.fixture
+def reference(cohort, tmp_path, monkeypatch):
+    """Two cheap systems and one that fits no grid."""
+    small = dict(unet_width=1, batch_size=1, steps=2, evaluate_every=2, folds=2, chance_validations=0, crop=(2, 32, 32))
+    some = (
+        System("narrow", "Narrow", (1, 2), dict(model="unet2d"), Paper(0.5, 30.0, 20.0)),
+        System("large", "Large", (1,), dict(model="ica_unet")),
+        System("wide", "Wide", (2,), dict(model="unet2d", unet_width=2)),
+    )
+    for module in (comparing, paper_tables):
+        monkeypatch.setattr(module, "SYSTEMS", some)
+    return Config.make(model="unet2d", **small, data_dir=str(cohort), cache_dir=str(tmp_path / "cache"), workdir=str(tmp_path / "tables"))
+
+
+def test_tables_are_made_and_what_is_there_is_kept(reference, monkeypatch, capsys):
+    folder = comparing.compare(reference, seconds=0.0)
+    assert "Large is left out: --crop=2,32,32: height and width" in capsys.readouterr().out
+    text = (folder / "tables.md").read_text()
+    with (folder / "table_2.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["System"] for row in rows] == ["Narrow", "Wide"]
+    assert all(0 <= float(row["Dice ED LV"]) <= 1 for row in rows)
+    assert float(rows[1]["Parameters (M)"]) >= float(rows[0]["Parameters (M)"])
+    assert "2 patients, 2 steps" in text and "\\begin{tabular}" in (folder / "table_1.tex").read_text()
+    for name in ("train", "init_state", "make_step"):
+        monkeypatch.setattr(comparing.training, name, None)
+    monkeypatch.setattr(comparing, "stream_timing", None)
+    comparing.compare(reference)
+    assert (folder / "tables.md").read_text() == text
+    with pytest.raises(UserError, match="holds a run with other settings"):
+        comparing.compare(reference.replace(learning_rate=1.0))
+
+
+def test_a_divergence_is_a_row_and_not_repeated(reference, monkeypatch):
+    def diverge(config, pictures):
+        raise Diverged(1, "loss not finite", ".")
+
+    monkeypatch.setattr(comparing.training, "train", diverge)
+    folder = comparing.compare(reference, only=["wide"], timed=False)
+    assert "| Wide: diverged at step 1 (loss not finite) |" in (folder / "tables.md").read_text()
+    monkeypatch.setattr(comparing.training, "train", None)
+    comparing.compare(reference, only=["wide"], timed=False)
+
+
+def test_a_word_that_fits_no_system(reference):
+    with pytest.raises(UserError, match="--only=foo fits no system: give parts of narrow, large, wide"):
+        comparing.compare(reference, only=["foo"])
+
+
+def test_timing_counts_from_answer_to_answer(monkeypatch):
+    """A stream that answers every third frame: two quick calls, then a slow one."""
+
+    class Stream:
+        def __init__(self, *arguments):
+            self.count = 0
+
+        def push(self, frame):
+            self.count += 1
+            now[0] += 0.5 if self.count % 3 == 0 else 0.1
+            return [1, 2, 3] if self.count % 3 == 0 else []
+
+    now = [0.0]
+    monkeypatch.setattr(comparing, "SnippetStream", Stream)
+    monkeypatch.setattr(comparing, "segmenter_of", lambda *arguments: None)
+    monkeypatch.setattr(comparing, "init_variables", lambda *arguments: {})
+    config = Config.make(model="msu_net", span=3, crop=(2, 32, 32))
+    found = comparing.stream_timing(config, 0.0, clock=lambda: now[0])
+    assert found["compute_ms"] == pytest.approx(500) and found["frames"] == 3 * comparing.LEAST
+    assert found["frame_ms"] == pytest.approx(700 / 3)
