@@ -72,8 +72,8 @@ def init_state(config: Config) -> State:
 def window_of(batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
     """What stands before the labelled frames, these, and what follows, each (B, d, h, w, number of frames)."""
     middle = batch.frames.shape[1] // 2
-    frames = jnp.moveaxis(batch.frames, 1, -1)
-    return frames[..., :middle], frames[..., middle : middle + 1], frames[..., middle + 1 :]
+    frames = [batch.frames[:, i, ..., None] for i in range(batch.frames.shape[1])]
+    return tuple(jnp.concatenate(part, axis=-1) for part in (frames[:middle], frames[middle : middle + 1], frames[middle + 1 :]))
 
 
 def make_step(config: Config) -> Callable[[State, Batch], tuple[State, dict[str, jax.Array]]]:

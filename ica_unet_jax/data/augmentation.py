@@ -55,10 +55,8 @@ def _augment_one(key: jax.Array, sample: Batch, crop: tuple[int, int, int], conf
     frames = _recolour(colour_key, warped[..., :count].transpose(3, 0, 1, 2), config) * valid[None]
     if config.drop_neighbour:
         dropped = jax.random.bernoulli(drop_key, config.drop_neighbour, (2,))
-        current = frames[middle : middle + 1]
-        before = jnp.where(dropped[0], current, frames[:middle])
-        after = jnp.where(dropped[1], current, frames[middle + 1 :])
-        frames = jnp.concatenate([before, current, after])
+        sides = [None if i == middle else dropped[int(i > middle)] for i in range(count)]
+        frames = jnp.stack([x if side is None else jnp.where(side, frames[middle], x) for side, x in zip(sides, frames, strict=True)])
     return Batch(frames, labels * (valid > 0), valid)
 
 
