@@ -127,7 +127,7 @@ def test_a_perfect_answer_costs_almost_nothing_and_a_flat_one_what_logarithms_sa
     value, terms = loss([40 * one_hot], {"centre": exact}, labels, valid, valid, LossConfig())
     assert abs(float(value)) < 1e-2 and set(terms) == {"cross_entropy", "contour", "centre", "loss"}
     _, terms = loss([0 * one_hot], {"centre": exact}, labels, valid, valid, LossConfig())
-    np.testing.assert_allclose(terms["cross_entropy"], np.log(4), rtol=1e-6)
+    np.testing.assert_allclose(terms["cross_entropy"], np.log(4), rtol=1e-4)
     np.testing.assert_allclose(terms["contour"], -np.log(grid_net.FLOOR), rtol=1e-5)
 
 
