@@ -61,10 +61,14 @@ def upsampling(shape: Shape, features: int, strides: tuple[int, int]) -> Product
     return convolution(shape, strides[0] * strides[1] ** 2 * features, 1, 1, (1, 1))
 
 
-def canonical(form: Canonical, count: Callable[[Shape], Product]) -> list[Product]:
-    """A linear layer on a canonical form: once for the mean and each source as one batch, once for the residual."""
+def canonical(layer: nn.Module, form: Canonical, count: Callable[[Shape], Product]) -> list[Product]:
+    """A linear layer on a canonical form: once for the mean and each source as one batch, once for the residual.
+
+    The residual of the logits is read by nobody.
+    """
     batch, *rest = form.mean.shape
-    return [count(((1 + len(form.sources)) * batch, *rest)), count(form.residual.shape)]
+    linear = count(((1 + len(form.sources)) * batch, *rest))
+    return [linear] if layer.name == "logits" else [linear, count(form.residual.shape)]
 
 
 def unmixing(config: ModelConfig) -> list[Product]:
@@ -92,8 +96,8 @@ COUNTS = {
     Upsample: lambda x, y: [upsampling(y.shape, x.features, (1, 2))],
     volumetric.Conv3d: lambda x, y: [convolution(y.shape, x.features, x.depth, x.size, x.strides)],
     volumetric.Upsample3d: lambda x, y: [upsampling(y.shape, x.features, x.strides)],
-    CanonicalConv: lambda x, y: canonical(y, lambda shape: convolution(shape, x.features, 1, x.kernel_size, (1, 1))),
-    CanonicalUpsample: lambda x, y: canonical(y, lambda shape: upsampling(shape, x.features, (1, 2))),
+    CanonicalConv: lambda x, y: canonical(x, y, lambda shape: convolution(shape, x.features, 1, x.kernel_size, (1, 1))),
+    CanonicalUpsample: lambda x, y: canonical(x, y, lambda shape: upsampling(shape, x.features, (1, 2))),
     nn.Dense: lambda x, y: [Product(y.size * x.features, y.size + len(y) * x.features + y.shape[-1] * x.features)],
     msu_net.MsuNet: lambda x, _: unmixing(x.config),
 }

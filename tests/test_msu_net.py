@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import nibabel as nib
 import numpy as np
 import pytest
 from flax import linen as nn
@@ -54,7 +55,7 @@ def plain_unet(params, stats, x):
     for skip in reversed(skips):
         x = depth_to_space(x @ params[take("CanonicalUpsample")]["kernel"])
         x = stage(jnp.concatenate([x, skip], axis=-1))
-    last = params[take("CanonicalConv")]
+    last = params["logits"]
     return convolve(x, last["kernel"]) + last["bias"].reshape(1, 1, 1, 1, -1)
 
 
@@ -195,7 +196,7 @@ def test_a_frame_alone_is_its_own_snippet(segmenter):
 
 def test_labelled_frames_are_read_at_every_position(segmenter):
     truth = np.random.default_rng(1).integers(0, 4, CINE.shape[1:]).astype(np.uint8)
-    cine = acdc.Cine(acdc.Case("a"), CINE.astype(np.float32), tuple(range(5)), {2: truth}, SPACING, np.eye(4), None)
+    cine = acdc.Cine(acdc.Case("a"), CINE.astype(np.float32), tuple(range(5)), {2: truth}, SPACING, np.eye(4), nib.Nifti1Header())
     [row] = evaluation.judge_positions(segmenter, cine)
     single = []
     for position in range(3):

@@ -88,7 +88,7 @@ def test_every_parameter_hears_of_the_loss(name):
 @pytest.mark.parametrize("name", RIVALS)
 def test_segments_native_frames(name):
     config = make(name)
-    segmenter = segmenter_of(config, variables(config.model))
+    segmenter = segmenter_of(config, {"batch_stats": {}} | variables(config.model))
     cine = np.random.default_rng(0).gamma(2, 100, (4, 3, 40, 50))
     labels = segmenter.segment_cine(cine, (10.0, 1.7, 1.4))
     assert labels.shape == cine.shape and labels.dtype == np.uint8

@@ -59,7 +59,7 @@ class StatisticalUNet(nn.Module):
         for i in range(STAGES - 2, -1, -1):
             x = CanonicalUpsample(self.width * 2**i, self.dtype)(x)
             x = stage(concatenate(x, skips[i]), self.width * 2**i)
-        return CanonicalConv(NUM_CLASSES, 1, dtype=self.dtype)(x)
+        return CanonicalConv(NUM_CLASSES, 1, dtype=self.dtype, name="logits")(x)
 
 
 class MsuNet(nn.Module):
