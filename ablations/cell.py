@@ -28,9 +28,11 @@ def main() -> None:
         os.sched_setaffinity(0, {int(core) for core in os.environ["CELL_CORES"].split(",")})
     from absl import logging
 
+    from ica_unet_jax import memory
     from ica_unet_jax.config import Config
 
     logging.set_verbosity(logging.ERROR)
+    memory.keep_freed()
     if sys.argv[1] == "--measure":
         from ablations.cost import time_step
 

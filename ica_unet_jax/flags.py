@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 from absl import app, flags, logging
 
+from ica_unet_jax import memory
 from ica_unet_jax.config import Config, fields
 from ica_unet_jax.errors import UserError
 
@@ -65,6 +66,7 @@ def run(main: Callable[[], None]) -> None:
     def guarded(rest: list[str]) -> None:
         # orbax and jax announce every save, every folder opened for reading, every missing accelerator.
         logging.set_verbosity(logging.ERROR)
+        memory.keep_freed()
         try:
             if len(rest) > 1:
                 raise UserError(f"'{rest[1]}' is no flag: flags are written --name=value.")
