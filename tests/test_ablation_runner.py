@@ -103,6 +103,20 @@ def test_what_is_finished_is_never_run_again_but_a_crash_is(finished):
     assert len(runner.missing(sweep.workdir, make_sweep(sweep.workdir, sweep.base.data.data_dir, seeds=2).runs())) == 1 + 4
 
 
+def test_a_knob_of_a_later_version_leaves_what_is_finished_a_changed_default_does_not(finished, tmp_path):
+    sweep, _ = finished
+    copy = shutil.copytree(sweep.workdir, tmp_path / "sweep")
+    run = next(sweep.runs())
+    path = runner.finished(copy, run) / "config.json"
+    knobs = json.loads(path.read_text())
+    added = {name: value for name, value in knobs.items() if name != "remat"}  # as if it had not existed then
+    path.write_text(json.dumps(added))
+    assert runner.status(copy, run) == "done"
+    path.write_text(json.dumps(knobs | {"ema_decay": 0.5}))
+    with pytest.raises(UserError, match="other defaults of ema_decay: take another --workdir"):
+        runner.status(copy, run)
+
+
 def test_the_reference_cell_is_what_train_makes(finished, tmp_path):
     sweep, _ = finished
     run = next(iter(sweep.runs()))
