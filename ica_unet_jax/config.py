@@ -128,6 +128,7 @@ class DataConfig(_Part):
     cache_dir: str = knob("", "Preprocessed cases; empty: .cache inside the user's cache folder.")
     spacing: float = knob(1.5, "In-plane voxel size of the model's grid in mm; slices are never resampled.", low=0.1, high=20)
     label_map: str = knob("", "Other label orders, as from:to pairs, for example 1:3,2:2,3:1 for M&Ms.")
+    skip_bad_cases: bool = knob(False, "Leave out the cases that check_data complains of, list them, and go on.")
     fold: int = knob(0, "Which of the folds is validation.", low=0)
     folds: int = knob(5, "Number of folds, stratified by group.", low=2)
     split_seed: int = knob(0, "Seed of the folds.")
@@ -164,6 +165,7 @@ class TrainConfig(_Part):
     evaluate_every: int = knob(500, "Steps between validations and checkpoints.", low=1)
     log_every: int = knob(50, "Steps between lines of metrics.jsonl.", low=1)
     chance_validations: int = knob(3, "Stop as diverged after so many validations in a row, past the warm-up, with a cross-entropy above ln 4, which is chance (0: never).", low=0)
+    tensorboard: bool = knob(False, "Write the figures of metrics.jsonl as TensorBoard events too (extra `tensorboard`).")
     final_evaluation: bool = knob(True, "End with the evaluation of the validation patients.")
     init_from: str = knob("", "Run folder whose parameters are the start (fine-tuning).")
 

@@ -6,14 +6,12 @@ from ica_unet_jax import flags
 
 
 def main() -> None:
-    from ica_unet_jax import evaluation, training
+    from ica_unet_jax import experiment
 
     config = flags.config()
-    training.train(config)
-    if config.train.final_evaluation:
-        out = evaluation.evaluate(config.train.workdir)
+    if out := experiment.run(config):
         print((out / "table.md").read_text())
-        print(f"pictures in {out / 'pictures'}")
+    print(f"report in {config.train.workdir}/report.md")
 
 
 if __name__ == "__main__":

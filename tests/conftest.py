@@ -51,3 +51,45 @@ def tiny_run(cohort, tmp_path_factory):
     checkpoints.save(State(np.int32(2), params, params, variables["batch_stats"], optimizer), 0.2)
     checkpoints.close()
     return folder
+
+
+@pytest.fixture(scope="module")
+def compiled_once():
+    """Trainings in this process that differ in their folder alone share what is compiled."""
+    import functools
+
+    import tiny
+
+    from ica_unet_jax import training
+
+    def shared(function):
+        cached = functools.cache(function)
+        return lambda config: cached(config.replace(workdir="any", init_from="", log_every=1))
+
+    with pytest.MonkeyPatch.context() as patch:
+        init = shared(training.init_state)
+        patch.setattr(training, "make_step", shared(training.make_step))
+        patch.setattr(training, "Segmenter", shared(training.Segmenter))
+        patch.setattr(training, "init_state", lambda config: tiny.copy(init(config)))
+        yield
+
+
+@pytest.fixture(scope="module")
+def make(cohort, tmp_path_factory):
+    """make(name, **changes): the configuration of a shortest training in a folder of that name."""
+    import tiny
+
+    from ica_unet_jax.config import Config
+
+    folder = tmp_path_factory.mktemp("runs")
+    common = tiny.LOOP | dict(data_dir=str(cohort), cache_dir=str(folder / "cache"))
+    return lambda name, **changes: Config.make(**common | dict(workdir=str(folder / name)) | changes)
+
+
+@pytest.fixture(scope="module")
+def whole(make, compiled_once):
+    """An uninterrupted training: its configuration and its last state."""
+    from ica_unet_jax import training
+
+    config = make("whole")
+    return config, training.train(config)
