@@ -75,10 +75,12 @@ def _refusal(folder: Path, difference: str) -> str:
 def read_config(run_dir: str | Path) -> Config:
     """The configuration of a run. Raises UserError where it is not there, or not one of this version."""
     path = Path(run_dir) / "config.json"
+    values = _read_object(path)
     try:
-        return Config.make(**_read_object(path))
-    except (UserError, TypeError) as error:  # TypeError: a value of another type
-        raise UserError(f"{path} does not describe a run ({error}): name the --workdir of a training.") from error
+        return Config.make(**values)
+    except (TypeError, ValueError) as error:  # TypeError: a value of another type
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"{path} describes no run of this version ({reason}): name the --workdir of a training.") from error
 
 
 def read_split(run_dir: str | Path) -> Split:

@@ -1,6 +1,8 @@
 """What every test runs under: two CPU devices, no silent broadcasting, shapes and types checked at every call."""
 
 import os
+import shutil
+import subprocess
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -93,3 +95,16 @@ def whole(make, compiled_once):
 
     config = make("whole")
     return config, training.train(config)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 5 MB of its own; skipped where nobody may mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = shutil.which("mount")
+    made = mount and subprocess.run([mount, "-t", "tmpfs", "-o", "size=5m", "none", folder], capture_output=True).returncode == 0
+    if not made:
+        pytest.skip("needs the right to mount a tmpfs")
+    yield folder
+    subprocess.run(["umount", folder], check=True)

@@ -2,8 +2,6 @@
 
 import json
 import random
-import shutil
-import subprocess
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +11,9 @@ import pytest
 from ica_unet_jax import checkpoints
 from ica_unet_jax.checkpoints import Checkpoints, State
 from ica_unet_jax.errors import UserError
+
+# A read that fails leaves another read of orbax's unawaited.
+ABANDONED = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 def state(step):
@@ -87,6 +88,7 @@ def files_of(folder, step):
     return sorted(path for path in (folder / "checkpoints" / str(step)).rglob("*") if path.is_file())
 
 
+@ABANDONED
 def test_a_damaged_checkpoint_is_passed_over_whatever_the_damage(saved, tmp_path, capfd):
     """A bit flipped, cut, emptied or gone, in each of its files: the values of step 50, or those of 40, never others."""
     saved.close()
@@ -115,6 +117,7 @@ def ruin(folder, step, name="manifest.ocdbt"):
             path.write_bytes(b"")
 
 
+@ABANDONED
 def test_a_training_sets_damaged_ones_aside_and_goes_on(saved, tmp_path):
     saved.close()
     ruin(tmp_path, 50)
@@ -128,6 +131,7 @@ def test_a_training_sets_damaged_ones_aside_and_goes_on(saved, tmp_path):
     again.close()
 
 
+@ABANDONED
 def test_where_none_can_be_read_a_sentence_says_so(saved, tmp_path):
     saved.close()
     for step in (20, 40, 50):
@@ -144,25 +148,13 @@ def test_a_checkpoint_of_before_digests_is_read(saved, tmp_path):
     assert int(checkpoints.restore(tmp_path).step) == 50
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A disk of 5 MB of its own; skipped where nobody may mount one."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = shutil.which("mount")
-    made = mount and subprocess.run([mount, "-t", "tmpfs", "-o", "size=5m", "none", folder], capture_output=True).returncode == 0
-    if not made:
-        pytest.skip("needs the right to mount a tmpfs")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-
-
 def large(step):
     """2 MB that do not compress."""
     value = jax.random.normal(jax.random.key(step), (500, 1000))
     return State(jnp.int32(step), {"w": value}, {"w": value[:1]}, {}, ())
 
 
+@ABANDONED
 def test_a_full_disk_is_a_sentence_and_the_checkpoints_before_it_stay(small_disk):
     kept = Checkpoints(small_disk)
     kept.save(large(1), 0.1)

@@ -215,7 +215,9 @@ class Examination:
 
 
 def examine(case: Case, label_map: str = "", *, with_labels: bool = True) -> Examination:
-    """Reads all files of a case and compares them; without its ground truths where `with_labels` is false.
+    """Reads all files of a case and compares them.
+
+    Where `with_labels` is false ground truths are not looked at, and NAME.nii.gz may be a single frame.
 
     Raises UserError only for a malformed `label_map`.
     """
@@ -225,7 +227,7 @@ def examine(case: Case, label_map: str = "", *, with_labels: bool = True) -> Exa
     if case.cine and (opened := _attempt(problems, open_frames, case.cine)):
         image, frames, found = opened
         problems += found
-        if image.ndim == 3:
+        if image.ndim == 3 and (with_labels or "_4d.nii" in case.cine.name):
             problems.append(f"{case.cine} is 3D {image.shape} where a cine (x, y, z, t) is expected; replace it, or "
                             "name a single frame NAME_frameNN.nii.gz.")
         else:
