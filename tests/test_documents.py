@@ -49,7 +49,7 @@ def run(command: str, folder: Path) -> str:
     words[0] = sys.executable
     if "ablations/run_all.py" in words and not any("flagfile" in word for word in words):
         words += ["--preset=smoke", "--studies=supervision", "--seeds=1"]
-    elif "ica_unet_jax.train" in words or "ablations/run_all.py" in words:
+    elif {"ica_unet_jax.train", "ica_unet_jax.cross_validate"} & set(words) or "ablations/run_all.py" in words:
         words += TINY
         if any("phantom.flags" in word for word in words):
             words += ["--phantom_patients=4", "--phantom_shape=2,64,64"]
@@ -72,6 +72,8 @@ def test_every_command_of_the_documents_runs(place):
     assert (place / "runs" / "phantom" / "evaluation_val" / "summary.json").is_file()
     assert (place / "runs" / "acdc" / "evaluation_test" / "table.md").is_file()
     assert (place / "masks.nii.gz").is_file()
+    assert "3 patients out of fold" in (place / "runs" / "cv" / "table.md").read_text()
+    assert "## Provenance" in (place / "runs" / "acdc" / "report.md").read_text()
 
 
 def test_files_and_settings_named_in_the_documents_exist():
@@ -80,7 +82,7 @@ def test_files_and_settings_named_in_the_documents_exist():
     text = "".join((ROOT / name).read_text() for name in ("README.md", "BUILD.md"))
     for name in re.findall(r"launch/\w+\.flags|docs/\w+\.\w+", text):
         assert (ROOT / name).is_file(), name
-    other = {"flagfile", "workdir", "split", "input", "output", "acdc_names", "mirror", "help", "quiet", "runs", "out"}
+    other = {"flagfile", "workdir", "split", "input", "output", "acdc_names", "mirror", "help", "quiet", "runs", "out", "only_fold"}
     other |= {"studies", "seeds", "jobs", "threads", "executor", "slurm", "dry_run", "tables_only", "preset"}
     for name in re.findall(r"`--(\w+)", text):
         assert name in Config().flat() or name in other, name
