@@ -1,23 +1,26 @@
-"""Checkpoints of a run: the latest and the best ones, each with a digest of its values. The only file that knows orbax."""
+"""Checkpoints of a run: the latest and the best ones, with digests of their files. The only file that knows orbax."""
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from flax import struct
 
 from ica_unet_jax.errors import UserError
+from ica_unet_jax.files import write_json
 
 _policies = ocp.checkpoint_managers
+DIGESTS = "digests.json"  # in the folder of a checkpoint
 Tree = Any
 
 
@@ -37,7 +40,7 @@ class State(struct.PyTreeNode):
 
 
 class Damaged(ValueError):
-    """A checkpoint that cannot be read, or whose values are not those that were saved."""
+    """A checkpoint that cannot be read, or whose files are not those that were saved."""
 
 
 class Checkpoints:
@@ -75,12 +78,15 @@ class Checkpoints:
           UserError: it cannot be written, on a full disk for example. Earlier checkpoints stay.
         """
         step = int(state.step)
-        about = {"digest": digest(state)} | ({} if dice is None else {"dice": float(dice)})
+        target = self.folder / str(step)
+        about = {} if dice is None else {"dice": float(dice)}
         try:
-            if step in self.steps():  # saved when an interruption cut its validation short
+            self._make_sure_of_room(state)
+            if target.is_dir():  # saved when an interruption cut its validation short
                 self._manager.delete(step)
             self._manager.save(step, args=ocp.args.StandardSave(state), metrics=about, force=True)
             self._manager.wait_until_finished()
+            write_json(target / DIGESTS, _digests(target))
         except (OSError, ValueError) as error:  # ValueError: tensorstore's for whatever the disk refuses
             for unfinished in self.folder.glob(f"{step}.orbax-checkpoint-tmp*"):
                 shutil.rmtree(unfinished, ignore_errors=True)
@@ -88,6 +94,15 @@ class Checkpoints:
             raise UserError(
                 f"the checkpoint of step {step} cannot be written to {self.folder} ({_reason(error)}): make room; {kept}."
             ) from error
+
+    def _make_sure_of_room(self, state: State) -> None:
+        """Raises OSError where the disk is too full: orbax, when it finds out, leaves a mess of tracebacks on stderr."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + 2**19  # half a MB for what describes them
+        free = shutil.disk_usage(self.folder).free
+        if free < needed:
+            text = f"{needed / 2**20:.1f} MB are needed, {free / 2**20:.1f} are free"
+            raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {text}")
 
     def steps(self) -> list[int]:
         """The steps that have a whole checkpoint, in order."""
@@ -125,11 +140,11 @@ class Checkpoints:
         raise UserError(f"{self.run_dir} holds no checkpoint that can be read: train there again, or name another run folder.")
 
     def set_aside_damaged(self, restored: int) -> list[int]:
-        """Renames what `restore` has passed over on its way to step `restored`, and what orbax would stumble over.
+        """Renames what `restore` has passed over on its way to step `restored`, and others that are damaged.
 
         They are found in RUN/damaged_checkpoint_STEP; returns these steps.
         """
-        damaged = [step for step in self.steps() if step > restored or self._about(step) is None]
+        damaged = [step for step in self.steps() if step > restored or self._damage(step)]
         for step in damaged:
             aside = self.run_dir / f"damaged_checkpoint_{step}"
             shutil.rmtree(aside, ignore_errors=True)
@@ -141,24 +156,35 @@ class Checkpoints:
             self._manager.close()
 
     def _load(self, step: int, template: State | None) -> State:
+        if damage := self._damage(step):
+            raise Damaged(damage)
         arguments = ocp.args.StandardRestore(template) if template is not None else ocp.args.StandardRestore()
         reader = ocp.Checkpointer(ocp.StandardCheckpointHandler())
         try:
             found = reader.restore(self.folder / str(step) / "default", args=arguments)
-            state = found if template is not None else State(**found)
+            return found if template is not None else State(**found)
         except Exception as error:  # orbax raises whatever its many readers do
             raise Damaged(_reason(error)) from error
         finally:
             reader.close()
-        about = self._about(step)
-        if about is None:
-            raise Damaged("its digest cannot be read")
-        if about.get("digest", digest(state)) != digest(state):
-            raise Damaged("its values are not those that were saved")
-        return state
+
+    def _damage(self, step: int) -> str:
+        """What is wrong with the files of a checkpoint, or ""; they are read whole, before orbax sees them.
+
+        A checkpoint without digests, whose training was killed right after it, is only asked for what is said of it.
+        """
+        folder = self.folder / str(step)
+        try:
+            saved = json.loads((folder / DIGESTS).read_text()) if (folder / DIGESTS).exists() else None
+            if saved is None:
+                return "" if self._about(step) is not None else "its metrics cannot be read"
+            changed = sorted(set(saved.items()) ^ set(_digests(folder).items()))
+        except (OSError, ValueError, AttributeError, TypeError) as error:  # the last two: JSON of another kind
+            return f"its digests cannot be compared: {_reason(error)}"
+        return f"{changed[0][0]} is not what was saved" if changed else ""
 
     def _about(self, step: int) -> dict[str, Any] | None:
-        """The digest and validation Dice of a checkpoint, if it has them; None where they are damaged."""
+        """{"dice": of its validation}, {} without one; None where this cannot be read."""
         path = self.folder / str(step) / "metrics" / "metrics"  # orbax's place for the metrics of `save`
         try:
             about = json.loads(path.read_text())
@@ -170,17 +196,21 @@ class Checkpoints:
         return about if well_formed else None
 
 
-def digest(state: State) -> str:
-    """SHA-256 over all values, types and shapes; the same however the tree is nested."""
-    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
-    each = [hashlib.sha256(f"{leaf.dtype}{leaf.shape}".encode() + leaf.tobytes()).hexdigest() for leaf in leaves]
-    return hashlib.sha256("".join(sorted(each)).encode()).hexdigest()
+def _digests(folder: Path) -> dict[str, str]:
+    """{file: SHA-256} of all files of a checkpoint but the digests themselves."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and DIGESTS not in path.name:
+            with path.open("rb") as file:
+                found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
 
 
 def _reason(error: Exception) -> str:
     """The gist of an error of orbax, in which whole tracebacks may stand."""
     text = " ".join(str(error).split()) or type(error).__name__
-    return "No space left on device" if "No space left on device" in text else text.split(". See full")[0][:160]
+    full = os.strerror(errno.ENOSPC)
+    return full if full in text and not isinstance(error, OSError) else text.split(". See full")[0][:160]
 
 
 def restore(run_dir: str | Path, which: str = "latest") -> State:

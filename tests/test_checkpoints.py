@@ -1,6 +1,5 @@
 """The two latest states and the best one are kept, whole."""
 
-import json
 import random
 
 import jax
@@ -11,9 +10,6 @@ import pytest
 from ica_unet_jax import checkpoints
 from ica_unet_jax.checkpoints import Checkpoints, State
 from ica_unet_jax.errors import UserError
-
-# A read that fails leaves another read of orbax's unawaited.
-ABANDONED = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 def state(step):
@@ -88,27 +84,36 @@ def files_of(folder, step):
     return sorted(path for path in (folder / "checkpoints" / str(step)).rglob("*") if path.is_file())
 
 
-@ABANDONED
 def test_a_damaged_checkpoint_is_passed_over_whatever_the_damage(saved, tmp_path, capfd):
-    """A bit flipped, cut, emptied or gone, in each of its files: the values of step 50, or those of 40, never others."""
+    """A bit flipped, cut, emptied or gone, in any of its files: the values of step 40, and a sentence, no traceback."""
     saved.close()
-    rng, seen = random.Random(0), set()
-    expected = {step: jax.tree.map(np.asarray, state(step)) for step in (40, 50)}
-    for path in files_of(tmp_path, 50):
+    rng = random.Random(0)
+    files = [path for path in files_of(tmp_path, 50) if path.stat().st_size]
+    for path in files:
         whole = path.read_bytes()
         bit = bytearray(whole)
-        if whole:
-            bit[rng.randrange(len(whole))] ^= 1 << rng.randrange(8)
+        bit[rng.randrange(len(whole))] ^= 1 << rng.randrange(8)
         for damaged in (bytes(bit), whole[: len(whole) // 2], b"", None):
             path.unlink() if damaged is None else path.write_bytes(damaged)
+            if path.name == checkpoints.DIGESTS and damaged is None:
+                continue  # a training that was killed before it wrote them
             back = Checkpoints(tmp_path).restore(state(0))
             told = capfd.readouterr().err
-            assert (f"{tmp_path}/checkpoints/50 is damaged (" in told) == (int(back.step) == 40)
-            seen.add(int(back.step))
-            for x, y in zip(jax.tree.leaves(back), jax.tree.leaves(expected[int(back.step)]), strict=True):
-                np.testing.assert_array_equal(x, y)
+            assert told.startswith(f"{tmp_path}/checkpoints/50 is damaged (") and told.count("\n") == 1
+            assert int(back.step) == 40
+            np.testing.assert_array_equal(back.params["w"], state(40).params["w"])
             path.write_bytes(whole)
-    assert seen == {40, 50}  # some files do not matter, as the one that says that the others are whole
+    assert len(files) > 5
+
+
+def test_without_digests_orbax_has_the_last_word(saved, tmp_path, capfd):
+    """Killed between the renaming of a checkpoint and its digests; and damaged as well."""
+    saved.close()
+    (tmp_path / "checkpoints" / "50" / checkpoints.DIGESTS).unlink()
+    assert int(checkpoints.restore(tmp_path).step) == 50
+    ruin(tmp_path, 50)
+    assert int(checkpoints.restore(tmp_path).step) == 40
+    assert "checkpoints/50 is damaged (" in capfd.readouterr().err
 
 
 def ruin(folder, step, name="manifest.ocdbt"):
@@ -117,7 +122,6 @@ def ruin(folder, step, name="manifest.ocdbt"):
             path.write_bytes(b"")
 
 
-@ABANDONED
 def test_a_training_sets_damaged_ones_aside_and_goes_on(saved, tmp_path):
     saved.close()
     ruin(tmp_path, 50)
@@ -131,7 +135,6 @@ def test_a_training_sets_damaged_ones_aside_and_goes_on(saved, tmp_path):
     again.close()
 
 
-@ABANDONED
 def test_where_none_can_be_read_a_sentence_says_so(saved, tmp_path):
     saved.close()
     for step in (20, 40, 50):
@@ -142,24 +145,20 @@ def test_where_none_can_be_read_a_sentence_says_so(saved, tmp_path):
         checkpoints.restore(tmp_path, "best")
 
 
-def test_a_checkpoint_of_before_digests_is_read(saved, tmp_path):
-    saved.close()
-    (tmp_path / "checkpoints" / "50" / "metrics" / "metrics").write_text(json.dumps({"dice": 0.1}))
-    assert int(checkpoints.restore(tmp_path).step) == 50
-
-
 def large(step):
     """2 MB that do not compress."""
     value = jax.random.normal(jax.random.key(step), (500, 1000))
     return State(jnp.int32(step), {"w": value}, {"w": value[:1]}, {}, ())
 
 
-@ABANDONED
-def test_a_full_disk_is_a_sentence_and_the_checkpoints_before_it_stay(small_disk):
+@pytest.mark.parametrize("foreseen", [True, False])
+def test_a_full_disk_is_a_sentence_and_the_checkpoints_before_it_stay(small_disk, monkeypatch, foreseen):
+    if not foreseen:  # as with a quota
+        monkeypatch.setattr(Checkpoints, "_make_sure_of_room", lambda self, state: None)
     kept = Checkpoints(small_disk)
     kept.save(large(1), 0.1)
     kept.save(large(2), 0.1)
-    with pytest.raises(UserError, match=r"checkpoint of step 3 cannot be written to .*\(No space left on device\): make room; the one of step 2 is kept."):
+    with pytest.raises(UserError, match=r"checkpoint of step 3 cannot be written to .*No space left on device.*\): make room; the one of step 2 is kept."):
         kept.save(large(3), 0.1)
     assert {path.name for path in (small_disk / "checkpoints").iterdir()} == {"1", "2"}  # no remains take up room
     back = Checkpoints(small_disk).restore(large(0))

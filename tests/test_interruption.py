@@ -115,7 +115,6 @@ def test_a_damaged_checkpoint_costs_the_way_from_the_one_before(whole, make, spa
     assert "set aside: of step 4" in (folder(config) / "training.log").read_text()
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a write of orbax's that nobody waits for
 def test_a_disk_that_gets_full_wherever_it_does(whole, make, small_disk, capfd):
     """5 MB, of which more and more is free: the first write that fails is another one each time."""
     reasons = set()
