@@ -30,6 +30,7 @@ setup(
         "rich>=13.7",
         "matplotlib>=3.9",
         "jaxtyping>=0.3",
+        "flatbuffers>=23.5",  # with which jax.export writes
     ],
     extras_require={
         "cuda": ["jax[cuda]>=0.10"],

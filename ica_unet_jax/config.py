@@ -65,6 +65,8 @@ class ModelConfig(_Part):
     decoder_convs: int = knob(1, "3x3 convolutions of an ICA-decoder before the one that gives the logits.", low=0)
     streams: str = knob("independent", "Weights of the m coefficient streams: one set each, one for all, or a plain U-Net over m channels (control).", choices=("independent", "shared", "dense"))
     bases_from: str = knob("dictionary_and_frame", "Where the bases X come from.", choices=("frame", "frame_with_coordinates", "dictionary", "dictionary_and_frame"))
+    dictionary_cosines: bool = knob(True, "Each basis of the learned dictionary starts with another spatial frequency, not all with the same smooth window.")
+    signed_coefficients: bool = knob(True, "The concatenation block T_k ends without an activation, so that mixed coefficients carry a sign, as those of the encoder do.")
     neighbours: str = knob("both", "Frames whose coefficients reach frame t: t-1 and t+1 (paper), t-1 alone (causal), none.", choices=("both", "past", "none"))
     correlation_radius: int = knob(2, "In-plane displacements of the correlation with a neighbour; 0 is the plain product, -1 no correlation.", low=-1, high=8)
     neighbour_gradients: bool = knob(False, "Train the encoder through the neighbours' coefficients too (slower, and more memory).")

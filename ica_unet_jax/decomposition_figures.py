@@ -190,7 +190,7 @@ def _show_image(ax: Axes, image: np.ndarray, limits: tuple[float, float]) -> Non
 
 
 def _show_mask(ax: Axes, labels: np.ndarray) -> None:
-    ax.imshow(figures._MASKS[labels].astype(np.uint8), interpolation="nearest")
+    ax.imshow(figures.colours(labels), interpolation="nearest")
 
 
 def _range(part: Decomposition) -> tuple[float, float]:

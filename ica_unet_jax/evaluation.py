@@ -12,7 +12,6 @@ import numpy as np
 from ica_unet_jax import figures, inference, run_folder
 from ica_unet_jax.config import DataConfig
 from ica_unet_jax.data import acdc, cohort, splits
-from ica_unet_jax.data.geometry import argmax_labels
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.files import write_json, write_text
 from ica_unet_jax.inference import Segmenter
@@ -165,16 +164,21 @@ def segment(
 ) -> dict[int, np.ndarray]:
     """{frame number: labels (s, h, w) uint8} of some frames of a case, each seen with its neighbours in the cine."""
     clean = largest_components if largest_component else np.asarray
-    return {time: clean(argmax_labels(values)) for time, values in logits(segmenter, cine, times)}
+    found = segmenter.labels(*_frames_and_times(segmenter, cine, times))
+    return {time: clean(labels) for time, labels in zip(times, found, strict=True)}
 
 
 def logits(segmenter: Segmenter, cine: acdc.Cine, times: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
     """(frame number, native logits (s, h, w, 4)) of some frames of a case, one after the other."""
-    placement = segmenter.place(cine.frames.shape[1:], cine.spacing)
-    frames = dict(zip(cine.times, cine.frames, strict=True))
+    yield from zip(times, segmenter.logits(*_frames_and_times(segmenter, cine, times)), strict=True)
+
+
+def _frames_and_times(segmenter: Segmenter, cine: acdc.Cine, times: Sequence[int]) -> tuple:
+    """What `Segmenter.logits` and `labels` want for some frames of a case."""
     around = [cine.neighbours(time, segmenter.config.data.cyclic) for time in times]
     triples = [(before, time, after) for time, (before, after) in zip(times, around, strict=True)]
-    yield from zip(times, segmenter.logits(frames, placement, triples), strict=True)
+    frames = dict(zip(cine.times, cine.frames, strict=True))
+    return frames, segmenter.place(cine.frames.shape[1:], cine.spacing), triples
 
 
 def judge(segmenter: Segmenter, cine: acdc.Cine, labels: dict[int, np.ndarray]) -> list[cases.Row]:

@@ -79,7 +79,7 @@ def overlay_grid(
         for row, (name, index) in enumerate(rows.items()):
             ax = axes[row, column]
             ax.imshow(frames[time][index][box], "gray", vmin=low, vmax=high, aspect="auto", interpolation="bilinear")
-            ax.imshow(_MASKS[labels[time][index][box]].astype(np.uint8), aspect="auto", interpolation="nearest")
+            ax.imshow(colours(labels[time][index][box]), aspect="auto", interpolation="nearest")
             if time in truths:
                 _outline(ax, truths[time][index][box])
             ax.set(xticks=[], yticks=[])
@@ -93,6 +93,11 @@ def overlay_grid(
         handles=handles, loc="lower center", ncols=4, fontsize=8, frameon=False, borderpad=0, borderaxespad=0.3
     )
     _save(figure, path)
+
+
+def colours(labels: np.ndarray) -> np.ndarray:
+    """A label image (h, w) as half-transparent colours, RGBA uint8 (h, w, 4)."""
+    return _MASKS[labels].astype(np.uint8)
 
 
 def choose_columns(times: Sequence[int], marked: Sequence[int], most: int = _COLUMNS) -> list[int]:

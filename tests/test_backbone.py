@@ -21,7 +21,7 @@ block = functools.partial(ConvBlock, conv=functools.partial(conv, as_patches=Tru
 BLOCKS = {
     "contract": (ContractingBlock, (4, 1, block), [(2, 1, 8, 8, 2)], (0,)),
     "expand": (UpsampleBlock, (2, 1, block, norm, Upsample), [(2, 1, 4, 4, 4), (2, 1, 8, 8, 3)], (0, 0)),
-    "join": (ConcatenationBlock, (1, conv, norm), [(2, 1, 4, 4, 2), (2, 1, 4, 4, 1), (2, 1, 4, 4, 9)], (0, 0, None)),
+    "join": (ConcatenationBlock, (1, conv, norm, True), [(2, 1, 4, 4, 2), (2, 1, 4, 4, 1), (2, 1, 4, 4, 9)], (0, 0, None)),
 }
 
 

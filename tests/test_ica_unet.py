@@ -11,6 +11,7 @@ from tiny import abstract, frames, shapes, tiny, variables
 
 from ica_unet_jax.config import Config
 from ica_unet_jax.models import build_model
+from ica_unet_jax.models.ica import local_windows
 
 STREAMS = ("independent", "shared", "dense")
 BASES_FROM = ("frame", "frame_with_coordinates", "dictionary", "dictionary_and_frame")
@@ -95,6 +96,28 @@ def test_parameters_by_hand():
     assert count(tiny(crop=(4, 96, 64), bases_from="dictionary")) - count(tiny(bases_from="dictionary")) == (
         4 * 6 * 4 * 2 * 3 - dictionary
     )  # nothing else depends on the grid
+
+
+def test_a_dictionary_of_cosines_starts_with_independent_bases():
+    shape = (8, 6, 8, 2, 32)  # d, h/16, w/16, u, m
+    for cosines, rank in ((True, 32), (False, 2)):  # alike but for the channels' signs and sizes
+        bases = np.asarray(local_windows(jax.random.key(0), shape, cosines)).reshape(-1, 32)
+        assert np.linalg.matrix_rank(bases, tol=1e-3 * np.linalg.norm(bases, 2)) == rank
+    windows, waves = (np.asarray(local_windows(jax.random.key(0), shape, cosines)) for cosines in (False, True))
+    np.testing.assert_allclose(waves[..., 0], windows[..., 0], atol=1e-6)  # the first frequency is 0
+    # Within the 2x4x4 voxels that a coefficient stands for, the patterns over the window are a cosine transform: orthogonal.
+    inside = (slice(3, 5), slice(1, 5), slice(2, 6), 0)
+    patterns = (waves[inside] / windows[inside]).reshape(32, 32)
+    gram = patterns.T @ patterns
+    np.testing.assert_allclose(gram, np.diag(np.diag(gram)), atol=1e-3)
+
+
+def test_signed_coefficients_carry_a_sign(evaluate):
+    signed, rectified = tiny(), tiny(signed_coefficients=False)
+    values, inputs = variables(signed), frames(signed)
+    for y, z in zip(*(evaluate(config, values, inputs)[1]["mixed"] for config in (signed, rectified)), strict=True):
+        assert np.min(y) < -0.1 < 0.1 < np.max(y)
+        np.testing.assert_allclose(z, np.where(y > 0, y, 0.01 * y), rtol=1e-6)
 
 
 @pytest.mark.parametrize("neighbours, used", [("both", (1, 1)), ("past", (1, 0)), ("none", (0, 0))])

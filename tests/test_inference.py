@@ -50,6 +50,7 @@ def test_a_cine_is_its_frames_one_by_one(segmenter, offline, cyclic):
         np.testing.assert_allclose(y, z, atol=1e-5 * np.abs(z[placement.inside]).max())
     labels = np.stack(stream).argmax(-1)
     assert set(np.unique(labels)) > {0}
+    np.testing.assert_array_equal(list(segmenter.labels(CINE, placement, times)), labels)
     done = []
     np.testing.assert_array_equal(segmenter.segment_cine(CINE, SPACING, cyclic=cyclic, done=done.append), labels)
     assert done == [0, 1, 2, 3]
@@ -65,20 +66,33 @@ def test_a_frame_alone_is_its_own_neighbour(segmenter):
 
 def test_each_frame_is_encoded_once_and_nothing_is_compiled_again(segmenter, monkeypatch):
     segmenter.segment_frame(CINE[0], SPACING)
-    encoded, encode = [], segmenter._encode
-    monkeypatch.setattr(segmenter, "_encode", lambda *args: encoded.append(1) or encode(*args))
+    encoded, (encode, decode) = [], segmenter._network
+    monkeypatch.setattr(segmenter, "_network", (lambda *args: encoded.append(1) or encode(*args), decode))
     segmenter.segment_cine(CINE, SPACING)
     segmenter.segment_cine(CINE[:, :1, :40], SPACING)
     assert len(encoded) == 4 * 2 + 4  # frames times depth windows
     assert segmenter.traces == 2  # encode and decode
 
 
+@pytest.mark.parametrize("neighbours, seen", [("both", {0, 1, 2}), ("past", {0, 1}), ("none", {1})])
+def test_a_neighbour_that_is_not_looked_at_is_not_encoded(neighbours, seen, monkeypatch):
+    segmenter = Segmenter(Config.make(**SMALL, neighbours=neighbours))
+    encoded, placement = [], segmenter.place(CINE.shape[1:], SPACING)
+    monkeypatch.setattr(segmenter, "encode", lambda grid, frame: encoded.append(frame[0, 0, 0]) or ["features"])
+    monkeypatch.setattr(segmenter, "decode", lambda *features: ())
+    list(segmenter._decoded(CINE, placement, [(0, 1, 2)]))
+    assert set(encoded) == set(CINE[sorted(seen), 0, 0, 0]) and len(encoded) == len(seen)
+
+
 def test_mirrored_views_make_a_mirrored_frame_a_mirrored_result(segmenter):
     mirrored = Segmenter(CONFIG, segmenter.variables, mirror=True)
-    mirrored._encode, mirrored._decode = segmenter._encode, segmenter._decode
+    mirrored._network = segmenter._network
     placement = segmenter.place(CINE.shape[1:], SPACING)
     there, back = (next(mirrored.logits(f, placement, [(0, 1, 2)])) for f in (CINE, np.flip(CINE, 3)))
     np.testing.assert_allclose(np.flip(back, 2), there, atol=1e-4 * np.abs(there[placement.inside]).max())
+    plain = next(segmenter.logits(CINE, placement, [(0, 1, 2)]))
+    other = np.flip(next(segmenter.logits(np.flip(CINE, 3), placement, [(0, 1, 2)])), 2)
+    np.testing.assert_allclose(there, (plain + other) / 2, atol=1e-4 * np.abs(there[placement.inside]).max())
 
 
 def test_what_is_no_run_folder_is_refused(tmp_path):

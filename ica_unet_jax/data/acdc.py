@@ -14,7 +14,7 @@ import nibabel as nib
 import numpy as np
 
 from ica_unet_jax.data import checks
-from ica_unet_jax.data.volumes import open_frames, parse_label_map, read_labels, read_volume, spacing_of
+from ica_unet_jax.data.volumes import check_frames, parse_label_map, read_labels, read_volume, spacing_of
 from ica_unet_jax.errors import BadData, UserError
 
 __all__ = ["Case", "Cine", "Examination", "check", "examine", "find_cases", "missing_truth", "parse_label_map", "read", "read_volume",
@@ -224,7 +224,7 @@ def examine(case: Case, label_map: str = "", *, with_labels: bool = True) -> Exa
     mapping, seen = parse_label_map(label_map), Examination(problems=list(case.problems))
     problems = seen.problems
     volumes = {}
-    if case.cine and (opened := _attempt(problems, open_frames, case.cine)):
+    if case.cine and (opened := _attempt(problems, check_frames, case.cine)):
         image, frames, found = opened
         problems += found
         if image.ndim == 3 and (with_labels or "_4d.nii" in case.cine.name):
@@ -233,7 +233,7 @@ def examine(case: Case, label_map: str = "", *, with_labels: bool = True) -> Exa
         else:
             seen.cine = _cine(case, frames, range(len(frames)), image)
     for time, path in sorted(case.frames.items()):
-        if opened := _attempt(problems, open_frames, path):
+        if opened := _attempt(problems, check_frames, path):
             image, frames, found = opened
             problems += found
             if len(frames) > 1:

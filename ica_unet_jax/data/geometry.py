@@ -14,6 +14,7 @@ import math
 import numpy as np
 from scipy import sparse
 
+PERCENTILES = (0.5, 99.5)  # a frame is clipped to these
 OUTSIDE_LOGIT = 1e4  # background logit of native voxels that no window covers
 _TOLERANCE = 1e-6  # voxels; keeps a voxel that touches the border by round-off
 
@@ -24,7 +25,7 @@ def normalize(frame: np.ndarray) -> np.ndarray:
     Only this frame is looked at: statistics of the whole cine would look into the future. A constant frame gives zeros.
     """
     frame = np.asarray(frame, np.float32)
-    low, high = np.percentile(frame, (0.5, 99.5))
+    low, high = np.percentile(frame, PERCENTILES)
     frame = np.clip(frame, low, high)
     centred = frame - frame.mean(dtype=np.float64)
     deviation = centred.std(dtype=np.float64)
@@ -118,13 +119,22 @@ class Placement:
         """(native size, window size, native voxels per window voxel) of y and x."""
         return [(self.shape[i], self.crop[i], self.target_spacing / self.spacing[i]) for i in (1, 2)]
 
+    def forward_matrices(self, order: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """Interpolation from native rows and columns to the window's; `order` as in `interpolation`."""
+        rows, columns = (interpolation(*axis, order) for axis in self._axes())
+        return rows, columns
+
+    def backward_matrices(self) -> tuple[np.ndarray, np.ndarray]:
+        """Interpolation from the window's rows and columns to native ones."""
+        rows, columns = (interpolation(new, old, 1 / step) for old, new, step in self._axes())
+        return rows, columns
+
     def _stack(self, resampled: np.ndarray) -> np.ndarray:
         return np.stack([fit_depth(resampled, self.crop[0], start) for start in self.windows])
 
     def forward(self, volume: np.ndarray, order: int = 1) -> np.ndarray:
         """A native volume (s, h, w) in the windows, (n, d, H, W) float32; `order` 1 linear, 0 nearest; padding is 0."""
-        rows, columns = (interpolation(*axis, order) for axis in self._axes())
-        return self._stack(resample(np.asarray(volume, np.float32), rows, columns))
+        return self._stack(resample(np.asarray(volume, np.float32), *self.forward_matrices(order)))
 
     @functools.cached_property
     def valid(self) -> np.ndarray:
@@ -152,8 +162,7 @@ class Placement:
         for window, start in zip(logits, self.windows, strict=True):
             total[start : start + depth] += window[front : front + slices]
             count[start : start + depth] += 1
-        rows, columns = (interpolation(new, old, 1 / step) for old, new, step in self._axes())
-        native = np.moveaxis(resample(total / count, rows, columns), 1, -1)
+        native = np.moveaxis(resample(total / count, *self.backward_matrices()), 1, -1)
         native[~self.inside] = [OUTSIDE_LOGIT] + [0] * (native.shape[-1] - 1)
         return native
 

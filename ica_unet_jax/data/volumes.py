@@ -78,7 +78,7 @@ def _open(path: Path) -> tuple[nib.Nifti1Image, np.ndarray, np.ndarray]:
 
 
 def open_frames(path: Path) -> tuple[nib.Nifti1Image, np.ndarray, list[str]]:
-    """The image, its frames float32 (t, s, h, w) and what is wrong with them. Raises UserError if unreadable."""
+    """The image, its frames float32 (t, s, h, w) and what is wrong with its header. Raises UserError if unreadable."""
     image, array, zooms = _open(path)
     volume = array[..., None] if array.ndim == 3 else array
     with np.errstate(over="ignore"):  # beyond float32 is infinite, which is reported
@@ -89,6 +89,12 @@ def open_frames(path: Path) -> tuple[nib.Nifti1Image, np.ndarray, list[str]]:
         problems.append(f"{path} has voxels of {sizes} mm; write the true voxel size into its header.")
     if not np.isfinite(image.affine).all():
         problems.append(f"{path} has an affine that is not finite; write the true orientation into its header.")
+    return image, frames, problems
+
+
+def check_frames(path: Path) -> tuple[nib.Nifti1Image, np.ndarray, list[str]]:
+    """`open_frames`, and what is wrong with the frames as well."""
+    image, frames, problems = open_frames(path)
     for time, frame in enumerate(frames):
         where = f"{path}, frame {time + 1}," if len(frames) > 1 else f"{path}"
         low, high = frame.min(), frame.max()
@@ -106,7 +112,7 @@ def read_volume(path: str | Path) -> tuple[np.ndarray, nib.Nifti1Image]:
 
     Raises UserError if it cannot be read, has voxels of no size, or is NaN, infinite or constant.
     """
-    image, frames, problems = open_frames(Path(path))
+    image, frames, problems = check_frames(Path(path))
     if problems:
         raise BadData(problems)
     return frames, image

@@ -64,6 +64,7 @@ class ConcatenationBlock(nn.Module):
     features: int
     conv: Callable[..., nn.Module]
     norm: Callable[..., nn.Module]
+    signed: bool  # no activation at the end (ours)
     act: Callable[[jax.Array], jax.Array] = leaky_relu
 
     @nn.compact
@@ -72,7 +73,8 @@ class ConcatenationBlock(nn.Module):
         x = one_by_one()(expanded) + one_by_one()(skip)
         if correlations is not None:
             x = x + one_by_one()(correlations)
-        return self.act(self.norm()(x, train))
+        x = self.norm()(x, train)
+        return x if self.signed else self.act(x)
 
 
 def lift(block: type[nn.Module], streams: str, arrays: tuple[int | None, ...]) -> type[nn.Module]:
@@ -119,7 +121,7 @@ class Backbone(nn.Module):
         joining = lift(ConcatenationBlock, c.streams, (0, 0, None))
         self.contract = {str(k): contracting(self.width(k - 1), c.convs_per_block, block) for k in levels}
         self.expand = {str(k - 1): expanding(self.width(k), c.expanding_convs, block, norm, upsample) for k in levels}
-        self.join = {str(k): joining(outputs, conv, norm) for k in levels}
+        self.join = {str(k): joining(outputs, conv, norm, c.signed_coefficients) for k in levels}
 
     def width(self, level: int) -> int:
         return self.config.stream_width * (1 if level >= self.config.contracting_blocks - 1 else 2)

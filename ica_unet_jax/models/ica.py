@@ -7,6 +7,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from ica_unet_jax.config import NUM_CLASSES, ModelConfig
@@ -69,30 +70,40 @@ class BasisBranch(nn.Module):
         return x.reshape(*x.shape[:-1], self.projection_width, self.bases)
 
 
-def local_windows(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Initial dictionary (d, K, L, u, m): triangles local at the kernel's centre, random sign and size per channel."""
+def local_windows(key: jax.Array, shape: tuple[int, ...], cosines: bool) -> jax.Array:
+    """Initial dictionary (d, K, L, u, m): triangles local at the kernel's centre, random sign and size per channel.
+
+    With `cosines` basis b carries the b-th pattern, by frequency, of a cosine transform of the 2x4x4 voxels that one
+    coefficient stands for. Without, all bases have one smooth shape, and whatever is mixed is blurred until they part.
+    """
     d, rows, columns, u, m = shape
+    blocks = (2, 4, 4)
 
-    def triangle(size: int, centre: float, half_width: float) -> jax.Array:
-        return jnp.clip(1 - jnp.abs(jnp.arange(size) - centre) / half_width, 0)
+    def axis(size: int, half_width: float, block: int, frequencies: jax.Array) -> jax.Array:
+        # The centre is where a coefficient's own voxels lie (see `mixing`).
+        x = jnp.arange(size) - (size / 2 - 0.5)
+        triangle = jnp.clip(1 - jnp.abs(x) / half_width, 0)
+        return triangle[:, None] * jnp.cos(jnp.pi * frequencies[None] * (x[:, None] + block / 2) / block)
 
-    # The centre is where a coefficient's own 2x4x4 voxels lie (see `mixing`).
-    window = (
-        triangle(d, d / 2 - 0.5, 2)[:, None, None]
-        * triangle(rows, rows / 2 - 0.5, 4)[None, :, None]
-        * triangle(columns, columns / 2 - 0.5, 4)[None, None, :]
+    order = sorted(np.ndindex(blocks), key=lambda f: (sum((i / n) ** 2 for i, n in zip(f, blocks, strict=True)), f))
+    chosen = np.array([order[b % len(order)] for b in range(m)] if cosines else [(0, 0, 0)] * m)
+    z, y, x = (
+        axis(size, half_width, block, jnp.asarray(chosen[:, i], jnp.float32))
+        for i, (size, half_width, block) in enumerate(zip((d, rows, columns), (2, 4, 4), blocks, strict=True))
     )
-    return window[..., None, None] * (0.3 * jax.random.normal(key, (u, m)))[None, None, None]
+    window = z[:, None, None] * y[None, :, None] * x[None, None, :]
+    return window[:, :, :, None] * (0.3 * jax.random.normal(key, (u, m)))[None, None, None]
 
 
 class Dictionary(nn.Module):
     """X_0, the bases common to all frames, (d, h/16, w/16, u, m); a trainable parameter (ours)."""
 
     shape: tuple[int, ...]
+    cosines: bool
 
     @nn.compact
     def __call__(self) -> Float[Array, "d K L u m"]:
-        return self.param("bases", local_windows, self.shape)
+        return self.param("bases", local_windows, self.shape, self.cosines)
 
 
 class IcaDecoder(nn.Module):
@@ -131,7 +142,7 @@ class IcaEncoder(nn.Module):
         if c.bases_from != "dictionary":
             self.branch = BasisBranch(c.bases, c.projection_width, 4 * c.encoder_width, self.block, self.conv)
         if c.bases_from in ("dictionary", "dictionary_and_frame"):
-            self.dictionary = Dictionary((d, h // 16, w // 16, c.projection_width, c.bases))
+            self.dictionary = Dictionary((d, h // 16, w // 16, c.projection_width, c.bases), c.dictionary_cosines)
         if c.bases_from == "dictionary_and_frame":
             self.frame_scale = self.param("frame_scale", nn.initializers.constant(0.1), ())
 

@@ -1,0 +1,46 @@
+"""Plays a cine or a phantom as a scanner would, at a given rate, against a trained network.
+
+  python -m ica_unet_jax.stream --workdir=RUN --input=cine_4d.nii.gz --rate=22 --seconds=60 --json=stream.json
+  python -m ica_unet_jax.stream --workdir=RUN --input=phantom --gif=beat.gif
+"""
+
+from __future__ import annotations
+
+from absl import flags
+
+from ica_unet_jax import flags as project_flags
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of a training.", required=True)
+_INPUT = flags.DEFINE_string(
+    "input", None, "4D NIfTI file, repeated without end, or phantom: a beating heart.", required=True
+)
+_CHECKPOINT = flags.DEFINE_enum("checkpoint", "latest", ("latest", "best"), "Latest or best on validation.")
+_RATE = flags.DEFINE_float("rate", 22.0, "Frames a second.", lower_bound=0.01)
+_SECONDS = flags.DEFINE_float("seconds", 60.0, "For so long.", lower_bound=0.0)
+_QUEUE = flags.DEFINE_integer("queue", 2, "Frames that may wait; the oldest is dropped for one more.", lower_bound=1)
+_DEADLINE = flags.DEFINE_float(
+    "deadline_ms", 50.0, "Answers later than this after the frame's arrival are deadline misses.", lower_bound=0.0
+)
+_JSON = flags.DEFINE_string("json", "", "File for the counts and latencies.")
+_GIF = flags.DEFINE_string("gif", "", "File for a moving picture of the last three seconds.")
+
+
+def main() -> None:
+    from ica_unet_jax import live
+
+    summary = live.stream(
+        _WORKDIR.value,
+        _INPUT.value,
+        which=_CHECKPOINT.value,
+        rate=_RATE.value,
+        seconds=_SECONDS.value,
+        queue_size=_QUEUE.value,
+        deadline_ms=_DEADLINE.value,
+        json_file=_JSON.value,
+        gif=_GIF.value,
+    )
+    print(live.describe(summary))
+
+
+if __name__ == "__main__":
+    project_flags.run(main)

@@ -1,0 +1,148 @@
+"""Segments a stream: a frame in, labels out, each frame encoded once, nothing compiled on the way."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import UInt8
+
+from ica_unet_jax import compilation
+from ica_unet_jax.errors import UserError
+from ica_unet_jax.inference import Features, Segmenter
+from ica_unet_jax.metrics.clinical import volumes_ml
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """The labels of one frame, and when they came."""
+
+    number: int  # of the frame, from 1
+    labels: UInt8[np.ndarray, "s h w"]  # on the native grid, read-only
+    volumes_ml: dict[str, float]  # of RV, MYO and LV
+    arrived: float  # s, time stamp of the frame
+    answered: float  # s, when the labels were on the host
+    compute_ms: float  # the call that gave this result: one step on a frame that is there
+
+    @property
+    def arrival_to_mask_ms(self) -> float:
+        """From the hand-over of the frame to its labels; with `neighbours=both` the wait for frame t+1 is in it."""
+        return 1e3 * (self.answered - self.arrived)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Frame:
+    number: int
+    arrived: float
+    features: Features
+
+
+class StreamingSegmenter:
+    """A trained model on a stream of frames of one geometry.
+
+    `push` each frame as it arrives. With `neighbours=both` the answer for frame t comes with frame t+1, and with
+    `flush` for the last; with `past` and `none` at once. A missing neighbour is the frame itself, as everywhere.
+
+    Each frame is encoded once. What is kept from call to call are the features of the last one or two frames, on the
+    device; what crosses between host and device is the frame in and its labels out. Everything is compiled and has run
+    once when the constructor returns, and compiled functions are kept on disk (`compilation.keep_on_disk`).
+
+    Not for calls from several threads at once.
+
+    Args:
+      segmenter: the trained model, as `inference.load` gives it; its compiled functions are used.
+      shape: (s, h, w) of every frame.
+      spacing: (dz, dy, dx) in mm.
+      clock: seconds; all time stamps are its.
+    """
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        shape: tuple[int, int, int],
+        spacing: tuple[float, float, float],
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+    ):
+        compilation.keep_on_disk()
+        self.segmenter, self.shape, self.spacing = segmenter, tuple(shape), tuple(spacing)
+        self._clock = clock
+        self._grid = segmenter.grid(segmenter.place(self.shape, self.spacing))
+        self._delayed = 1 in segmenter.config.model.frames
+        self.reset()
+        # Compiles, and the memory that a step needs is asked for once.
+        noise = np.random.default_rng(0).standard_normal(self.shape, np.float32)
+        for _ in range(3):
+            self.push(noise)
+        self.flush()
+
+    def reset(self) -> None:
+        """Forgets all frames: the next is the first of a new cine, number 1."""
+        self._number = 0
+        self._waiting: _Frame | None = None  # for its successor
+        self._previous: _Frame | None = None
+
+    def push(self, frame: np.ndarray, time_stamp: float | None = None, number: int | None = None) -> Result | None:
+        """Takes a frame; gives the result that it completes, if it does.
+
+        Args:
+          frame: (s, h, w), any real type. May be overwritten after the call.
+          time_stamp: when the scanner handed it over, in seconds of `clock`; by default now.
+          number: of the frame; by default one more than the last one's.
+
+        Raises:
+          UserError: it has another shape, is not finite or constant. The stream goes on as if it had been dropped.
+        """
+        began = self._clock()
+        self._number = self._number + 1 if number is None else number
+        image = self._checked(frame)
+        features = self.segmenter.encode(self._grid, image)
+        current = _Frame(self._number, began if time_stamp is None else time_stamp, features)
+        asked = self._waiting if self._delayed else current
+        result = None if asked is None else self._answer(asked, current, began)
+        if self._delayed:
+            self._waiting = current
+        if asked is None:
+            jax.block_until_ready(features)  # the caller's buffer is free and the next call's clock its own
+        else:
+            self._previous = asked
+        return result
+
+    def flush(self) -> Result | None:
+        """Ends the cine: the result of the frame that waits for its successor, if one does. The next `push` starts anew."""
+        began, asked = self._clock(), self._waiting
+        result = None if asked is None else self._answer(asked, asked, began)
+        self.reset()
+        return result
+
+    def _answer(self, asked: _Frame, following: _Frame, began: float) -> Result:
+        previous = self._previous or asked
+        windows = self.segmenter.decode(previous.features, asked.features, following.features)
+        labels = jax.device_get(self._grid.labels(windows))
+        answered = self._clock()
+        volumes = {name: float(volume) for name, volume in volumes_ml(labels, self.spacing).items()}
+        return Result(asked.number, labels, volumes, asked.arrived, answered, 1e3 * (answered - began))
+
+    def _checked(self, frame: Any) -> np.ndarray:
+        """The frame as float32, or a UserError."""
+        frame = np.asarray(frame)
+        reason = ""
+        if frame.shape != self.shape:
+            reason = f"has the shape {frame.shape}, the stream {self.shape}"
+        elif frame.dtype.kind not in "biuf":
+            reason = f"holds {frame.dtype} values, not real numbers"
+        else:
+            with np.errstate(over="ignore"):  # beyond float32 is infinite, which is told
+                frame = np.ascontiguousarray(frame, np.float32)
+            low, high = frame.min(), frame.max()  # NaN wins in both
+            if not (np.isfinite(low) and np.isfinite(high)):
+                reason = "holds NaN or infinite values"
+            elif low == high:
+                reason = f"is constant ({low:g}), so it shows nothing"
+        if reason:
+            raise UserError(f"Frame {self._number} {reason}: it is left out; send it again or go on with the next.")
+        return frame

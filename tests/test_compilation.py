@@ -1,0 +1,47 @@
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from ica_unet_jax import compilation
+from ica_unet_jax.compilation import Compilations
+
+
+@pytest.fixture
+def settings():
+    """JAX's settings of the cache, put back afterwards."""
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+def test_compilations_are_counted_while_the_block_runs():
+    f = jax.jit(lambda x: jnp.sin(x) + 1)
+    with Compilations() as found:
+        x, y = jax.device_put(1.0), jax.device_put(2.0)
+        f(x)
+        first = found.count
+        f(y)
+    assert first == found.count == 1
+    f(jnp.zeros(3))
+    assert found.count == 1
+
+
+def test_a_folder_that_jax_was_told_is_kept(settings, tmp_path):
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    compilation.keep_on_disk()
+    assert jax.config.jax_compilation_cache_dir == str(tmp_path)
+
+
+def test_by_default_it_is_in_the_users_cache_even_after_a_first_compilation(settings, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
+    jax.jit(lambda x: x + 17)(1.0)
+    compilation.keep_on_disk()
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.jit(lambda x: x * 17)(1.0)
+    assert list((tmp_path / "ica_unet_jax" / "compiled").iterdir())
