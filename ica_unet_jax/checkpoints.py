@@ -62,6 +62,8 @@ class Checkpoints:
         return ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
+                create=False,
+                multiprocessing_options=_by_itself(),
                 save_interval_steps=1,
                 preservation_policy=_policies.AnyPreservationPolicy([_policies.LatestN(2), best]),
                 best_fn=dice,
@@ -84,7 +86,8 @@ class Checkpoints:
             self._make_sure_of_room(state)
             if target.is_dir():  # saved when an interruption cut its validation short
                 self._manager.delete(step)
-            self._manager.save(step, args=ocp.args.StandardSave(state), metrics=about, force=True)
+            # As arrays of the host: they come from any number of devices, and go to any.
+            self._manager.save(step, args=ocp.args.StandardSave(jax.device_get(state)), metrics=about, force=True)
             self._manager.wait_until_finished()
             write_json(target / DIGESTS, _digests(target))
         except (OSError, ValueError) as error:  # ValueError: tensorstore's for whatever the disk refuses
@@ -121,7 +124,7 @@ class Checkpoints:
         return max(dice, key=dice.get, default=None)
 
     def restore(self, template: State | None = None, which: str = "latest") -> State:
-        """The latest or the best state; with a template, on its devices and with its types.
+        """The latest or the best state, arrays of the host; with a template, of its structure and types.
 
         A latest checkpoint that is damaged is named on stderr, and the one before it is taken.
 
@@ -158,8 +161,9 @@ class Checkpoints:
     def _load(self, step: int, template: State | None) -> State:
         if damage := self._damage(step):
             raise Damaged(damage)
-        arguments = ocp.args.StandardRestore(template) if template is not None else ocp.args.StandardRestore()
-        reader = ocp.Checkpointer(ocp.StandardCheckpointHandler())
+        arguments = ocp.args.StandardRestore(*([] if template is None else [jax.device_get(template)]))
+        options = _by_itself()
+        reader = ocp.Checkpointer(ocp.StandardCheckpointHandler(multiprocessing_options=options), multiprocessing_options=options)
         try:
             found = reader.restore(self.folder / str(step) / "default", args=arguments)
             return found if template is not None else State(**found)
@@ -194,6 +198,12 @@ class Checkpoints:
             return None
         well_formed = isinstance(about, dict) and isinstance(about.get("dice", 0.0), float | int)
         return about if well_formed else None
+
+
+def _by_itself() -> ocp.options.MultiprocessingOptions:
+    """This process reads and writes without waiting for others."""
+    process = jax.process_index()
+    return ocp.options.MultiprocessingOptions(primary_host=process, active_processes={process})
 
 
 def _digests(folder: Path) -> dict[str, str]:

@@ -18,13 +18,9 @@ _ONLY = flags.DEFINE_integer("only_fold", None, "Run this fold alone, counted fr
 
 
 def main() -> None:
-    import jax
+    from ica_unet_jax import compilation, cross_validation
 
-    from ica_unet_jax import cross_validation
-    from ica_unet_jax.data.cache import default_cache_dir
-
-    if jax.config.jax_compilation_cache_dir is None:  # the folds are one program: it is compiled once
-        jax.config.update("jax_compilation_cache_dir", str(default_cache_dir() / "compiled"))
+    compilation.keep_on_disk()  # the folds are one program: it is compiled once
     config = project_flags.config()
     missing = cross_validation.run(config, _ONLY.value)
     if missing:

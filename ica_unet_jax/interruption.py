@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 
 from ica_unet_jax.errors import Interrupted
 
@@ -37,7 +38,8 @@ class Interruption:
         self.received = number
         self.__exit__()
 
-    def to_stop(self) -> None:
-        """Raises Interrupted if a signal has come."""
+    def to_stop(self, agree: Callable[[int | None], int | None] = lambda number: number) -> None:
+        """Raises Interrupted if a signal has come; `agree` makes one answer of those of several processes."""
+        self.received = agree(self.received)
         if self.received is not None:
             raise Interrupted(self.received)

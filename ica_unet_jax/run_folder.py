@@ -17,6 +17,7 @@ from typing import Any
 import jax
 
 import ica_unet_jax
+from ica_unet_jax import parallel
 from ica_unet_jax.config import Config
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.events import Events
@@ -26,13 +27,13 @@ PACKAGES = ("ica-unet-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint"
 # Where a run lies and what it shows of itself change nothing of what it computes.
 MAY_CHANGE = {
     "workdir", "data_dir", "cache_dir", "phantom_dir", "log_every", "split_file", "init_from", "final_evaluation",
-    "chance_validations", "tensorboard", "skip_bad_cases",
+    "chance_validations", "tensorboard", "skip_bad_cases", "devices",
 }  # fmt: skip
 Split = dict[str, list[str]]
 
 
 def open_run(config: Config, split: Split, left_out: Mapping[str, Sequence[str]] | None = None) -> Path:
-    """The folder `config.train.workdir`, made if need be, with `config.json`, `split.json` and `provenance.json`.
+    """The folder `config.train.workdir` with `config.json`, `split.json` and `provenance.json`; the first process makes them.
 
     `left_out`, what is wrong with the cases that were left out, goes into `left_out.json` where there are any.
 
@@ -43,6 +44,8 @@ def open_run(config: Config, split: Split, left_out: Mapping[str, Sequence[str]]
     if refuse_changes(config):
         if read_split(folder) != split:
             raise UserError(_refusal(folder, "split as in split.json -> other patients"))
+        return folder
+    if not parallel.is_first():
         return folder
     write_json(folder / "split.json", split)
     write_json(folder / "provenance.json", provenance())
@@ -116,6 +119,7 @@ def provenance() -> dict[str, Any]:
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES if name in installed},
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
+        "processes": jax.process_count(),
         "cores": os.cpu_count(),
         "machine": platform.machine(),
     }
@@ -145,15 +149,18 @@ class Metrics:
     """`metrics.jsonl`, one JSON object a line; with `tensorboard` as events too.
 
     Lines beyond the step `first` that a run resumes from are dropped; its validation too where that is still `pending`.
+    All processes know the `lines`, the first writes them.
     """
 
     def __init__(self, folder: Path, first: int, *, pending: bool = False, tensorboard: bool = False):
         self.path = folder / "metrics.jsonl"
-        kept = [line for line in read_metrics(folder) if line["step"] <= first]
+        self.lines = [line for line in read_metrics(folder) if line["step"] <= first]
         if pending:
-            kept = [line for line in kept if line["step"] < first or "dice_mean" not in line]
-        write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
-        self.events = Events(folder / "tensorboard", first) if tensorboard else None
+            self.lines = [line for line in self.lines if line["step"] < first or "dice_mean" not in line]
+        self.writes = parallel.is_first()
+        if self.writes:
+            write_text(self.path, "".join(json.dumps(line) + "\n" for line in self.lines))
+        self.events = Events(folder / "tensorboard", first) if tensorboard and self.writes else None
 
     def __enter__(self) -> Metrics:
         return self
@@ -165,7 +172,9 @@ class Metrics:
 
     def write(self, **values: Any) -> None:
         """Adds a line. Raises UserError on a full disk."""
-        append_line(self.path, json.dumps(values))
+        self.lines.append(values)
+        if self.writes:
+            append_line(self.path, json.dumps(values))
         if self.events:
             with writing(self.path.parent):
                 self.events.write(**values)
@@ -188,11 +197,16 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 class Log:
-    """`training.log`: what happened to a run, a line each with the date and the time; `say` shows it as well."""
+    """`training.log`: what happened to a run, a line each with the date and the time; `say` shows it as well.
+
+    The first process speaks for all.
+    """
 
     def __init__(self, folder: Path, say: Callable[[str], None]):
         self.path, self.say = folder / "training.log", say
 
     def __call__(self, text: str) -> None:
+        if not parallel.is_first():
+            return
         self.say(text)
         append_line(self.path, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}")

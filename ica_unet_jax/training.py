@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from scipy.special import logsumexp
 
-from ica_unet_jax import checkpoints, divergence, evaluation, events, run_folder
+from ica_unet_jax import checkpoints, divergence, evaluation, events, parallel, run_folder
 from ica_unet_jax.checkpoints import Checkpoints, State
 from ica_unet_jax.config import Config, TrainConfig
 from ica_unet_jax.data import acdc, cache, cohort, splits
@@ -70,10 +70,11 @@ def init_state(config: Config) -> State:
 def make_step(config: Config) -> Callable[[State, Batch], tuple[State, dict[str, jax.Array]]]:
     """The compiled training step; the state's buffers are donated. Randomness comes from (seed, step) alone.
 
-    The seed is an argument of what is compiled, so that trainings that differ in it alone share one entry of a
+    It sees the whole batch, also where that is divided over several devices: batch statistics, losses and gradients are
+    those of one. The seed is an argument of what is compiled, so that trainings that differ in it alone share one entry of a
     persistent compilation cache.
     """
-    model, optimizer = build_model(config.model), make_optimizer(config.train)
+    model, optimizer, devices = build_model(config.model), make_optimizer(config.train), parallel.Devices(config.train)
 
     def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, dict[str, jax.Array]]:
         batch = augment(jax.random.fold_in(key, state.step), batch, config.model.crop, config.data)
@@ -97,7 +98,9 @@ def make_step(config: Config) -> Callable[[State, Batch], tuple[State, dict[str,
         terms |= {"gradient_norm": optax.tree.norm(gradients), "parameter_norm": optax.tree.norm(params)}
         return State(state.step + 1, params, averaged, batch_stats, opt_state), terms
 
-    compiled, key = jax.jit(step, donate_argnums=0), jax.random.key(config.train.seed + 1)
+    everywhere = devices.everywhere
+    compiled = jax.jit(step, in_shardings=(everywhere, devices.divided, everywhere), out_shardings=everywhere, donate_argnums=0)
+    key = jax.jit(lambda: jax.random.key(config.train.seed + 1), out_shardings=everywhere)()
     return lambda state, batch: compiled(state, batch, key)
 
 
@@ -113,7 +116,7 @@ class Validation:
 
         Frames are averaged within a patient, then patients. `to_stop` is called after each frame and may raise.
         """
-        self.segmenter.variables = state.variables
+        self.segmenter.variables = parallel.own(state.variables)
         patients = []
         for cine in self.cines:
             inside, scores = self.segmenter.place(cine.frames.shape[1:], cine.spacing).inside, []
@@ -147,25 +150,20 @@ def train(config: Config, *, pictures: bool = True) -> State:
     """
     if config.train.tensorboard:
         events.require()
+    devices, first_process = parallel.Devices(config.train), parallel.is_first()
     run_folder.refuse_changes(config)
     samples, cines, split, left_out = load(config)
     folder = run_folder.open_run(config, split, left_out)
-    batches = Batches(samples, config.model.crop[0], config.train.batch_size, config.train.seed)
+    batches = Batches(samples, config.model.crop[0], config.train.batch_size, config.train.seed, devices.rows)
     validate = Validation(cines, Segmenter(config))
 
     saved = Checkpoints(folder)
-    state = init_state(config)
-    damaged = []
-    if saved.steps():
-        state = saved.restore(state)
-        damaged = saved.set_aside_damaged(int(state.step))
-    elif config.train.init_from:
-        state = start_from(config.train.init_from, state)
-    step = make_step(config)
-    first = int(state.step)
-    pending = due(first, config.train) and not saved.validated(first)  # the end came during its validation
+    state, pending, damaged = begin(config, saved)
+    state, step, first = devices.replicate(state), make_step(config), int(state.step)
     metrics = run_folder.Metrics(folder, first, pending=pending, tensorboard=config.train.tensorboard)
-    with Progress(config.train.steps, first) as progress, metrics, Interruption() as asked:
+    # Alone it stops at once; several do where they are at the same step and wait for the devices anyway, to write a line.
+    alone = parallel.is_alone()
+    with Progress(config.train.steps, first, quiet=not first_process) as progress, metrics, Interruption() as asked:
         log = run_folder.Log(folder, progress.note)
         if damaged:
             log(f"damaged checkpoints were set aside: of step {', '.join(map(str, damaged))}")
@@ -174,14 +172,15 @@ def train(config: Config, *, pictures: bool = True) -> State:
 
         def judge(state: State, number: int) -> None:
             """Validates, saves and draws."""
-            scores = validate(state, asked.to_stop)
+            scores = validate(state, asked.to_stop if alone else lambda: None)
             metrics.write(step=number, **scores)
             dice = {name: scores[f"dice_{name}"] for name in (*STRUCTURES, "mean")}
             log(f"step {number}: validation Dice " + ", ".join(f"{k} {v:.3f}" for k, v in dice.items()))
-            saved.save(state, dice["mean"])
-            if pictures:
+            if first_process:
+                saved.save(state, dice["mean"])
+            if first_process and pictures:
                 evaluation.training_report(folder, validate.cines, validate.segmenter)
-            divergence.check_learning(run_folder.read_metrics(folder), config.train, warmup_steps(config.train))
+            divergence.check_learning(metrics.lines, config.train, warmup_steps(config.train))
 
         recent = {}  # terms of the steps since the last line, by step
         try:
@@ -189,9 +188,10 @@ def train(config: Config, *, pictures: bool = True) -> State:
                 judge(state, first)
             started, since = time.perf_counter(), first
             for number, batch in enumerate(batches.iterate(first, config.train.steps), start=first + 1):
-                state, recent[number] = step(state, batch)
+                state, recent[number] = step(state, devices.divide(batch))
                 judged = due(number, config.train)
-                if judged or number % config.train.log_every == 0 or number == first + 1:
+                reported = judged or number % config.train.log_every == 0 or number == first + 1
+                if reported:
                     values = take(recent, folder)
                     # The first step compiles; its time is kept apart.
                     seconds = (time.perf_counter() - started) / (number - since)
@@ -202,12 +202,13 @@ def train(config: Config, *, pictures: bool = True) -> State:
                     divergence.check_state(state, folder)
                     judge(state, number)
                     started, since = time.perf_counter(), number
-                asked.to_stop()
+                if alone or reported:
+                    asked.to_stop(parallel.any_signal)
         except Interrupted as stop:
             reached = int(state.step)
-            if reached > (saved.latest_step() or 0):
-                take(recent, folder)
-                divergence.check_state(state, folder)
+            take(recent, folder)
+            divergence.check_state(state, folder)
+            if first_process and reached > (saved.latest_step() or 0):
                 saved.save(state)
             text = f" at step {reached}: the state is saved in {folder}; the same command goes on from there"
             raise Interrupted(stop.number, text) from None
@@ -239,6 +240,23 @@ def load(config: Config) -> tuple[list[cache.LabelledFrame], list[acdc.Cine], sp
         raise UserError("No frame of the training patients has a ground truth: add NAME_frameNN_gt.nii.gz files.")
     cines = [cine for name, cine in found.items() if name not in learning and cine.labels]
     return samples, cines, split, left_out
+
+
+def begin(config: Config, saved: Checkpoints) -> tuple[State, bool, list[int]]:
+    """The state to begin with, the same in all processes, though the first alone reads checkpoints.
+
+    With it, whether it is still to be validated, and the steps of damaged checkpoints, which are set aside.
+    """
+    state, damaged = init_state(config), []
+    if parallel.is_first() and saved.steps():
+        state = saved.restore(state)
+        damaged = saved.set_aside_damaged(int(state.step))
+    elif parallel.is_first() and config.train.init_from:
+        state = start_from(config.train.init_from, state)
+    step = int(state.step)
+    pending = due(step, config.train) and not saved.validated(step)  # the end came during its validation
+    state, pending = parallel.from_first((state, np.bool_(pending)))
+    return state, bool(pending), damaged
 
 
 def due(step: int, config: TrainConfig) -> bool:

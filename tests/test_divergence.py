@@ -67,7 +67,7 @@ def test_nothing_that_is_not_finite_gets_into_a_checkpoint(make, compiled_once, 
 
         return run
 
-    def to_stop(self):
+    def to_stop(self, *_):
         raise training.Interrupted(15)
 
     monkeypatch.setattr(training, "make_step", spoiled)

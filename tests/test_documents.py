@@ -97,6 +97,7 @@ def test_files_and_settings_named_in_the_documents_exist():
     for name in re.findall(r"launch/\w+\.flags|docs/\w+\.\w+", text):
         assert (ROOT / name).is_file(), name
     other = {"flagfile", "workdir", "split", "input", "output", "acdc_names", "mirror", "help", "quiet", "runs", "out", "only_fold"}
+    other |= {"coordinator", "processes", "process_id"}
     other |= {"studies", "seeds", "jobs", "threads", "executor", "slurm", "dry_run", "tables_only", "preset"}
     other |= {"rate", "seconds", "queue", "deadline_ms", "json", "gif", "like", "platforms"}
     for name in re.findall(r"`--(\w+)", text):
@@ -115,7 +116,7 @@ def test_launch_files_set_every_flag_they_name_and_are_valid():
         assert path.read_text().startswith("# "), path
     acdc = {line.split("=")[0][2:] for line in (ROOT / "launch/acdc.flags").read_text().splitlines() if line.startswith("--")}
     left = {field.name for part, field in fields() if part in ("model", "loss", "train")} - acdc
-    assert left == {"unet_width", "workdir", "init_from"}
+    assert left == {"unet_width", "workdir", "init_from", "devices"}
 
 
 def test_the_study_in_the_readme_is_one():

@@ -17,7 +17,7 @@ from ica_unet_jax.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
-STEADY = dict(schedule="constant", warmup_steps=0, steps=30, learning_rate=0.01)
+STEADY = dict(schedule="constant", warmup_steps=0, steps=30, learning_rate=0.01, devices=1)
 
 
 # --- the step ---

@@ -17,7 +17,8 @@ SMALL = dict(
 )  # fmt: skip
 # The cheapest training, of a network of which the loop knows nothing.
 LOOP = dict(
-    model="unet2d", crop=(2, 32, 32), unet_width=1, batch_size=1, steps=4, evaluate_every=2, log_every=1, folds=2, chance_validations=0
+    model="unet2d", crop=(2, 32, 32), unet_width=1, batch_size=1, steps=4, evaluate_every=2, log_every=1, folds=2, chance_validations=0,
+    devices=1,
 )  # fmt: skip
 
 

@@ -32,7 +32,11 @@ def folder(config: DataConfig) -> Path:
     shape = config.phantom_shape
     phantom = Path(config.phantom_dir) / f"{config.phantom_patients}_patients_{'x'.join(map(str, shape))}"
     if not phantom.is_dir():
-        beating_heart.write_cohort(phantom, config.phantom_patients, shape=shape)
+        try:
+            beating_heart.write_cohort(phantom, config.phantom_patients, shape=shape)
+        except (OSError, UserError):
+            if not phantom.is_dir():  # otherwise another process was faster
+                raise
     return phantom
 
 
