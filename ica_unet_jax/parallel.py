@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ica_unet_jax.config import TrainConfig
 from ica_unet_jax.errors import UserError
@@ -82,7 +82,7 @@ class Devices:
                 f"--batch_size={batch} cannot be divided over {len(chosen)} devices: take a multiple of {len(chosen)}, or fewer "
                 "of them by --devices."
             )
-        mesh = Mesh(chosen, ("batch",))  # jax.make_mesh refuses GPUs of several machines
+        mesh = Mesh(chosen, ("batch",), axis_types=(AxisType.Auto,))  # jax.make_mesh refuses GPUs of several machines
         self.everywhere = NamedSharding(mesh, PartitionSpec())
         self.divided = NamedSharding(mesh, PartitionSpec("batch"))
         owners = np.repeat([device.process_index for device in chosen], batch // len(chosen))
