@@ -30,6 +30,7 @@ _LARGEST = flags.DEFINE_bool(
 _MIRROR = flags.DEFINE_bool(
     "mirror", False, "Average with the mirror image (twice the work); for runs with --flip."
 )
+_SKIP = flags.DEFINE_bool("skip_bad_cases", False, "Leave out the cases that check_data complains of, list them, and go on.")
 
 
 def main() -> None:
@@ -45,6 +46,7 @@ def main() -> None:
         cines=_CINES.value,
         largest_component=_LARGEST.value,
         mirror=_MIRROR.value,
+        skip_bad_cases=_SKIP.value,
     )
     print((out / "table.md").read_text())
     print(f"pictures in {out / 'pictures'}")

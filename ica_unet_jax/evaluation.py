@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from ica_unet_jax import figures, inference, run_folder
 from ica_unet_jax.config import DataConfig
 from ica_unet_jax.data import acdc, cohort, splits
 from ica_unet_jax.errors import UserError
-from ica_unet_jax.files import write_text
+from ica_unet_jax.files import write_json, write_text
 from ica_unet_jax.inference import Segmenter
 from ica_unet_jax.metrics import STRUCTURES, cases
 from ica_unet_jax.metrics.clinical import neighbour_dice, roughness, volumes_ml
@@ -36,6 +35,7 @@ def evaluate(
     largest_component: bool = False,
     mirror: bool = False,
     pictures: bool = True,
+    skip_bad_cases: bool = False,
 ) -> Path:
     """Judges every labelled frame of the chosen patients; returns the folder with the results.
 
@@ -52,17 +52,21 @@ def evaluate(
       largest_component: keep the largest component of each structure alone.
       mirror: average with the mirror image.
       pictures: draw overlays and volume curves.
+      skip_bad_cases: leave bad cases out, which the summary and the table then name.
 
     Raises:
-      UserError: no such run, patients that the cohort lacks, bad data, or none with a ground truth.
+      UserError: no such run, patients that the cohort lacks, or none with a ground truth.
+      BadData: all that is wrong with the chosen patients that have one.
     """
     segmenter = inference.load(run_dir, which, mirror=mirror)
     data = segmenter.config.data
     label_map = data.label_map if label_map is None else label_map
     data = dataclasses.replace(data, data_dir=str(data_dir) or data.data_dir, label_map=label_map)
-    trained = json.loads((Path(run_dir) / "split.json").read_text())
+    trained = run_folder.read_split(run_dir)
     chosen = choose_cases(trained, data, split)
     labelled = [case for case in chosen if case.labels]
+    found, left_out = cohort.screen(labelled, lambda case: bool(acdc.read(case, label_map)), skip_bad_cases)
+    labelled = [case for case in labelled if case.name in found]
     folder = Path(out or Path(run_dir) / f"evaluation_{split}")
 
     rows, over_time = [], {}
@@ -82,9 +86,11 @@ def evaluate(
 
     summary = {
         "split": split,
-        "notes": notes(trained, labelled, split, which),
+        "metrics_version": cases.METRICS_VERSION,
+        "notes": notes(trained, labelled, split, which, left_out),
         "patients": [case.name for case in labelled],
         "patients_without_ground_truth": [case.name for case in chosen if not case.labels],
+        "left_out": left_out,
         "checkpoint": which,
         "checkpoint_step": segmenter.step,
         "largest_component": largest_component,
@@ -92,13 +98,13 @@ def evaluate(
         **cases.summarize(rows),
         "over_time": over_time,
         "provenance": {
-            "training": json.loads((Path(run_dir) / "provenance.json").read_text()),
+            "training": run_folder.read_provenance(run_dir),
             "evaluation": run_folder.provenance(),
         },
     }
     cases.write_cases_csv(folder / "cases.csv", rows)
     write_text(folder / "table.md", report(Path(run_dir), summary, rows))
-    write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+    write_json(folder / "summary.json", summary)
     return folder
 
 
@@ -138,7 +144,9 @@ def choose_cases(trained: splits.Split, data: DataConfig, split: str) -> list[ac
     return chosen
 
 
-def notes(trained: splits.Split, chosen: Iterable[acdc.Case], split: str, which: str) -> list[str]:
+def notes(
+    trained: splits.Split, chosen: Iterable[acdc.Case], split: str, which: str, left_out: Iterable[str] = ()
+) -> list[str]:
     """What a reader of the figures has to know."""
     training = sorted(set(trained["train"]) & {case.name for case in chosen})
     found = []
@@ -146,6 +154,8 @@ def notes(trained: splits.Split, chosen: Iterable[acdc.Case], split: str, which:
         found.append(f"contains training patients ({len(training)} by name)")
     if which == "best" and split != "test":
         found.append("the checkpoint was chosen on the validation patients")
+    if left_out:
+        found.append(f"bad cases were left out: {', '.join(left_out)}")
     return found
 
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ica_unet_jax import checkpoints
+from ica_unet_jax import checkpoints, run_folder
 from ica_unet_jax.config import Config
 from ica_unet_jax.data.device_geometry import NativeGrid, Windows
 from ica_unet_jax.data.geometry import Placement, place
@@ -135,10 +135,7 @@ def load(run_dir: str | Path, which: str = "latest", *, mirror: bool = False) ->
     Raises:
       UserError: the folder is no run folder, holds no checkpoint, or never saw a mirrored heart that `mirror` shows it.
     """
-    path = Path(run_dir) / "config.json"
-    if not path.is_file():
-        raise UserError(f"{path} does not exist: name the --workdir of a training.")
-    config = Config.from_json(path.read_text())
+    config = run_folder.read_config(run_dir)
     if mirror and not config.data.flip:
         raise UserError(f"--mirror needs a network that was trained with --flip, as {run_dir} was not: leave it out.")
     state = checkpoints.restore(run_dir, which)

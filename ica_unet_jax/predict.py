@@ -27,6 +27,7 @@ _MIRROR = flags.DEFINE_bool(
 _ACDC_NAMES = flags.DEFINE_bool(
     "acdc_names", False, "Write patientXXX_ED.nii.gz and _ES.nii.gz alone, as ACDC wants a submission."
 )
+_SKIP = flags.DEFINE_bool("skip_bad_cases", False, "Leave out the cases that cannot be segmented, list them, and go on.")
 
 
 def main() -> None:
@@ -40,6 +41,7 @@ def main() -> None:
         largest_component=_LARGEST.value,
         mirror=_MIRROR.value,
         acdc_names=_ACDC_NAMES.value,
+        skip_bad_cases=_SKIP.value,
     )
 
 

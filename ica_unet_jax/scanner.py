@@ -13,8 +13,8 @@ import numpy as np
 
 from ica_unet_jax.config import Config
 from ica_unet_jax.data.beating_heart import simulate
-from ica_unet_jax.data.volumes import open_frames, spacing_of, zoom_problem
-from ica_unet_jax.errors import UserError
+from ica_unet_jax.data.volumes import open_frames, spacing_of
+from ica_unet_jax.errors import BadData, UserError
 
 Shot = tuple[float, np.ndarray]  # seconds after the start, frame
 SLICE_MM = 10.0  # of the phantom
@@ -33,14 +33,14 @@ def open_source(source: str | Path, config: Config, rate: float) -> Source:
     Frames with NaN are played as they are.
 
     Raises:
-      UserError: no readable 4D file.
+      UserError: no readable 4D file; BadData: voxels of no size, or no orientation.
     """
     if str(source) == "phantom":
         spacing = (SLICE_MM, config.data.spacing, config.data.spacing)
         return Source(simulate(0, 0, config.model.crop, max(2, round(rate)), spacing).frames, spacing)
-    image, frames, _ = open_frames(Path(source))
-    if problem := zoom_problem(image, Path(source)):
-        raise UserError(problem)
+    image, frames, problems = open_frames(Path(source))
+    if problems:
+        raise BadData(problems)
     if len(frames) < 2:
         raise UserError(f"--input={source} is a single frame: name a 4D cine, or phantom.")
     return Source(frames, spacing_of(image))

@@ -52,7 +52,7 @@ def run(command: str, folder: Path) -> str:
         words += ["--preset=smoke", "--studies=supervision", "--seeds=1", "--steps=3"]
     elif "ablations/run_all.py" in words:
         words += [*TINY, "--contracting_blocks=1", "--neighbours=none", "--encoder_convs=0"]  # one step is compiled to be timed
-    elif "ica_unet_jax.train" in words:
+    elif {"ica_unet_jax.train", "ica_unet_jax.cross_validate"} & set(words):
         words += TINY
         if any("phantom.flags" in word for word in words):
             words += ["--phantom_patients=4", "--phantom_shape=2,64,64"]
@@ -76,6 +76,8 @@ def test_every_command_of_the_documents_runs(place):
         run(command, place)
     assert (place / "runs" / "phantom" / "evaluation_val" / "summary.json").is_file()
     assert (place / "runs" / "acdc" / "evaluation_test" / "table.md").is_file()
+    assert "3 patients out of fold" in (place / "runs" / "cv" / "table.md").read_text()
+    assert "## Provenance" in (place / "runs" / "acdc" / "report.md").read_text()
     sweep = place / "runs" / "ablations"
     finished = sorted(sweep.glob("cells/*/*/done.json"))
     assert [json.loads(path.read_text())["status"] for path in finished] == ["done", "done"]
@@ -94,7 +96,8 @@ def test_files_and_settings_named_in_the_documents_exist():
     text = "".join((ROOT / name).read_text() for name in ("README.md", "BUILD.md"))
     for name in re.findall(r"launch/\w+\.flags|docs/\w+\.\w+", text):
         assert (ROOT / name).is_file(), name
-    other = {"flagfile", "workdir", "split", "input", "output", "acdc_names", "mirror", "help", "quiet", "runs", "out"}
+    other = {"flagfile", "workdir", "split", "input", "output", "acdc_names", "mirror", "help", "quiet", "runs", "out", "only_fold"}
+    other |= {"coordinator", "processes", "process_id"}
     other |= {"studies", "seeds", "jobs", "threads", "executor", "slurm", "dry_run", "tables_only", "preset"}
     other |= {"rate", "seconds", "queue", "deadline_ms", "json", "gif", "like", "platforms"}
     for name in re.findall(r"`--(\w+)", text):
@@ -113,7 +116,7 @@ def test_launch_files_set_every_flag_they_name_and_are_valid():
         assert path.read_text().startswith("# "), path
     acdc = {line.split("=")[0][2:] for line in (ROOT / "launch/acdc.flags").read_text().splitlines() if line.startswith("--")}
     left = {field.name for part, field in fields() if part in ("model", "loss", "train")} - acdc
-    assert left == {"unet_width", "workdir", "init_from"}
+    assert left == {"unet_width", "workdir", "init_from", "devices"}
 
 
 def test_the_study_in_the_readme_is_one():

@@ -58,7 +58,7 @@ def test_a_frame_gives_a_frame(tiny_run, cohort, tmp_path, capsys):
     assert "mL: RV" in capsys.readouterr().out and not (tmp_path / "frame_volumes.png").exists()
 
 
-def test_a_folder_goes_on_after_a_bad_file(tiny_run, cohort, tmp_path):
+def test_a_folder_is_checked_first_and_goes_on_without_a_bad_file_if_told_so(tiny_run, cohort, tmp_path):
     source = tmp_path / "in"
     source.mkdir()
     frame = nib.load(cohort / "patient001" / "patient001_frame01.nii.gz")
@@ -66,7 +66,9 @@ def test_a_folder_goes_on_after_a_bad_file(tiny_run, cohort, tmp_path):
     (source / "a.nii.gz").write_bytes(b"no image")
     with pytest.raises(UserError, match="a.nii.gz cannot be read as NIfTI"):
         prediction.predict(tiny_run, source, tmp_path / "out")
-    assert (tmp_path / "out" / "b_seg.nii.gz").is_file()
+    assert not (tmp_path / "out").exists()
+    prediction.predict(tiny_run, source, tmp_path / "out", skip_bad_cases=True)
+    assert (tmp_path / "out" / "b_seg.nii.gz").is_file() and not (tmp_path / "out" / "a_seg.nii.gz").exists()
 
 
 def test_acdc_submission(tiny_run, cohort, tmp_path):
