@@ -13,6 +13,7 @@ from tiny import SMALL, variables
 from ica_unet_jax import live, live_view
 from ica_unet_jax.animation import Recorder
 from ica_unet_jax.config import Config
+from ica_unet_jax.data.geometry import place
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.inference import Segmenter
 from ica_unet_jax.live import Tally, percentiles, play
@@ -28,7 +29,8 @@ FRAMES = np.random.default_rng(0).random((8, *SHAPE)).astype(np.float32)
 def result(number=1, compute=5.0, latency=20.0, lv=100.0, rv=120.0):
     labels = np.zeros(SHAPE, np.uint8)
     labels[:, 20:40, 20:40] = 3
-    return Result(number, labels, {"RV": rv, "MYO": 90.0, "LV": lv}, 0.0, latency / 1000, compute)
+    volumes = {"RV": rv, "MYO": 90.0, "LV": lv}
+    return Result(number, labels, volumes, 0.0, latency / 1000, compute, place(SHAPE, SPACING, SHAPE, 1.5))
 
 
 class Fake(StreamingSegmenter):
