@@ -17,7 +17,7 @@ from ica_unet_jax.data.geometry import Placement
 from ica_unet_jax.metrics import STRUCTURES
 
 WINDOWS = ("centre", "follow")
-MEMORY = 9  # masks that decide where the heart is: more than half of them must agree
+MEMORY = 9  # masks that decide where the heart is: more than half of them must say so
 DEAD_ZONE = 1 / 16  # of the window's size: as far the heart may be off its centre before the window moves
 ROUNDS = 6  # looks at most from the best tile to the heart's centre
 
@@ -43,8 +43,8 @@ class FollowingWindow(Window):
     """A window that finds the heart in the first frame and follows it.
 
     It moves when the median of the last `MEMORY` masks' centres has left a dead zone, so that a bad mask moves nothing and
-    a beating heart, whose centre moves by a few mm, does not make it tremble. An empty mask has no centre. When all of them
-    are empty the heart is lost, and looked for again.
+    a beating heart, whose centre moves by a few mm, does not make it tremble. An empty mask votes for the place where the
+    window is. After as many empty masks in a row the heart is lost, and looked for again.
     """
 
     lost = True
@@ -52,21 +52,19 @@ class FollowingWindow(Window):
     def __init__(self, placement: Placement):
         super().__init__(placement)
         self._centres: collections.deque = collections.deque(maxlen=MEMORY)
+        self._empty = 0  # masks in a row
 
     def search(self, look: Look) -> None:
         self.placement, centre = find(look, self.placement)
-        self.lost = False
-        self._centres.clear()
-        if centre is not None:
-            self._centres.extend([centre] * MEMORY)
+        self._centres.extend([centre or self.placement.offset] * MEMORY)
+        self.lost, self._empty = False, 0
 
     def saw(self, labels: np.ndarray) -> None:
-        self._centres.append(middle(labels, self.placement))
-        seen = [centre for centre in self._centres if centre is not None]
-        self.lost = len(self._centres) == MEMORY and not seen
-        if 2 * len(seen) <= MEMORY:
-            return
-        wanted = self.placement.at(*np.median(seen, axis=0))
+        centre = middle(labels, self.placement)
+        self._centres.append(centre or self.placement.offset)
+        self._empty = 0 if centre else self._empty + 1
+        self.lost = self._empty >= MEMORY
+        wanted = self.placement.at(*np.median(self._centres, axis=0))
         zone = [DEAD_ZONE * size for size in self.placement.crop[1:]]
         if np.any(np.abs(np.subtract(wanted.offset, self.placement.offset)) > zone):
             self.placement = wanted
@@ -104,7 +102,7 @@ def find(look: Look, placement: Placement) -> tuple[Placement, tuple[float, floa
             break
         best = best.at(*centre)
         labels = seen[best] = look(best)
-    return (best, centre) if centre is None else (best.at(*centre), centre)
+    return (placement.at(0, 0), None) if centre is None else (best.at(*centre), centre)
 
 
 def tiles(placement: Placement) -> list[Placement]:

@@ -116,12 +116,10 @@ def test_the_middle_is_the_median_and_nothing_has_none():
 @settings(max_examples=30, deadline=None)
 @given(wide, st.floats(0.1, 0.9), st.floats(0.1, 0.9))
 def test_the_heart_is_found_wherever_it_lies(placement, y, x):
-    size = [n * mm for n, mm in zip(placement.shape[1:], placement.spacing[1:], strict=True)]
     row, column = (round(f * n) for f, n in zip((y, x), placement.shape[1:], strict=True))
     truth = disc(row, column, placement.shape, radius=12 / max(placement.spacing[1:]))
     found, centre = find(seen_through(truth), placement)
     assert centre is not None and not truth[~found.inside].any()
-    assert len(size) == 2
 
 
 def test_a_search_in_vain_stays_at_the_centre_and_is_repeated_after_as_many_empty_masks():
@@ -133,7 +131,7 @@ def test_a_search_in_vain_stays_at_the_centre_and_is_repeated_after_as_many_empt
 
     assert window.lost
     window.search(nothing)
-    assert not window.lost and window.placement.inside.any() and len(looks) == len(tiles(WIDE))
+    assert not window.lost and window.placement == WIDE and len(looks) == len(tiles(WIDE))
     for number in range(1, MEMORY + 1):
         window.saw(np.zeros(SHAPE, np.uint8))
         assert window.lost == (number == MEMORY)
@@ -154,6 +152,8 @@ def test_bad_masks_move_nothing_unless_they_are_the_most():
     for i in range(30):
         window.saw((bad, empty, good, good)[i % 4])
         assert window.placement == before and not window.lost
+    for _ in range(MEMORY):
+        window.saw(good)
     for i in range(MEMORY // 2 + 1):
         assert window.placement == before, i
         window.saw(bad)
@@ -256,10 +256,8 @@ def test_a_stream_finds_a_heart_again_that_was_gone(segmenters):
     here, gone, there = (frame_with(truth) for truth in (disc(30, 30), 0 * disc(0, 0), disc(120, 150)))
     assert stream.push(here).labels.any()
     for _ in range(MEMORY):
-        assert (stream.push(gone).labels == 3).mean() < 0.02  # noise of which the brightest is clipped
-    for _ in range(MEMORY + 1):
-        result = stream.push(there)
-    np.testing.assert_array_equal(result.labels, 3 * disc(120, 150))
+        assert not stream.push(gone).labels.any()
+    np.testing.assert_array_equal(stream.push(there).labels, 3 * disc(120, 150))
 
 
 @pytest.mark.parametrize("index", range(5))
@@ -284,4 +282,4 @@ def test_a_window_of_192_mm_on_a_real_heart_holds_it():
             total += np.count_nonzero(truth)
             centre += np.count_nonzero(truth[~placement.inside])
             outside += np.count_nonzero(truth[~found.inside])
-    assert outside == 0 and total > 400_000 and centre >= 0
+    assert outside == 0 < total and centre > 0.001 * total
