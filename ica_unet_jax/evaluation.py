@@ -47,7 +47,7 @@ def evaluate(
 
     Args:
       run_dir: of the training.
-      out: folder to write into; empty: evaluation_SPLIT in `run_dir`.
+      out: folder to write into; empty: evaluation_SPLIT in `run_dir`, or evaluation_SPLIT_WINDOW.
       data_dir, label_map: the cohort; by default the training's.
       split: "val" or "test" of the run's split, or "all" patients of the cohort.
       which: "latest" or "best" checkpoint.
@@ -68,7 +68,8 @@ def evaluate(
     trained = json.loads((Path(run_dir) / "split.json").read_text())
     chosen = choose_cases(trained, data, split)
     labelled = [case for case in chosen if case.labels]
-    folder = Path(out or Path(run_dir) / f"evaluation_{split}")
+    suffix = "" if window == "centre" else f"_{window}"
+    folder = Path(out or Path(run_dir) / f"evaluation_{split}{suffix}")
 
     rows, over_time = [], {}
     with Progress(len(labelled), unit="patient") as progress:
