@@ -17,6 +17,7 @@ from ica_unet_jax import flops, inference, run_folder, training
 from ica_unet_jax.config import Config
 from ica_unet_jax.data.augmentation import Batch
 from ica_unet_jax.data.cache import canvas
+from ica_unet_jax.data.geometry import Placement
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.files import write_text
 from ica_unet_jax.flops import Work
@@ -165,7 +166,9 @@ def arrival_to_mask(compute_ms: float, mean_ms: float, rate: float, waits: bool)
     return None if mean_ms > period else compute_ms + period * waits
 
 
-def time_parts(segmenter: Segmenter, row: Row, placement, best: Ceilings, seconds: float) -> dict[str, dict[str, float]]:
+def time_parts(
+    segmenter: Segmenter, row: Row, placement: Placement, best: Ceilings, seconds: float
+) -> dict[str, dict[str, float | None]]:
     """{part: {"ms", "floor_ms"}} of one window: the way in, the network's parts, the way back."""
     model, grid = row.config.model, segmenter.grid(placement)
     frame = segmenter.put(np.random.default_rng(0).gamma(2, 100, row.frame))

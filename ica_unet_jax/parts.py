@@ -24,17 +24,17 @@ class Part(NamedTuple):
     work: Work
 
 
-def parts(config: ModelConfig, variables: Any, image: jax.Array, valid: jax.Array) -> tuple[dict[str, Part], jax.Array]:
-    """{name: part} in order, and the logits (1, d, h, w, 4) at their end: those of the network on a frame that is its own neighbours.
+def parts(config: ModelConfig, variables: Any, image: jax.Array, valid: jax.Array) -> tuple[dict[str, Part], Any]:
+    """{name: part} in order, and what comes out at their end: the network's logits of a frame that is its own neighbour.
 
-    Empty for a network that is not taken apart here.
+    Nothing, and None, for a network that is not taken apart here.
 
     Args:
       variables: of the network.
       image: (1, d, h, w, 1); valid: its mask.
     """
     if config.model != "ica_unet":
-        return {}, jnp.zeros(())
+        return {}, None
     n, model, work, found = config.contracting_blocks, build_model(config), flops.streamed(config), {}
 
     def add(name: str, method: Callable, *arrays: Any, of: tuple[str, ...] = ()) -> Any:

@@ -88,7 +88,7 @@ def middle(labels: np.ndarray, placement: Placement) -> tuple[float, float] | No
 
 
 def find(look: Look, placement: Placement) -> tuple[Placement, tuple[float, float] | None]:
-    """Looks for the heart in a frame: the window centred on it, and the heart's centre (None: nothing was found).
+    """Looks for the heart in a frame: the window centred on it, and the heart's centre; `placement`, None where none is.
 
     Windows that overlap by half tile the frame; from the one that shows most of a heart it goes on to the centre of what
     was labelled there, until the window stays.
@@ -98,11 +98,13 @@ def find(look: Look, placement: Placement) -> tuple[Placement, tuple[float, floa
     labels = seen[best]
     for _ in range(ROUNDS):
         centre = middle(labels, best)
-        if centre is None or best.at(*centre) in seen:
+        if centre is None:
+            return placement, None
+        if best.at(*centre) == best:
             break
         best = best.at(*centre)
-        labels = seen[best] = look(best)
-    return (placement.at(0, 0), None) if centre is None else (best.at(*centre), centre)
+        labels = look(best)
+    return best, centre
 
 
 def tiles(placement: Placement) -> list[Placement]:

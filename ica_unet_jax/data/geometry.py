@@ -35,7 +35,7 @@ def normalize(frame: np.ndarray) -> np.ndarray:
 
 
 def positions(size: int, new_size: int, step: float, shift: float = 0.0) -> np.ndarray:
-    """Where `new_size` samples, `step` voxels apart, lie on an axis of `size` voxels; its centre is `shift` before theirs."""
+    """Where `new_size` samples, `step` voxels apart, lie on an axis of `size` voxels: their centre `shift` past its own."""
     return (size - 1) / 2 + shift + step * (np.arange(new_size) - (new_size - 1) / 2)
 
 
