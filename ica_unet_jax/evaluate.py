@@ -20,7 +20,14 @@ _SPLIT = flags.DEFINE_enum(
 _CHECKPOINT = flags.DEFINE_enum(
     "checkpoint", "latest", ("latest", "best"), "Latest (for reporting) or best on validation."
 )
-_OUT = flags.DEFINE_string("out", "", "Folder to write into; empty: RUN/evaluation_SPLIT.")
+_WINDOW = flags.DEFINE_enum(
+    "window",
+    "centre",
+    ("centre", "follow", "oracle"),
+    "Where the model looks in a larger frame: at its centre, where it finds the heart, or, for comparison alone, where "
+    "the ground truth has it.",
+)
+_OUT = flags.DEFINE_string("out", "", "Folder to write into; empty: RUN/evaluation_SPLIT, with _follow or _oracle.")
 _CINES = flags.DEFINE_integer(
     "cines", 3, "So many patients are segmented over their whole cine, for the figures over time.", lower_bound=0
 )
@@ -43,6 +50,7 @@ def main() -> None:
         label_map=_LABEL_MAP.value,
         split=_SPLIT.value,
         which=_CHECKPOINT.value,
+        window=_WINDOW.value,
         cines=_CINES.value,
         largest_component=_LARGEST.value,
         mirror=_MIRROR.value,

@@ -11,12 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ica_unet_jax import checkpoints, run_folder
+from ica_unet_jax import checkpoints, roi, run_folder
 from ica_unet_jax.config import Config
 from ica_unet_jax.data.device_geometry import NativeGrid, Windows
 from ica_unet_jax.data.geometry import Placement, place
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.models import build_model, init_variables, same_shapes
+from ica_unet_jax.roi import Window
 
 Frames = Mapping[int, np.ndarray] | np.ndarray  # (s, h, w) by number
 Triple = tuple[int, int, int]
@@ -27,8 +28,8 @@ class Segmenter:
     """The compiled model of a configuration; each frame is encoded once, whatever its roles.
 
     From a native frame to native logits or labels everything is compiled: the network once, for a batch of one window;
-    the way to the windows and back once for each native grid. `variables` are given at construction or, during
-    training, replaced before a call; `step` is the step they are of.
+    the way to the windows and back once for each native grid, wherever the windows lie in it. `variables` are given at
+    construction or, during training, replaced before a call; `step` is the step they are of.
     """
 
     def __init__(self, config: Config, variables=None, *, mirror: bool = False, step: int = 0):
@@ -72,58 +73,88 @@ class Segmenter:
         return place(shape, spacing, self.config.model.crop, self.config.data.spacing)
 
     def grid(self, placement: Placement) -> NativeGrid:
-        """The compiled way from a native grid to the windows and back; made once for each."""
-        if placement not in self._grids:
-            self._grids[placement] = NativeGrid(placement, mirror=self.mirror)
-        return self._grids[placement]
+        """The compiled way from a native grid to the windows and back; made once for all offsets of the windows."""
+        grid = placement.at(0, 0)
+        if grid not in self._grids:
+            self._grids[grid] = NativeGrid(grid, mirror=self.mirror)
+        return self._grids[grid]
 
-    def encode(self, grid: NativeGrid, frame: np.ndarray) -> Features:
-        """The features of one native frame (s, h, w): all that it is needed for, as neighbour too."""
+    def put(self, frame: np.ndarray) -> jax.Array:
+        """A native frame (s, h, w) on the device, float32. By name, so that nothing else crosses unseen."""
+        return jax.device_put(np.asarray(frame, np.float32))
+
+    def encode(self, placement: Placement, frame: jax.Array) -> Features:
+        """The features of one native frame (s, h, w) on the device: all that it is needed for, as neighbour too."""
         encode, _ = self._network
-        # Put there by name, so that nothing else crosses to the device unseen.
-        images = grid.windows(jax.device_put(np.asarray(frame, np.float32)))
-        return [encode(self.variables, image, valid) for image, valid in zip(images, grid.valid, strict=True)]
+        grid = self.grid(placement)
+        return [encode(self.variables, *view) for view in grid.windows(frame, grid.offset(placement))]
 
     def decode(self, previous: Features, current: Features, following: Features) -> Windows:
         """The logits (1, d, H, W, 4) of each window of the frame with features `current`, on the device."""
         _, decode = self._network
         return tuple(decode(self.variables, *views) for views in zip(previous, current, following, strict=True))
 
+    def to_labels(self, placement: Placement, windows: Windows) -> jax.Array:
+        """The class of the largest of these logits on the native grid, (s, h, w) uint8, on the device."""
+        grid = self.grid(placement)
+        return grid.labels(windows, grid.offset(placement))
+
+    def to_logits(self, placement: Placement, windows: Windows) -> jax.Array:
+        """These logits on the native grid, (s, h, w, 4), on the device."""
+        grid = self.grid(placement)
+        return grid.logits(windows, grid.offset(placement))
+
+    def look(self, placement: Placement, frame: jax.Array) -> np.ndarray:
+        """Labels (s, h, w) uint8 of a frame on the device, its own neighbour, through the window of a placement."""
+        features = self.encode(placement, frame)
+        return jax.device_get(self.to_labels(placement, self.decode(features, features, features)))
+
     def logits(self, frames: Frames, placement: Placement, times: Iterable[Triple]) -> Iterator[np.ndarray]:
         """Native logits (s, h, w, 4), one after the other, for each (t-1, t, t+1) of `times`, keys of `frames`.
 
         A long stack is seen through several depth windows and averaged; with `mirror` each window twice.
         """
-        for windows in self._decoded(frames, placement, times):
-            yield np.asarray(self.grid(placement).logits(windows))
+        for _, windows in self._decoded(frames, Window(placement), times):
+            yield np.asarray(self.to_logits(placement, windows))
 
-    def labels(self, frames: Frames, placement: Placement, times: Iterable[Triple]) -> Iterator[np.ndarray]:
-        """The classes (s, h, w) uint8 of the largest of these logits."""
-        for windows in self._decoded(frames, placement, times):
-            yield np.asarray(self.grid(placement).labels(windows))
+    def labels(self, frames: Frames, window: Window, times: Iterable[Triple]) -> Iterator[tuple[np.ndarray, Placement]]:
+        """The classes (s, h, w) uint8 of the largest of these logits, and through which placement they were seen."""
+        for placement, windows in self._decoded(frames, window, times):
+            labels = np.asarray(self.to_labels(placement, windows))
+            window.saw(labels)
+            yield labels, placement
 
-    def _decoded(self, frames: Frames, placement: Placement, times: Iterable[Triple]) -> Iterator[Windows]:
-        grid, known = self.grid(placement), {}
+    def _decoded(self, frames: Frames, window: Window, times: Iterable[Triple]) -> Iterator[tuple[Placement, Windows]]:
+        known, seen_at = {}, None
         used = {-1, 0, 1} & {0, *self.config.model.frames}
         for triple in times:
             # A neighbour that the model does not look at is replaced by the frame itself: it is not encoded.
             triple = [triple[1 + offset] if offset in used else triple[1] for offset in (-1, 0, 1)]
-            known = {t: known.get(t) or self.encode(grid, frames[t]) for t in set(triple)}
-            yield self.decode(*(known[t] for t in triple))
+            if window.lost:
+                frame = self.put(frames[triple[1]])
+                window.search(lambda placement, frame=frame: self.look(placement, frame))
+            if window.placement != seen_at:  # features of another window have nothing to say here
+                known, seen_at = {}, window.placement
+            known = {t: known.get(t) or self.encode(seen_at, self.put(frames[t])) for t in set(triple)}
+            yield seen_at, self.decode(*(known[t] for t in triple))
 
     def segment_frame(self, frame: np.ndarray, spacing, previous: np.ndarray | None = None, following: np.ndarray | None = None) -> np.ndarray:
         """Labels (s, h, w) uint8 of one native frame; a missing neighbour is the frame itself."""
         frames = np.stack([frame if previous is None else previous, frame, frame if following is None else following])
-        return next(self.labels(frames, self.place(frame.shape, spacing), [(0, 1, 2)]))
+        labels, _ = next(self.labels(frames, Window(self.place(frame.shape, spacing)), [(0, 1, 2)]))
+        return labels
 
-    def segment_cine(self, frames: np.ndarray, spacing, *, cyclic: bool = False, done: Callable[[int], None] = lambda t: None) -> np.ndarray:
-        """Labels (t, s, h, w) uint8 of a native cine; `done(t)` is called after each frame."""
+    def segment_cine(
+        self, frames: np.ndarray, spacing, *, window: str = "centre", cyclic: bool = False,
+        done: Callable[[int], None] = lambda t: None,
+    ) -> np.ndarray:  # fmt: skip
+        """Labels (t, s, h, w) uint8 of a native cine; `window` is one of `roi.WINDOWS`; `done(t)` is called after each frame."""
         count = len(frames)
-        placement = self.place(frames.shape[1:], spacing)
+        through = roi.open_window(window, self.place(frames.shape[1:], spacing))
         times = [(t - 1, t, t + 1) for t in range(count)]
         times = [tuple(t % count if cyclic else min(max(t, 0), count - 1) for t in triple) for triple in times]
         labels = np.empty(frames.shape, np.uint8)
-        for t, found in enumerate(self.labels(frames, placement, times)):
+        for t, (found, _) in enumerate(self.labels(frames, through, times)):
             labels[t] = found
             done(t)
         return labels

@@ -39,6 +39,7 @@ def predict(
     target: str | Path,
     *,
     which: str = "latest",
+    window: str = "centre",
     largest_component: bool = False,
     mirror: bool = False,
     acdc_names: bool = False,
@@ -55,6 +56,7 @@ def predict(
       source: .nii or .nii.gz file, 3D or 4D, or a folder as `acdc.find_cases` reads it.
       target: label file, or folder where `source` is one.
       which: "latest" or "best" checkpoint.
+      window: where the model looks in frames larger than its grid, one of `roi.WINDOWS`.
       largest_component: keep the largest component of each structure in each frame alone.
       mirror: average with the mirror image.
       acdc_names: write NAME_ED.nii.gz and NAME_ES.nii.gz alone; the phases are those of Info.cfg, or else found.
@@ -68,7 +70,7 @@ def predict(
     segmenter = inference.load(run_dir, which, mirror=mirror)
     for job in jobs:
         frames, image = read_volume(job.source)
-        labels = segment(segmenter, frames, image, largest_component, job.source.name)
+        labels = segment(segmenter, frames, image, largest_component, job.source.name, window)
         if acdc_names:
             save_phases(job, image, labels)
         else:
@@ -114,13 +116,17 @@ def find_jobs(source: Path, target: Path, acdc_names: bool = False, skip_bad_cas
 
 
 def segment(
-    segmenter: Segmenter, frames: np.ndarray, image: nib.Nifti1Image, largest_component: bool, name: str
+    segmenter: Segmenter,
+    frames: np.ndarray,
+    image: nib.Nifti1Image,
+    largest_component: bool,
+    name: str,
+    window: str = "centre",
 ) -> np.ndarray:
     """Labels (t, s, h, w) uint8 of frames (t, s, h, w), with a progress bar called `name`."""
     with Progress(len(frames), unit=f"{name} frame") as progress:
-        labels = segmenter.segment_cine(
-            frames, spacing_of(image), cyclic=segmenter.config.data.cyclic, done=lambda t: progress.update(t + 1)
-        )
+        options = dict(window=window, cyclic=segmenter.config.data.cyclic)
+        labels = segmenter.segment_cine(frames, spacing_of(image), done=lambda t: progress.update(t + 1), **options)
     return np.stack([largest_components(frame) for frame in labels]) if largest_component else labels
 
 

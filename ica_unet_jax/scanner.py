@@ -27,17 +27,19 @@ class Source(NamedTuple):
     spacing: tuple[float, float, float]  # (dz, dy, dx) in mm
 
 
-def open_source(source: str | Path, config: Config, rate: float) -> Source:
+def open_source(source: str | Path, config: Config, rate: float, *, larger: bool = False) -> Source:
     """A 4D NIfTI file, or for "phantom" a beating heart on the model's own grid, made beforehand, 60 beats a minute.
 
-    Frames with NaN are played as they are.
+    Frames with NaN are played as they are. A `larger` phantom has twice the grid's height and width.
 
     Raises:
       UserError: no readable 4D file; BadData: voxels of no size, or no orientation.
     """
     if str(source) == "phantom":
         spacing = (SLICE_MM, config.data.spacing, config.data.spacing)
-        return Source(simulate(0, 0, config.model.crop, max(2, round(rate)), spacing).frames, spacing)
+        d, h, w = config.model.crop
+        shape = (d, 2 * h, 2 * w) if larger else (d, h, w)
+        return Source(simulate(0, 0, shape, max(2, round(rate)), spacing).frames, spacing)
     image, frames, problems = open_frames(Path(source))
     if problems:
         raise BadData(problems)

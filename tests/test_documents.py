@@ -58,6 +58,8 @@ def run(command: str, folder: Path) -> str:
             words += ["--phantom_patients=4", "--phantom_shape=2,64,64"]
     elif "ica_unet_jax.stream" in words:
         words += ["--seconds=0.5"]
+    elif "ica_unet_jax.benchmark" in words:
+        words += ["--seconds=0", "--only=own" if any("workdir" in word for word in words) else "--only=roi/unet2d"]
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
@@ -86,7 +88,7 @@ def test_every_command_of_the_documents_runs(place):
     for name in ("index.md", "report.html", "supervision.md", "supervision.tex", "supervision.png", "peers/fastica_m3_fold0.csv"):
         assert (sweep / name).is_file(), name
     assert not (place / "runs" / "ablations_acdc_mini").exists()  # a dry run
-    for name in ("masks.nii.gz", "stream.json", "beat.gif", "model.zip"):
+    for name in ("masks.nii.gz", "followed.nii.gz", "stream.json", "beat.gif", "model.zip", "benchmark.json"):
         assert (place / name).is_file(), name
 
 
@@ -99,7 +101,7 @@ def test_files_and_settings_named_in_the_documents_exist():
     other = {"flagfile", "workdir", "split", "input", "output", "acdc_names", "mirror", "help", "quiet", "runs", "out", "only_fold"}
     other |= {"coordinator", "processes", "process_id"}
     other |= {"studies", "seeds", "jobs", "threads", "executor", "slurm", "dry_run", "tables_only", "preset"}
-    other |= {"rate", "seconds", "queue", "deadline_ms", "json", "gif", "like", "platforms"}
+    other |= {"rate", "seconds", "queue", "deadline_ms", "json", "gif", "like", "platforms", "window", "only", "compare"}
     for name in re.findall(r"`--(\w+)", text):
         assert name in Config().flat() or name in other, name
 

@@ -5,7 +5,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from ica_unet_jax import prediction
+from ica_unet_jax import inference, prediction
 from ica_unet_jax.data import acdc
 from ica_unet_jax.errors import UserError
 
@@ -48,6 +48,19 @@ def test_a_cine_keeps_its_header(tiny_run, cine_file, tmp_path, capsys):
     assert (target.parent / "labels_volumes.png").is_file()
     assert "EF of LV" in capsys.readouterr().out
     assert not list(target.parent.glob(".writing*"))
+
+
+def test_a_cine_is_followed(tiny_run, tmp_path):
+    rng = np.random.default_rng(0)
+    frames = rng.gamma(2, 100, (3, 2, 90, 120)).astype(np.float32)
+    image = nib.Nifti1Image(frames.T, np.eye(4))
+    image.header.set_zooms((1.5, 1.5, 10, 1))
+    nib.save(image, tmp_path / "large.nii.gz")
+    prediction.predict(tiny_run, tmp_path / "large.nii.gz", tmp_path / "labels.nii.gz", window="follow")
+    found = np.asarray(nib.load(tmp_path / "labels.nii.gz").dataobj).T
+    expected = inference.load(tiny_run).segment_cine(frames, (10.0, 1.5, 1.5), window="follow")
+    np.testing.assert_array_equal(found, expected)
+    assert found.any()
 
 
 def test_a_frame_gives_a_frame(tiny_run, cohort, tmp_path, capsys):
