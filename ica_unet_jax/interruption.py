@@ -40,6 +40,6 @@ class Interruption:
 
     def to_stop(self, agree: Callable[[int | None], int | None] = lambda number: number) -> None:
         """Raises Interrupted if a signal has come; `agree` makes one answer of those of several processes."""
-        self.received = agree(self.received)
-        if self.received is not None:
-            raise Interrupted(self.received)
+        number = agree(self.received)  # not kept: a signal may come while the others are asked
+        if number is not None:
+            raise Interrupted(number)

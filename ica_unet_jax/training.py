@@ -56,7 +56,7 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
 
 
 def init_state(config: Config) -> State:
-    """A fresh state; the same configuration and seed give the same bytes."""
+    """A fresh state on each device; the same configuration and seed give the same bytes."""
     optimizer = make_optimizer(config.train)
 
     def init(key: jax.Array) -> State:
@@ -64,7 +64,8 @@ def init_state(config: Config) -> State:
         params, stats = variables["params"], variables["batch_stats"]
         return State(jnp.zeros((), jnp.int32), params, jax.tree.map(jnp.copy, params), stats, optimizer.init(params))
 
-    return jax.jit(init)(jax.random.key(config.train.seed))
+    state = jax.jit(init)(jax.random.key(config.train.seed))
+    return parallel.Devices(config.train).replicate(state)
 
 
 def make_step(config: Config) -> Callable[[State, Batch], tuple[State, dict[str, jax.Array]]]:

@@ -93,10 +93,9 @@ def test_a_damaged_checkpoint_is_passed_over_whatever_the_damage(saved, tmp_path
         whole = path.read_bytes()
         bit = bytearray(whole)
         bit[rng.randrange(len(whole))] ^= 1 << rng.randrange(8)
-        for damaged in (bytes(bit), whole[: len(whole) // 2], b"", None):
+        gone = [] if path.name == checkpoints.DIGESTS else [None]  # without digests: the next test
+        for damaged in [bytes(bit), whole[: len(whole) // 2], b"", *gone]:
             path.unlink() if damaged is None else path.write_bytes(damaged)
-            if path.name == checkpoints.DIGESTS and damaged is None:
-                continue  # a training that was killed before it wrote them
             back = Checkpoints(tmp_path).restore(state(0))
             told = capfd.readouterr().err
             assert told.startswith(f"{tmp_path}/checkpoints/50 is damaged (") and told.count("\n") == 1
