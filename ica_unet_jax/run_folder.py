@@ -23,6 +23,11 @@ PACKAGES = ("ica-unet-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint"
 MAY_CHANGE = {"workdir", "data_dir", "cache_dir", "phantom_dir", "log_every", "split_file", "init_from", "final_evaluation", "chance_validations"}
 
 
+def essential_changes(config: Config, before: Config) -> dict[str, Any]:
+    """{knob: value in `config`} of all that differs and may not."""
+    return {name: value for name, value in config.diff(before).items() if name not in MAY_CHANGE}
+
+
 def open_run(config: Config, split: dict[str, list[str]]) -> Path:
     """The folder `config.train.workdir`, made if need be, with `config.json`, `split.json` and `provenance.json`.
 
@@ -33,7 +38,7 @@ def open_run(config: Config, split: dict[str, list[str]]) -> Path:
     path = folder / "config.json"
     if path.is_file():
         before = Config.from_json(path.read_text())
-        changed = {k: v for k, v in config.diff(before).items() if k not in MAY_CHANGE}
+        changed = essential_changes(config, before)
         if json.loads((folder / "split.json").read_text()) != split:
             changed["split"] = "other patients"
         if changed:
