@@ -86,6 +86,7 @@ def finish(config, finished: Path, status: str, message: str, step: int, evaluat
     (temporary / "done.json").write_text(_json(done))
     if finished.exists():  # of a crash, which this run made good; the tables never meet half of it
         before = finished.with_name(f".before-{finished.name}")
+        shutil.rmtree(before, ignore_errors=True)  # left by a kill at this place
         finished.rename(before)
         shutil.rmtree(before)
     temporary.rename(finished)

@@ -24,7 +24,7 @@ from ica_unet_jax.config import Config
 from ica_unet_jax.data.cache import default_cache_dir
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.files import write_text
-from ica_unet_jax.run_folder import MAY_CHANGE, read_metrics
+from ica_unet_jax.run_folder import essential_changes, read_metrics
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -99,8 +99,7 @@ def status(workdir: Path, run: Run) -> str:
     if not (folder / "done.json").is_file():
         return ""
     before = Config.from_json((folder / "config.json").read_text())
-    changed = {name: value for name, value in run.config.diff(before).items() if name not in MAY_CHANGE}
-    if changed:
+    if changed := essential_changes(run.config, before):
         raise UserError(
             f"{folder} was finished by another version, with other defaults of {', '.join(changed)}: take another --workdir."
         )

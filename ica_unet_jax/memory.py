@@ -12,8 +12,8 @@ def keep_freed() -> bool:
     """Freed memory stays with the process; True where the C library can be told so (glibc).
 
     XLA asks for a step's whole memory anew at each step on CPU. By default glibc maps blocks of that size from the
-    system and unmaps them afterwards, so that every page is zeroed and faulted in again, step after step: a fifth of
-    the time of a training step on two cores. The price is a larger peak, as freed blocks leave gaps.
+    system and unmaps them afterwards, so that every page is zeroed and faulted in again, step after step. The price is
+    a larger peak, as freed blocks leave gaps.
 
     To be called before the process has threads, so before JAX is imported.
     """

@@ -32,6 +32,11 @@ MAY_CHANGE = {
 Split = dict[str, list[str]]
 
 
+def essential_changes(config: Config, before: Config) -> dict[str, Any]:
+    """{knob: value in `config`} of all that differs and may not."""
+    return {name: value for name, value in config.diff(before).items() if name not in MAY_CHANGE}
+
+
 def open_run(config: Config, split: Split, left_out: Mapping[str, Sequence[str]] | None = None) -> Path:
     """The folder `config.train.workdir` with `config.json`, `split.json` and `provenance.json`; the first process makes them.
 
@@ -61,8 +66,7 @@ def refuse_changes(config: Config) -> bool:
     if not (folder / "config.json").is_file():
         return False
     before = read_config(folder)
-    changed = {k: v for k, v in config.diff(before).items() if k not in MAY_CHANGE}
-    if changed:
+    if changed := essential_changes(config, before):
         was = before.flat()
         raise UserError(_refusal(folder, ", ".join(f"{k} {was[k]} -> {v}" for k, v in changed.items())))
     return True

@@ -123,9 +123,9 @@ def test_the_reference_cell_is_what_train_makes(finished, tmp_path):
     config = run.config.replace(workdir=str(tmp_path / "run"), final_evaluation=True)
     flags = [f"--{k}={','.join(map(str, v)) if isinstance(v, tuple) else v}" for k, v in config.diff(Config()).items()]
     slot = runner.slots(1, 1)[0]
-    command = [sys.executable, "-m", "ica_unet_jax.train", *flags]
-    bind = (lambda: os.sched_setaffinity(0, slot.cores)) if slot.cores else None
-    subprocess.run(command, env=runner.environment(slot), cwd=ROOT, check=True, capture_output=True, preexec_fn=bind)
+    bind = f"os.sched_setaffinity(0, {slot.cores});" if slot.cores else ""  # in the child: a fork is nothing for JAX
+    start = f"import os, runpy; {bind} runpy.run_module('ica_unet_jax.train', run_name='__main__', alter_sys=True)"
+    subprocess.run([sys.executable, "-c", start, *flags], env=runner.environment(slot), cwd=ROOT, check=True, capture_output=True)
     assert (tmp_path / "run/evaluation_val/cases.csv").read_bytes() == (folder(sweep, "reference") / "cases.csv").read_bytes()
     assert without_clock(tmp_path / "run") == without_clock(folder(sweep, "reference"))
 
