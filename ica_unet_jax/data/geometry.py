@@ -116,8 +116,8 @@ class Placement:
 
     @property
     def reach(self) -> tuple[int, int]:
-        """The largest useful offsets: the window's border is at the image's; 0 where the window is the larger one."""
-        rows, columns = (max(0, math.ceil((size / step - new) / 2 - _TOLERANCE)) for size, new, step, _ in self._axes())
+        """The offsets at which the window covers the image's outermost voxels; 0 where it covers all without one."""
+        rows, columns = (max(0, math.ceil(((size - 1) / step - new) / 2 - _TOLERANCE)) for size, new, step, _ in self._axes())
         return rows, columns
 
     def at(self, rows: float, columns: float) -> Placement:
