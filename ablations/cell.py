@@ -28,9 +28,11 @@ def main() -> None:
         os.sched_setaffinity(0, {int(core) for core in os.environ["CELL_CORES"].split(",")})
     from absl import logging
 
+    from ica_unet_jax import memory
     from ica_unet_jax.config import Config
 
     logging.set_verbosity(logging.ERROR)
+    memory.keep_freed()
     if sys.argv[1] == "--measure":
         from ablations.cost import time_step
 
@@ -84,6 +86,7 @@ def finish(config, finished: Path, status: str, message: str, step: int, evaluat
     (temporary / "done.json").write_text(_json(done))
     if finished.exists():  # of a crash, which this run made good; the tables never meet half of it
         before = finished.with_name(f".before-{finished.name}")
+        shutil.rmtree(before, ignore_errors=True)  # left by a kill at this place
         finished.rename(before)
         shutil.rmtree(before)
     temporary.rename(finished)

@@ -75,22 +75,12 @@ def time_step(config: Config) -> tuple[float, float]:
     import jax
     import numpy as np
 
-    from ica_unet_jax import training
-    from ica_unet_jax.data.augmentation import Batch
-    from ica_unet_jax.data.cache import canvas
+    from ica_unet_jax.benchmarking import training_step
 
-    batch, (d, *_), (rows, columns) = config.train.batch_size, config.model.crop, canvas(config.model.crop)
-    rng = np.random.default_rng(0)
-    frames = rng.standard_normal((batch, 3, d, rows, columns), np.float32)
-    labels = rng.integers(0, 4, (batch, d, rows, columns)).astype(np.uint8)
-    data = Batch(frames, labels, np.ones(labels.shape, np.float32))
-    step, state = training.make_step(config), training.init_state(config)
-    times = [time.perf_counter()]
+    step, times = training_step(config), [time.perf_counter()]
     for _ in range(1 + STEPS):
-        state, terms = step(state, data)
-        jax.block_until_ready(terms)
+        jax.block_until_ready(step())
         times.append(time.perf_counter())
     spans = np.diff(times)
     seconds = float(np.median(spans[1:]))
     return seconds, float(spans[0]) - seconds
-

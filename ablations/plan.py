@@ -95,10 +95,14 @@ class Sweep:
 
 
 def cell_name(config: Config, reference: Config) -> str:
-    """A folder's name: what is changed, to read, and a hash of all that the result depends on, to be sure."""
+    """A folder's name: what is changed, to read, and a hash of all knobs that are not at their defaults, to be sure.
+
+    A knob that a later version adds leaves the names as they are, and a sweep goes on; a default that it changes is
+    found out by `runner.status`.
+    """
     same = reference.flat()
     config = config.replace(**{name: same[name] for name in {*MAY_CHANGE, "seed", "fold"} - {"split_file"}})
-    kept = {k: v for k, v in config.flat().items() if k not in {*MAY_CHANGE, "seed", "fold"}}
+    kept = {k: v for k, v in config.diff(Config()).items() if k not in {*MAY_CHANGE, "seed", "fold"}}
     if config.data.split_file:
         try:
             kept["split"] = Path(config.data.split_file).read_text()

@@ -20,10 +20,11 @@ from typing import Any
 
 from ablations import cell
 from ablations.plan import Run
+from ica_unet_jax.config import Config
 from ica_unet_jax.data.cache import default_cache_dir
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.files import write_text
-from ica_unet_jax.run_folder import read_metrics
+from ica_unet_jax.run_folder import essential_changes, read_metrics
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -89,9 +90,20 @@ def gpus() -> list[int]:
 
 
 def status(workdir: Path, run: Run) -> str:
-    """"done", "diverged", "crashed", or "" where it has not finished."""
-    path = finished(workdir, run) / "done.json"
-    return json.loads(path.read_text())["status"] if path.is_file() else ""
+    """"done", "diverged", "crashed", or "" where it has not finished.
+
+    Raises:
+      UserError: it was finished with another configuration, by a version of this package with other defaults.
+    """
+    folder = finished(workdir, run)
+    if not (folder / "done.json").is_file():
+        return ""
+    before = Config.from_json((folder / "config.json").read_text())
+    if changed := essential_changes(run.config, before):
+        raise UserError(
+            f"{folder} was finished by another version, with other defaults of {', '.join(changed)}: take another --workdir."
+        )
+    return json.loads((folder / "done.json").read_text())["status"]
 
 
 def finished(workdir: Path, run: Run) -> Path:

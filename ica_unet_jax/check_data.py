@@ -9,19 +9,20 @@ from ica_unet_jax import flags
 
 def main() -> None:
     from ica_unet_jax.data import acdc, cohort
+    from ica_unet_jax.progress import Progress
 
     config = flags.config()
-    problems = 0
     cases = cohort.open_cohort(config.data)
-    for case in cases:
-        found = acdc.check(case, config.data.label_map)
-        problems += len(found)
-        for problem in found:
-            print(problem)
-        for remark in [] if found else acdc.remarks(case):
-            print(f"note: {remark}")
-    print(f"{len(cases)} cases, {problems} problems")
-    if problems:
+    bad = problems = 0
+    with Progress(len(cases), unit="case") as progress:
+        for number, case in enumerate(cases, start=1):
+            seen = acdc.examine(case, config.data.label_map)
+            for line in (*seen.problems, *(f"note: {remark}" for remark in seen.remarks)):
+                print(line)
+            bad, problems = bad + bool(seen.problems), problems + len(seen.problems)
+            progress.update(number)
+    print(f"{len(cases)} cases, {bad} bad, {problems} problems")
+    if bad:
         sys.exit(2)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from ica_unet_jax import evaluation, inference
+from ica_unet_jax import evaluation, inference, run_folder
 from ica_unet_jax.data import acdc
 from ica_unet_jax.data.geometry import front_padding, normalize
 from ica_unet_jax.errors import UserError
@@ -123,7 +122,7 @@ def quality(
     decomposer = Decomposer(inference.load(run_dir, which))
     data = decomposer.segmenter.config.data
     if isinstance(cases, str):
-        cases = evaluation.choose_cases(json.loads((Path(run_dir) / "split.json").read_text()), data, cases)
+        cases = evaluation.choose_cases(run_folder.read_split(run_dir), data, cases)
     return [
         row_of(windows, mean_of_channels=mean_of_channels)
         for case in cases

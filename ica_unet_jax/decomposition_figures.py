@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from ica_unet_jax import figures, inference
+from ica_unet_jax import figures, inference, run_folder
 from ica_unet_jax.config import NUM_CLASSES
 from ica_unet_jax.data import acdc, cohort
 from ica_unet_jax.data.geometry import argmax_labels, resample_labels
@@ -57,7 +56,7 @@ def draw(
     data = decomposer.segmenter.config.data
     data = dataclasses.replace(data, data_dir=str(data_dir) or data.data_dir)
     cases = {case.name: case for case in cohort.open_cohort(data)}
-    trained = json.loads((Path(run_dir) / "split.json").read_text())
+    trained = run_folder.read_split(run_dir)
     name = patient or next((name for name in trained["val"] if name in cases), min(cases))
     if name not in cases:
         raise UserError(f"--patient={name} is not in {cohort.folder(data)}: name one of its {len(cases)} patients, as {min(cases)}.")

@@ -20,7 +20,14 @@ _SPLIT = flags.DEFINE_enum(
 _CHECKPOINT = flags.DEFINE_enum(
     "checkpoint", "latest", ("latest", "best"), "Latest (for reporting) or best on validation."
 )
-_OUT = flags.DEFINE_string("out", "", "Folder to write into; empty: RUN/evaluation_SPLIT.")
+_WINDOW = flags.DEFINE_enum(
+    "window",
+    "centre",
+    ("centre", "follow", "oracle"),
+    "Where the model looks in a larger frame: at its centre, where it finds the heart, or, for comparison alone, where "
+    "the ground truth has it.",
+)
+_OUT = flags.DEFINE_string("out", "", "Folder to write into; empty: RUN/evaluation_SPLIT, with _follow or _oracle.")
 _CINES = flags.DEFINE_integer(
     "cines", 3, "So many patients are segmented over their whole cine, for the figures over time.", lower_bound=0
 )
@@ -30,6 +37,7 @@ _LARGEST = flags.DEFINE_bool(
 _MIRROR = flags.DEFINE_bool(
     "mirror", False, "Average with the mirror image (twice the work); for runs with --flip."
 )
+_SKIP = flags.DEFINE_bool("skip_bad_cases", False, "Leave out the cases that check_data complains of, list them, and go on.")
 
 
 def main() -> None:
@@ -42,9 +50,11 @@ def main() -> None:
         label_map=_LABEL_MAP.value,
         split=_SPLIT.value,
         which=_CHECKPOINT.value,
+        window=_WINDOW.value,
         cines=_CINES.value,
         largest_component=_LARGEST.value,
         mirror=_MIRROR.value,
+        skip_bad_cases=_SKIP.value,
     )
     print((out / "table.md").read_text())
     print(f"pictures in {out / 'pictures'}")

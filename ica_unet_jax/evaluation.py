@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ica_unet_jax import figures, inference, run_folder
+from ica_unet_jax import figures, inference, roi, run_folder
 from ica_unet_jax.config import DataConfig
 from ica_unet_jax.data import acdc, cohort, splits
+from ica_unet_jax.data.geometry import Placement
 from ica_unet_jax.errors import UserError
-from ica_unet_jax.files import write_text
-from ica_unet_jax.inference import Segmenter, SnippetSegmenter
+from ica_unet_jax.files import write_json, write_text
+from ica_unet_jax.inference import Segmenter
 from ica_unet_jax.metrics import STRUCTURES, cases
 from ica_unet_jax.metrics.clinical import neighbour_dice, roughness, volumes_ml
 from ica_unet_jax.postprocessing import largest_components
 from ica_unet_jax.progress import Progress
 
+WINDOWS = (*roi.WINDOWS, "oracle")
 OVER_TIME = {"Roughness": "roughness", "Dice t, t+1": "neighbour_dice"}
 
 
@@ -32,10 +33,12 @@ def evaluate(
     label_map: str | None = None,
     split: str = "val",
     which: str = "latest",
+    window: str = "centre",
     cines: int = 3,
     largest_component: bool = False,
     mirror: bool = False,
     pictures: bool = True,
+    skip_bad_cases: bool = False,
 ) -> Path:
     """Judges every labelled frame of the chosen patients; returns the folder with the results.
 
@@ -44,37 +47,45 @@ def evaluate(
 
     Args:
       run_dir: of the training.
-      out: folder to write into; empty: evaluation_SPLIT in `run_dir`.
+      out: folder to write into; empty: evaluation_SPLIT in `run_dir`, or evaluation_SPLIT_WINDOW.
       data_dir, label_map: the cohort; by default the training's.
       split: "val" or "test" of the run's split, or "all" patients of the cohort.
       which: "latest" or "best" checkpoint.
+      window: where the model looks, one of `WINDOWS`: at the image centre; where it finds the heart, from one of the
+        frames that are segmented to the next; or, for comparison only, where the ground truth has the heart.
       cines: so many patients that have a cine are segmented whole, for the figures over time.
       largest_component: keep the largest component of each structure alone.
       mirror: average with the mirror image.
       pictures: draw overlays and volume curves.
+      skip_bad_cases: leave bad cases out, which the summary and the table then name.
 
     Raises:
-      UserError: no such run, patients that the cohort lacks, bad data, or none with a ground truth.
+      UserError: no such run, patients that the cohort lacks, or none with a ground truth.
+      BadData: all that is wrong with the chosen patients that have one.
     """
     segmenter = inference.load(run_dir, which, mirror=mirror)
     data = segmenter.config.data
     label_map = data.label_map if label_map is None else label_map
     data = dataclasses.replace(data, data_dir=str(data_dir) or data.data_dir, label_map=label_map)
-    trained = json.loads((Path(run_dir) / "split.json").read_text())
+    trained = run_folder.read_split(run_dir)
     chosen = choose_cases(trained, data, split)
     labelled = [case for case in chosen if case.labels]
-    folder = Path(out or Path(run_dir) / f"evaluation_{split}")
+    found, left_out = cohort.screen(labelled, lambda case: bool(acdc.read(case, label_map)), skip_bad_cases)
+    labelled = [case for case in labelled if case.name in found]
+    suffix = "" if window == "centre" else f"_{window}"
+    folder = Path(out or Path(run_dir) / f"evaluation_{split}{suffix}")
 
     rows, over_time = [], {}
     with Progress(len(labelled), unit="patient") as progress:
         for number, case in enumerate(labelled, start=1):
             cine = acdc.read(case, label_map)
             whole = bool(case.cine) and len(cine.times) > 2 and len(over_time) < cines
-            labels = segment(segmenter, cine, cine.times if whole else sorted(cine.labels), largest_component)
-            if isinstance(segmenter, SnippetSegmenter):
-                rows += judge_positions(segmenter, cine, largest_component)
+            times = cine.times if whole else sorted(cine.labels)
+            labels, placements = segment(segmenter, cine, times, largest_component, window)
+            if segmenter.config.model.answered > 1:
+                rows += judge_positions(segmenter, cine, largest_component, window)
             else:
-                rows += judge(segmenter, cine, labels)
+                rows += judge(cine, labels, placements)
             if pictures:
                 draw_overlay(folder / "pictures" / f"{case.name}.png", cine, labels)
             if whole:
@@ -85,23 +96,26 @@ def evaluate(
 
     summary = {
         "split": split,
-        "notes": notes(trained, labelled, split, which),
+        "metrics_version": cases.METRICS_VERSION,
+        "notes": notes(trained, labelled, split, which, window, left_out),
         "patients": [case.name for case in labelled],
         "patients_without_ground_truth": [case.name for case in chosen if not case.labels],
+        "left_out": left_out,
         "checkpoint": which,
         "checkpoint_step": segmenter.step,
+        "window": window,
         "largest_component": largest_component,
         "mirror": mirror,
         **cases.summarize(rows),
         "over_time": over_time,
         "provenance": {
-            "training": json.loads((Path(run_dir) / "provenance.json").read_text()),
+            "training": run_folder.read_provenance(run_dir),
             "evaluation": run_folder.provenance(),
         },
     }
     cases.write_cases_csv(folder / "cases.csv", rows)
     write_text(folder / "table.md", report(Path(run_dir), summary, rows))
-    write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+    write_json(folder / "summary.json", summary)
     return folder
 
 
@@ -112,7 +126,7 @@ def training_report(folder: Path, cines: Sequence[acdc.Cine], segmenter: Segment
     """
     figures.compare_runs([str(folder)], folder / "curves.png")
     for cine in cines[:count]:
-        labels = segment(segmenter, cine, sorted(cine.labels))
+        labels, _ = segment(segmenter, cine, sorted(cine.labels))
         draw_overlay(folder / "validation" / f"{cine.case.name}.png", cine, labels)
 
 
@@ -141,7 +155,9 @@ def choose_cases(trained: splits.Split, data: DataConfig, split: str) -> list[ac
     return chosen
 
 
-def notes(trained: splits.Split, chosen: Iterable[acdc.Case], split: str, which: str) -> list[str]:
+def notes(
+    trained: splits.Split, chosen: Iterable[acdc.Case], split: str, which: str, window: str = "centre", left_out: Iterable[str] = ()
+) -> list[str]:
     """What a reader of the figures has to know."""
     training = sorted(set(trained["train"]) & {case.name for case in chosen})
     found = []
@@ -149,16 +165,40 @@ def notes(trained: splits.Split, chosen: Iterable[acdc.Case], split: str, which:
         found.append(f"contains training patients ({len(training)} by name)")
     if which == "best" and split != "test":
         found.append("the checkpoint was chosen on the validation patients")
+    if left_out:
+        found.append(f"bad cases were left out: {', '.join(left_out)}")
+    if window == "oracle":
+        found.append("the window was centred on the ground truth, which nobody has")
     return found
 
 
 def segment(
-    segmenter: Segmenter, cine: acdc.Cine, times: Sequence[int], largest_component: bool = False
-) -> dict[int, np.ndarray]:
-    """{frame number: labels (s, h, w) uint8} of some frames of a case, each seen with its neighbours in the cine."""
+    segmenter: Segmenter,
+    cine: acdc.Cine,
+    times: Sequence[int],
+    largest_component: bool = False,
+    window: str = "centre",
+) -> tuple[dict[int, np.ndarray], dict[int, Placement]]:
+    """Some frames of a case, each seen with its neighbours in the cine, by number.
+
+    Returns:
+      labels (s, h, w) uint8 of each frame, and the placement of the window through which it was seen.
+    """
     clean = largest_components if largest_component else np.asarray
-    found = segmenter.labels(*_frames_and_times(segmenter, cine, times))
-    return {time: clean(labels) for time, labels in zip(times, found, strict=True)}
+    frames, placement, windows = _frames_and_times(segmenter, cine, times)
+    found = zip(times, segmenter.labels(frames, open_window(window, placement, cine), windows), strict=True)
+    labels, placements = {}, {}
+    for time, (volume, seen_at) in found:
+        labels[time], placements[time] = clean(volume), seen_at
+    return labels, placements
+
+
+def open_window(kind: str, placement: Placement, cine: acdc.Cine) -> roi.Window:
+    """The window named by one of `WINDOWS`; the oracle's does not move with the beat."""
+    if kind != "oracle":
+        return roi.open_window(kind, placement)
+    centre = roi.middle(np.stack(list(cine.labels.values())), placement)
+    return roi.Window(placement.at(*centre) if centre else placement)
 
 
 def logits(segmenter: Segmenter, cine: acdc.Cine, times: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
@@ -173,28 +213,29 @@ def _frames_and_times(segmenter: Segmenter, cine: acdc.Cine, times: Sequence[int
     return frames, segmenter.place(cine.frames.shape[1:], cine.spacing), windows
 
 
-def judge(segmenter: Segmenter, cine: acdc.Cine, labels: dict[int, np.ndarray]) -> list[cases.Row]:
-    """A row for each labelled frame of a case, as `cases.summarize` wants them."""
-    inside = segmenter.place(cine.frames.shape[1:], cine.spacing).inside
+def judge(cine: acdc.Cine, labels: dict[int, np.ndarray], placements: dict[int, Placement]) -> list[cases.Row]:
+    """A row for each labelled frame of a case, as `cases.summarize` wants them; arguments as `segment` gives them."""
     names = phases(cine)
     about = dict(patient=cine.case.name, group=cine.case.group, nominal_spacing=cine.case.nominal_spacing)
     return [
         about
-        | dict(frame=time + 1, phase=names.get(time, ""), labelled_outside=int(np.count_nonzero(truth[~inside])))
+        | dict(frame=time + 1, phase=names.get(time, ""), labelled_outside=int(np.count_nonzero(truth[~placements[time].inside])))
         | cases.case_metrics(labels[time], truth, cine.spacing)
         for time, truth in sorted(cine.labels.items())
     ]
 
 
-def judge_positions(segmenter: SnippetSegmenter, cine: acdc.Cine, largest_component: bool = False) -> list[cases.Row]:
+def judge_positions(
+    segmenter: Segmenter, cine: acdc.Cine, largest_component: bool = False, window: str = "centre"
+) -> list[cases.Row]:
     """`judge` with every labelled frame at each position of a snippet: the mean of its figures.
 
     A stream's frame may fall on any of them.
     """
-    readings, usual = [], segmenter.position
-    for position in range(segmenter.decoded):
+    readings, usual, times = [], segmenter.position, sorted(cine.labels)
+    for position in range(segmenter.config.model.answered):
         segmenter.position = position
-        readings.append(judge(segmenter, cine, segment(segmenter, cine, sorted(cine.labels), largest_component)))
+        readings.append(judge(cine, *segment(segmenter, cine, times, largest_component, window)))
     segmenter.position = usual
     return [cases.mean_row(rows) for rows in zip(*readings, strict=True)]
 
@@ -249,7 +290,7 @@ def report(run_dir: Path, summary: dict[str, Any], rows: Sequence[cases.Row]) ->
         f"{summary['n_patients']} patients, {summary['n_cases']} frames",
         "",
         f"Checkpoint of step {summary['checkpoint_step']} ({summary['checkpoint']}). Labelled voxels outside the "
-        f"window, counted as missed: {summary['labelled_voxels_outside']} of {summary['labelled_voxels']}.",
+        f"window ({summary['window']}), counted as missed: {summary['labelled_voxels_outside']} of {summary['labelled_voxels']}.",
         *(f"\n**Note:** {note}." for note in summary["notes"]),
         "",
         cases.markdown_table(rows),

@@ -20,6 +20,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ica_unet_jax import inference, run_folder
 from ica_unet_jax.data.volumes import read_volume, spacing_of
@@ -80,9 +81,10 @@ def step_functions(
     """(encode, decode, shapes of the features): traceable, from native frame to features to native labels."""
     grid, variables = segmenter.grid(segmenter.place(shape, spacing)), segmenter.variables
     encode_window, decode_window = segmenter.functions
+    centre = np.zeros(2, np.int32)
 
     def features(frame):
-        return [encode_window(variables, *view) for view in zip(grid.to_windows(frame), grid.valid, strict=True)]
+        return [encode_window(variables, *view) for view in grid.to_windows(frame, jnp.asarray(centre))]
 
     frame = jax.ShapeDtypeStruct(tuple(shape), jnp.float32)
     tree = jax.tree.structure(jax.eval_shape(features, frame))
@@ -93,6 +95,6 @@ def step_functions(
 
     def decode(previous, current, following):
         views = zip(*(jax.tree.unflatten(tree, leaves) for leaves in (previous, current, following)), strict=True)
-        return grid.to_labels(tuple(decode_window(variables, *view) for view in views))
+        return grid.to_labels(tuple(decode_window(variables, *view)[0] for view in views), jnp.asarray(centre))
 
     return encode, decode, jax.eval_shape(encode, frame)

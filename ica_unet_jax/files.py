@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ica_unet_jax.errors import UserError
+
+
+@contextlib.contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Raises UserError where what is written in the block to `path` cannot be, on a full disk for example."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"{path} cannot be written ({reason}): choose another place or make room.") from error
 
 
 @contextlib.contextmanager
@@ -19,17 +31,27 @@ def replacing(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     temporary = path.with_name(f".writing-{os.getpid()}-{path.name}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}): choose another place or make room.") from error
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            temporary.replace(path)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def append_line(path: str | Path, line: str) -> None:
+    """Adds a line to a text file; UserError where it cannot be written."""
+    with writing(path), Path(path).open("a") as file:
+        file.write(line + "\n")
 
 
 def write_text(path: str | Path, text: str) -> None:
     """A text file, replaced as a whole; UserError where it cannot be written."""
     with replacing(path) as temporary:
         temporary.write_text(text)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """A JSON file, replaced as a whole; UserError where it cannot be written."""
+    write_text(path, json.dumps(value, indent=2) + "\n")

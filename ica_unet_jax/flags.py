@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Callable, Iterable
 
 from absl import app, flags, logging
 
+from ica_unet_jax import memory
 from ica_unet_jax.config import Config, fields
-from ica_unet_jax.errors import UserError
+from ica_unet_jax.errors import Interrupted, UserError
 
 FLAGS = flags.FLAGS
 
@@ -63,8 +65,9 @@ def run(main: Callable[[], None]) -> None:
     argv = [sys.argv[0], *files, *(a for a in arguments if a not in files)]
 
     def guarded(rest: list[str]) -> None:
-        # orbax and jax announce every save, every folder opened for reading, every missing accelerator.
-        logging.set_verbosity(logging.ERROR)
+        # orbax announces every save, and shows tracebacks of what is then told in a sentence.
+        logging.set_verbosity(logging.FATAL)
+        memory.keep_freed()
         try:
             if len(rest) > 1:
                 raise UserError(f"'{rest[1]}' is no flag: flags are written --name=value.")
@@ -72,9 +75,18 @@ def run(main: Callable[[], None]) -> None:
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(2)
+        except Interrupted as stop:
+            print(stop, file=sys.stderr)
+            sys.exit(128 + stop.number)
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             sys.exit(130)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            where = f"{error.filename} cannot be written" if error.filename else "nothing more can be written"
+            print(f"error: {where} ({error.strerror}): make room, then the same command goes on.", file=sys.stderr)
+            sys.exit(2)
 
     app.run(guarded, argv=argv)
 

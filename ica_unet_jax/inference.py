@@ -11,12 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ica_unet_jax import checkpoints
+from ica_unet_jax import checkpoints, roi, run_folder
 from ica_unet_jax.config import Config
 from ica_unet_jax.data.device_geometry import NativeGrid, Windows
 from ica_unet_jax.data.geometry import Placement, place
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.models import build_model, init_variables, same_shapes
+from ica_unet_jax.roi import Window
 
 Frames = Mapping[int, np.ndarray] | np.ndarray  # (s, h, w) by number
 Times = tuple[int, ...]  # a frame between its neighbours: t - reach ... t ... t + reach, three for most networks
@@ -27,9 +28,11 @@ class Segmenter:
     """The compiled model of a configuration; each frame is encoded once, whatever its roles.
 
     From a native frame to native logits or labels everything is compiled: the network once, for a batch of one window;
-    the way to the windows and back once for each native grid. `variables` are given at construction or, during
-    training, replaced before a call; `step` is the step they are of.
+    the way to the windows and back once for each native grid, wherever the windows lie in it. `variables` are given at
+    construction or, during training, replaced before a call; `step` is the step they are of.
     """
+
+    position = 0  # of the answer that is read, among those of one run of the network
 
     def __init__(self, config: Config, variables=None, *, mirror: bool = False, step: int = 0):
         self.config, self.variables, self.mirror, self.step = config, variables, mirror, step
@@ -38,7 +41,7 @@ class Segmenter:
 
     @property
     def decoded(self) -> int:
-        """Frames whose features `decode` takes."""
+        """Frames whose features one run of the network takes."""
         return 3
 
     @functools.cached_property
@@ -46,7 +49,8 @@ class Segmenter:
         """(encode, decode) of one window, to be traced.
 
         encode: variables, image (1, d, h, w, 1), its mask -> features.
-        decode: variables, features of t-1, t and t+1, whether the model looks at them or not -> logits (1, d, h, w, 4).
+        decode: variables, features of `decoded` frames -> logits (1, d, h, w, 4) of each that they answer, a tuple: of t
+          alone, for t-1, t and t+1, whether the model looks at them or not.
         """
         model, offsets = build_model(self.config.model), self.config.model.frames
 
@@ -59,7 +63,7 @@ class Segmenter:
             neighbours = {-1: previous, 1: following}
             before, after = (neighbours[offset] if offset in offsets else None for offset in (-1, 1))
             logits, _ = model.apply(variables, before, current, after, method=model.decode)
-            return logits[-1]
+            return (logits[-1],)
 
         return encode, decode
 
@@ -77,69 +81,118 @@ class Segmenter:
         return place(shape, spacing, self.config.model.crop, self.config.data.spacing)
 
     def grid(self, placement: Placement) -> NativeGrid:
-        """The compiled way from a native grid to the windows and back; made once for each."""
-        if placement not in self._grids:
-            self._grids[placement] = NativeGrid(placement, mirror=self.mirror)
-        return self._grids[placement]
+        """The compiled way from a native grid to the windows and back; made once for all offsets of the windows."""
+        grid = placement.at(0, 0)
+        if grid not in self._grids:
+            self._grids[grid] = NativeGrid(grid, mirror=self.mirror)
+        return self._grids[grid]
 
-    def encode(self, grid: NativeGrid, frame: np.ndarray) -> Features:
-        """The features of one native frame (s, h, w): all that it is needed for, as neighbour too."""
+    def put(self, frame: np.ndarray) -> jax.Array:
+        """A native frame (s, h, w) on the device, float32. By name, so that nothing else crosses unseen."""
+        return jax.device_put(np.asarray(frame, np.float32))
+
+    def encode(self, placement: Placement, frame: jax.Array) -> Features:
+        """The features of one native frame (s, h, w) on the device: all that it is needed for, as neighbour too."""
         encode, _ = self._network
-        # Put there by name, so that nothing else crosses to the device unseen.
-        images = grid.windows(jax.device_put(np.asarray(frame, np.float32)))
-        return [encode(self.variables, image, valid) for image, valid in zip(images, grid.valid, strict=True)]
+        grid = self.grid(placement)
+        return [encode(self.variables, *view) for view in grid.windows(frame, grid.offset(placement))]
 
-    def decode(self, previous: Features, current: Features, following: Features) -> Windows:
-        """The logits (1, d, H, W, 4) of each window of the frame with features `current`, on the device."""
+    def decode(self, *frames: Features) -> list[Windows]:
+        """The logits (1, d, H, W, 4) of each window, on the device, of each frame that `decoded` frames answer.
+
+        With most networks [that of t] of the features of t-1, t and t+1.
+        """
         _, decode = self._network
-        return tuple(decode(self.variables, *views) for views in zip(previous, current, following, strict=True))
+        answers = [decode(self.variables, *views) for views in zip(*frames, strict=True)]
+        return list(zip(*answers, strict=True))
+
+    def to_labels(self, placement: Placement, windows: Windows) -> jax.Array:
+        """The class of the largest of these logits on the native grid, (s, h, w) uint8, on the device."""
+        grid = self.grid(placement)
+        return grid.labels(windows, grid.offset(placement))
+
+    def to_logits(self, placement: Placement, windows: Windows) -> jax.Array:
+        """These logits on the native grid, (s, h, w, 4), on the device."""
+        grid = self.grid(placement)
+        return grid.logits(windows, grid.offset(placement))
+
+    def look(self, placement: Placement, frame: jax.Array) -> np.ndarray:
+        """Labels (s, h, w) uint8 of a frame on the device, its own neighbour, through the window of a placement."""
+        still = [self.encode(placement, frame)] * self.decoded
+        return jax.device_get(self.to_labels(placement, self.decode(*still)[0]))
 
     def logits(self, frames: Frames, placement: Placement, times: Iterable[Times]) -> Iterator[np.ndarray]:
-        """Native logits (s, h, w, 4), one after the other, for each (t-1, t, t+1) of `times`, keys of `frames`.
+        """Native logits (s, h, w, 4), one after the other, for the middle one of each of `times`, keys of `frames`.
 
         A long stack is seen through several depth windows and averaged; with `mirror` each window twice.
         """
-        for windows in self._decoded(frames, placement, times):
-            yield np.asarray(self.grid(placement).logits(windows))
+        for _, windows in self._read(frames, Window(placement), times):
+            yield np.asarray(self.to_logits(placement, windows))
 
-    def labels(self, frames: Frames, placement: Placement, times: Iterable[Times]) -> Iterator[np.ndarray]:
-        """The classes (s, h, w) uint8 of the largest of these logits."""
-        for windows in self._decoded(frames, placement, times):
-            yield np.asarray(self.grid(placement).labels(windows))
+    def labels(self, frames: Frames, window: Window, times: Iterable[Times]) -> Iterator[tuple[np.ndarray, Placement]]:
+        """The classes (s, h, w) uint8 of the largest of these logits, and through which placement they were seen."""
+        for placement, windows in self._read(frames, window, times):
+            labels = np.asarray(self.to_labels(placement, windows))
+            window.saw(labels)
+            yield labels, placement
 
-    def _decoded(self, frames: Frames, placement: Placement, times: Iterable[Times]) -> Iterator[Windows]:
-        grid, known = self.grid(placement), {}
+    def _read(self, frames: Frames, window: Window, times: Iterable[Times]) -> Iterator[tuple[Placement, Windows]]:
+        """The answer at `position` for each of `times`."""
+        for placement, answers in self._decoded(frames, window, map(self._group, times)):
+            yield placement, answers[self.position]
+
+    def _group(self, times: Times) -> Times:
+        """The frames to be decoded together; one that the model does not look at is replaced by t: it is not encoded."""
         used = {-1, 0, 1} & {0, *self.config.model.frames}
-        for triple in times:
-            # A neighbour that the model does not look at is replaced by the frame itself: it is not encoded.
-            triple = [triple[1 + offset] if offset in used else triple[1] for offset in (-1, 0, 1)]
-            known = {t: known.get(t) or self.encode(grid, frames[t]) for t in set(triple)}
-            yield self.decode(*(known[t] for t in triple))
+        return tuple(times[1 + offset] if offset in used else times[1] for offset in (-1, 0, 1))
+
+    def _decoded(self, frames: Frames, window: Window, groups: Iterable[Times]) -> Iterator[tuple[Placement, list[Windows]]]:
+        """All that each group of frames answers, seen through the window as it lies when the group's turn comes."""
+        known, seen_at = {}, None
+        for group in groups:
+            if window.lost:
+                frame = self.put(frames[group[len(group) // 2]])
+                window.search(lambda placement, frame=frame: self.look(placement, frame))
+            if window.placement != seen_at:  # features of another window have nothing to say here
+                known, seen_at = {}, window.placement
+            known = {t: known.get(t) or self.encode(seen_at, self.put(frames[t])) for t in set(group)}
+            yield seen_at, self.decode(*(known[t] for t in group))
 
     def segment_frame(self, frame: np.ndarray, spacing, previous: np.ndarray | None = None, following: np.ndarray | None = None) -> np.ndarray:
         """Labels (s, h, w) uint8 of one native frame; a missing neighbour is the frame itself."""
         frames = np.stack([frame if previous is None else previous, frame, frame if following is None else following])
-        reach = self.config.model.reach
-        return next(self.labels(frames, self.place(frame.shape, spacing), [(0,) * reach + (1,) + (2,) * reach]))
-
-    def segment_cine(self, frames: np.ndarray, spacing, *, cyclic: bool = False, done: Callable[[int], None] = lambda t: None) -> np.ndarray:
-        """Labels (t, s, h, w) uint8 of a native cine; `done(t)` is called after each frame."""
-        count = len(frames)
-        placement = self.place(frames.shape[1:], spacing)
-        times = [(t - 1, t, t + 1) for t in range(count)]
-        times = [tuple(t % count if cyclic else min(max(t, 0), count - 1) for t in triple) for triple in times]
-        labels = np.empty(frames.shape, np.uint8)
-        for t, found in enumerate(self.labels(frames, placement, times)):
-            labels[t] = found
-            done(t)
+        reach, window = self.config.model.reach, Window(self.place(frame.shape, spacing))
+        labels, _ = next(self.labels(frames, window, [(0,) * reach + (1,) + (2,) * reach]))
         return labels
+
+    def segment_cine(
+        self, frames: np.ndarray, spacing, *, window: str = "centre", cyclic: bool = False,
+        done: Callable[[int], None] = lambda t: None,
+    ) -> np.ndarray:  # fmt: skip
+        """Labels (t, s, h, w) uint8 of a native cine; `window` is one of `roi.WINDOWS`; `done(t)` is called after each frame."""
+        count, answered = len(frames), self.config.model.answered
+        through = roi.open_window(window, self.place(frames.shape[1:], spacing))
+        firsts = range(0, count, answered)
+        groups = [self._around(first) for first in firsts]
+        groups = [tuple(t % count if cyclic else min(max(t, 0), count - 1) for t in group) for group in groups]
+        labels = np.empty(frames.shape, np.uint8)
+        for first, (placement, answers) in zip(firsts, self._decoded(frames, through, groups), strict=True):
+            for t, windows in zip(range(first, count), answers, strict=False):  # of the last snippet what the cine has
+                labels[t] = np.asarray(self.to_labels(placement, windows))
+                through.saw(labels[t])
+                done(t)
+        return labels
+
+    def _around(self, first: int) -> Times:
+        """The frames, beyond the cine's ends perhaps, whose run answers frame `first` and, in snippets, those after it."""
+        return self._group((first - 1, first, first + 1))
 
 
 class SnippetSegmenter(Segmenter):
     """For a network that answers a snippet of frames at once (MSU-Net).
 
-    Whole cines are cut into snippets. Where single frames are asked for, each is seen at `position` of a snippet of its
-    own, 0 to span - 1; by default in the middle.
+    Whole cines are cut into snippets; the last is filled up with its last frame. Where single frames are asked for, each
+    is seen at `position` of a snippet of its own, 0 to span - 1; by default in the middle.
     """
 
     def __init__(self, config: Config, variables=None, *, mirror: bool = False, step: int = 0):
@@ -152,7 +205,6 @@ class SnippetSegmenter(Segmenter):
 
     @functools.cached_property
     def functions(self) -> tuple[Callable, Callable]:
-        """As `Segmenter.functions`, but decode: variables, features of each frame -> logits of each, a tuple."""
         model, (encode, _) = build_model(self.config.model), super().functions
 
         def decode(variables, *snippet):
@@ -161,36 +213,12 @@ class SnippetSegmenter(Segmenter):
 
         return encode, decode
 
-    def answers(self, snippet: Iterable[Features]) -> list[Windows]:
-        """The logits (1, d, H, W, 4) of each window of each frame of a snippet, on the device."""
-        _, decode = self._network
-        views = [decode(self.variables, *view) for view in zip(*snippet, strict=True)]
-        return list(zip(*views, strict=True))
-
-    def _decoded(self, frames: Frames, placement: Placement, times: Iterable[Times]) -> Iterator[Windows]:
+    def _group(self, times: Times) -> Times:
         first = self.decoded - 1 - self.position
-        snippets = (window[first : first + self.decoded] for window in times)
-        for answers in self._answered(frames, placement, snippets):
-            yield answers[self.position]
+        return tuple(times[first : first + self.decoded])
 
-    def _answered(self, frames: Frames, placement: Placement, snippets: Iterable[Times]) -> Iterator[list[Windows]]:
-        grid, known = self.grid(placement), {}
-        for snippet in snippets:
-            known = {t: known.get(t) or self.encode(grid, frames[t]) for t in set(snippet)}
-            yield self.answers(known[t] for t in snippet)
-
-    def segment_cine(self, frames: np.ndarray, spacing, *, cyclic: bool = False, done: Callable[[int], None] = lambda t: None) -> np.ndarray:
-        """Labels (t, s, h, w) uint8 of a native cine, snippet by snippet; the last is filled up with its last frame."""
-        count, placement = len(frames), self.place(frames.shape[1:], spacing)
-        starts = range(0, count, self.decoded)
-        snippets = [range(start, start + self.decoded) for start in starts]
-        snippets = [tuple(t % count if cyclic else min(t, count - 1) for t in snippet) for snippet in snippets]
-        labels = np.empty(frames.shape, np.uint8)
-        for start, answers in zip(starts, self._answered(frames, placement, snippets), strict=True):
-            for t, windows in zip(range(start, count), answers, strict=False):
-                labels[t] = np.asarray(self.grid(placement).labels(windows))
-                done(t)
-        return labels
+    def _around(self, first: int) -> Times:
+        return tuple(range(first, first + self.decoded))
 
 
 def segmenter_of(config: Config, variables=None, *, mirror: bool = False, step: int = 0) -> Segmenter:
@@ -205,10 +233,7 @@ def load(run_dir: str | Path, which: str = "latest", *, mirror: bool = False) ->
     Raises:
       UserError: the folder is no run folder, holds no checkpoint, or never saw a mirrored heart that `mirror` shows it.
     """
-    path = Path(run_dir) / "config.json"
-    if not path.is_file():
-        raise UserError(f"{path} does not exist: name the --workdir of a training.")
-    config = Config.from_json(path.read_text())
+    config = run_folder.read_config(run_dir)
     if mirror and not config.data.flip:
         raise UserError(f"--mirror needs a network that was trained with --flip, as {run_dir} was not: leave it out.")
     state = checkpoints.restore(run_dir, which)

@@ -34,6 +34,7 @@ class Tally:
     refused: int = 0  # NaN, another size
     deadline_misses: int = 0  # answered, but later than `deadline_ms` after arrival
     compilations: int = 0
+    window_moves: int = 0  # from one answer to the next
     compute_ms: array = dataclasses.field(default_factory=lambda: array("d"))
     arrival_to_mask_ms: array = dataclasses.field(default_factory=lambda: array("d"))
     last: Result | None = None
@@ -42,6 +43,7 @@ class Tally:
 
     def add(self, result: Result) -> None:
         """An answer."""
+        self.window_moves += self.last is not None and self.last.placement != result.placement
         self.last = result
         self.compute_ms.append(result.compute_ms)
         self.arrival_to_mask_ms.append(result.arrival_to_mask_ms)
@@ -76,6 +78,7 @@ class Tally:
             "compute_ms": percentiles(self.compute_ms),
             "arrival_to_mask_ms": percentiles(self.arrival_to_mask_ms),
             "compilations": self.compilations,
+            "window_moves": self.window_moves,
             "ejection_fraction": {k: round(v, 4) if math.isfinite(v) else None for k, v in fractions.items()},
         }
 
@@ -137,6 +140,7 @@ def stream(
     source: str | Path,
     *,
     which: str = "latest",
+    window: str = "centre",
     rate: float = 22.0,
     seconds: float = 60.0,
     queue_size: int = 2,
@@ -150,6 +154,7 @@ def stream(
       run_dir: of the training.
       source: 4D NIfTI file, or "phantom"; repeated for as long as asked.
       which: "latest" or "best" checkpoint.
+      window: where the model looks in frames larger than its grid, one of `roi.WINDOWS`.
       rate: frames a second.
       seconds: for so long.
       queue_size, deadline_ms: as in `play`.
@@ -162,8 +167,8 @@ def stream(
     if gif and Path(gif).suffix != ".gif":
         raise UserError(f"--gif={gif} is no GIF: name a file that ends in .gif.")
     segmenter = inference.load(run_dir, which)
-    frames, spacing = open_source(source, segmenter.config, rate)
-    live = StreamingSegmenter(segmenter, frames.shape[1:], spacing)
+    frames, spacing = open_source(source, segmenter.config, rate, larger=window == "follow")
+    live = StreamingSegmenter(segmenter, frames.shape[1:], spacing, window=window)
     recorder = Recorder(round(3 * rate)) if gif else None
     with LiveView() as view:
 
@@ -180,6 +185,7 @@ def stream(
         "queue": queue_size,
         "input": str(source),
         "shape": list(frames.shape[1:]),
+        "window": window,
         "spacing_mm": [round(float(step), 4) for step in spacing],
         "model": {"crop": list(segmenter.config.model.crop), "neighbours": segmenter.config.model.neighbours},
         "checkpoint": which,

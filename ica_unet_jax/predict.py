@@ -18,6 +18,9 @@ _INPUT = flags.DEFINE_string(
 )
 _OUTPUT = flags.DEFINE_string("output", None, "NIfTI file to write, or a folder where --input is one.", required=True)
 _CHECKPOINT = flags.DEFINE_enum("checkpoint", "latest", ("latest", "best"), "Latest or best on validation.")
+_WINDOW = flags.DEFINE_enum(
+    "window", "centre", ("centre", "follow"), "Where the model looks in a larger frame: at its centre, or on the heart."
+)
 _LARGEST = flags.DEFINE_bool(
     "largest_component", False, "Keep the largest connected component of each structure alone."
 )
@@ -27,6 +30,7 @@ _MIRROR = flags.DEFINE_bool(
 _ACDC_NAMES = flags.DEFINE_bool(
     "acdc_names", False, "Write patientXXX_ED.nii.gz and _ES.nii.gz alone, as ACDC wants a submission."
 )
+_SKIP = flags.DEFINE_bool("skip_bad_cases", False, "Leave out the cases that cannot be segmented, list them, and go on.")
 
 
 def main() -> None:
@@ -37,9 +41,11 @@ def main() -> None:
         _INPUT.value,
         _OUTPUT.value,
         which=_CHECKPOINT.value,
+        window=_WINDOW.value,
         largest_component=_LARGEST.value,
         mirror=_MIRROR.value,
         acdc_names=_ACDC_NAMES.value,
+        skip_bad_cases=_SKIP.value,
     )
 
 

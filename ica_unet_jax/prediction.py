@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,10 @@ import nibabel as nib
 import numpy as np
 
 from ica_unet_jax import figures, inference
-from ica_unet_jax.data import acdc
+from ica_unet_jax.data import acdc, cohort
 from ica_unet_jax.data.volumes import read_volume, spacing_of
 from ica_unet_jax.errors import UserError
-from ica_unet_jax.files import replacing, write_text
+from ica_unet_jax.files import replacing, write_json
 from ica_unet_jax.inference import Segmenter
 from ica_unet_jax.metrics.clinical import ejection_fraction, volumes_ml
 from ica_unet_jax.postprocessing import largest_components
@@ -40,9 +39,11 @@ def predict(
     target: str | Path,
     *,
     which: str = "latest",
+    window: str = "centre",
     largest_component: bool = False,
     mirror: bool = False,
     acdc_names: bool = False,
+    skip_bad_cases: bool = False,
 ) -> None:
     """Segments a NIfTI file, or all of a folder or cohort, and prints the ejection fractions.
 
@@ -55,38 +56,33 @@ def predict(
       source: .nii or .nii.gz file, 3D or 4D, or a folder as `acdc.find_cases` reads it.
       target: label file, or folder where `source` is one.
       which: "latest" or "best" checkpoint.
+      window: where the model looks in frames larger than its grid, one of `roi.WINDOWS`.
       largest_component: keep the largest component of each structure in each frame alone.
       mirror: average with the mirror image.
       acdc_names: write NAME_ED.nii.gz and NAME_ES.nii.gz alone; the phases are those of Info.cfg, or else found.
+      skip_bad_cases: in a folder, leave bad cases out.
 
     Raises:
-      UserError: bad input, no such run; in a folder the other files are segmented first.
+      UserError: bad input, no such run.
+      BadData: all that is wrong with the images of a folder, before any is segmented; ground truths are not looked at.
     """
-    jobs = find_jobs(Path(source), Path(target), acdc_names)
+    jobs = find_jobs(Path(source), Path(target), acdc_names, skip_bad_cases)
     segmenter = inference.load(run_dir, which, mirror=mirror)
-    failures = []
     for job in jobs:
-        try:
-            frames, image = read_volume(job.source)
-            labels = segment(segmenter, frames, image, largest_component, job.source.name)
-            if acdc_names:
-                save_phases(job, image, labels)
-            else:
-                save_cine(job, image, labels)
-        except UserError as error:
-            failures.append(str(error))
-    if failures:
-        others = (
-            f" ({len(failures)} of {len(jobs)} files failed: {' '.join(failures[1:])})" if len(failures) > 1 else ""
-        )
-        raise UserError(failures[0] + others)
+        frames, image = read_volume(job.source)
+        labels = segment(segmenter, frames, image, largest_component, job.source.name, window)
+        if acdc_names:
+            save_phases(job, image, labels)
+        else:
+            save_cine(job, image, labels)
 
 
-def find_jobs(source: Path, target: Path, acdc_names: bool = False) -> list[Job]:
-    """What is to be segmented and where to.
+def find_jobs(source: Path, target: Path, acdc_names: bool = False, skip_bad_cases: bool = False) -> list[Job]:
+    """What is to be segmented and where to; the images of a folder are checked.
 
     Raises:
       UserError: names that are no NIfTI, a folder without cines, or a target that is the source.
+      BadData: bad images in a folder, unless they are to be left out.
     """
     if source.resolve() == target.resolve():
         raise UserError(f"--output={target} is the input: choose another place.")
@@ -98,8 +94,11 @@ def find_jobs(source: Path, target: Path, acdc_names: bool = False) -> list[Job]
         return [Job(source, target, acdc.Case(stem(source), cine=source))]
     if target.is_file() or target.name.endswith(_SUFFIXES):
         raise UserError(f"--output={target} must be a folder, as --input={source} is one.")
-    jobs = []
-    for case in acdc.find_cases(source):
+    cases, jobs = acdc.find_cases(source), []
+    sound, _ = cohort.screen(cases, lambda case: bool(acdc.read(case, with_labels=False)), skip_bad_cases)
+    for case in cases:
+        if case.name not in sound:
+            continue
         if case.cine:
             jobs.append(Job(case.cine, target / f"{case.name}_seg.nii.gz", case))
         elif acdc_names:
@@ -117,13 +116,17 @@ def find_jobs(source: Path, target: Path, acdc_names: bool = False) -> list[Job]
 
 
 def segment(
-    segmenter: Segmenter, frames: np.ndarray, image: nib.Nifti1Image, largest_component: bool, name: str
+    segmenter: Segmenter,
+    frames: np.ndarray,
+    image: nib.Nifti1Image,
+    largest_component: bool,
+    name: str,
+    window: str = "centre",
 ) -> np.ndarray:
     """Labels (t, s, h, w) uint8 of frames (t, s, h, w), with a progress bar called `name`."""
     with Progress(len(frames), unit=f"{name} frame") as progress:
-        labels = segmenter.segment_cine(
-            frames, spacing_of(image), cyclic=segmenter.config.data.cyclic, done=lambda t: progress.update(t + 1)
-        )
+        options = dict(window=window, cyclic=segmenter.config.data.cyclic)
+        labels = segmenter.segment_cine(frames, spacing_of(image), done=lambda t: progress.update(t + 1), **options)
     return np.stack([largest_components(frame) for frame in labels]) if largest_component else labels
 
 
@@ -135,7 +138,7 @@ def save_cine(job: Job, image: nib.Nifti1Image, labels: np.ndarray) -> None:
     unit = "nominal_ml" if job.case.nominal_spacing else "ml"
     save_volumes_csv(beside.with_name(beside.name + "_volumes.csv"), volumes, seconds, unit)
     summary = summarize(volumes, seconds, job.case.nominal_spacing)
-    write_text(beside.with_name(beside.name + "_summary.json"), json.dumps(summary, indent=2) + "\n")
+    write_json(beside.with_name(beside.name + "_summary.json"), summary)
     if len(labels) > 1:
         phases = {summary["es_frame"] - 1: "ES", summary["ed_frame"] - 1: "ED"}
         figures.volume_curves(

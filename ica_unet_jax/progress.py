@@ -12,10 +12,10 @@ SECONDS_BETWEEN_LINES = 15
 
 
 class Progress:
-    """`with Progress(total, done) as p: p.update(n, loss); p.note(text)`."""
+    """`with Progress(total, done) as p: p.update(n, loss); p.note(text)`; `quiet` shows nothing."""
 
-    def __init__(self, total: int, done: int = 0, unit: str = "step"):
-        self.console = Console(stderr=True, soft_wrap=True, highlight=False)
+    def __init__(self, total: int, done: int = 0, unit: str = "step", *, quiet: bool = False):
+        self.console = Console(stderr=True, soft_wrap=True, highlight=False, quiet=quiet)
         self.total, self.unit = total, unit
         self.bar = None
         if self.console.is_terminal:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import jax
 import numpy as np
 
-from ica_unet_jax.metrics.clinical import volumes_ml
 from ica_unet_jax.streaming import Result, StreamingSegmenter, _Frame
 
 
@@ -24,11 +23,13 @@ class SnippetStream(StreamingSegmenter):
 
     def push(self, frame: np.ndarray, time_stamp: float | None = None, number: int | None = None) -> list[Result]:
         began = self._clock()
-        self._number = self._number + 1 if number is None else number
-        features = self.segmenter.encode(self._grid, self._checked(frame))
-        self._frames.append(_Frame(self._number, began if time_stamp is None else time_stamp, features))
+        current = self._arrive(frame, began, time_stamp, number)
+        if self._window.lost:
+            self._search(current)
+        self._encode(current)
+        self._frames.append(current)
         if len(self._frames) < self.segmenter.decoded:
-            jax.block_until_ready(features)  # the caller's buffer is free and the next call's clock its own
+            jax.block_until_ready(current.features)  # the next call's clock is its own
             return []
         return self._answer_snippet(began)
 
@@ -42,18 +43,8 @@ class SnippetStream(StreamingSegmenter):
     def _answer_snippet(self, began: float) -> list[Result]:
         frames, self._frames = self._frames, []
         filled = frames + frames[-1:] * (self.segmenter.decoded - len(frames))
-        answers = self.segmenter.answers(frame.features for frame in filled)
-        labels = jax.device_get([self._grid.labels(windows) for windows in answers[: len(frames)]])
+        answers = self.segmenter.decode(*(frame.features for frame in filled))
+        placement = frames[0].placement  # of all: the window moves between snippets alone
+        labels = jax.device_get([self.segmenter.to_labels(placement, windows) for windows in answers[: len(frames)]])
         answered = self._clock()
-        compute = 1e3 * (answered - began)
-        return [
-            Result(
-                frame.number,
-                found,
-                {name: float(volume) for name, volume in volumes_ml(found, self.spacing).items()},
-                frame.arrived,
-                answered,
-                compute,
-            )
-            for frame, found in zip(frames, labels, strict=True)
-        ]
+        return [self._result(frame, found, began, answered) for frame, found in zip(frames, labels, strict=True)]

@@ -1,7 +1,7 @@
 """Plays a cine or a phantom as a scanner would, at a given rate, against a trained network.
 
   python -m ica_unet_jax.stream --workdir=RUN --input=cine_4d.nii.gz --rate=22 --seconds=60 --json=stream.json
-  python -m ica_unet_jax.stream --workdir=RUN --input=phantom --gif=beat.gif
+  python -m ica_unet_jax.stream --workdir=RUN --input=phantom --window=follow --gif=beat.gif
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ _INPUT = flags.DEFINE_string(
     "input", None, "4D NIfTI file, repeated without end, or phantom: a beating heart.", required=True
 )
 _CHECKPOINT = flags.DEFINE_enum("checkpoint", "latest", ("latest", "best"), "Latest or best on validation.")
+_WINDOW = flags.DEFINE_enum(
+    "window", "centre", ("centre", "follow"), "Where the model looks in a larger frame: at its centre, or on the heart."
+)
 _RATE = flags.DEFINE_float("rate", 22.0, "Frames a second.", lower_bound=0.01)
 _SECONDS = flags.DEFINE_float("seconds", 60.0, "For so long.", lower_bound=0.0)
 _QUEUE = flags.DEFINE_integer("queue", 2, "Frames that may wait; the oldest is dropped for one more.", lower_bound=1)
@@ -32,6 +35,7 @@ def main() -> None:
         _WORKDIR.value,
         _INPUT.value,
         which=_CHECKPOINT.value,
+        window=_WINDOW.value,
         rate=_RATE.value,
         seconds=_SECONDS.value,
         queue_size=_QUEUE.value,

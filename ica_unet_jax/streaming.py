@@ -11,7 +11,8 @@ import jax
 import numpy as np
 from jaxtyping import UInt8
 
-from ica_unet_jax import compilation
+from ica_unet_jax import compilation, roi
+from ica_unet_jax.data.geometry import Placement
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.inference import Features, Segmenter
 from ica_unet_jax.metrics.clinical import volumes_ml
@@ -27,6 +28,7 @@ class Result:
     arrived: float  # s, time stamp of the frame
     answered: float  # s, when the labels were on the host
     compute_ms: float  # the call that gave this result: one step on a frame that is there
+    placement: Placement  # of the window through which it was seen
 
     @property
     def arrival_to_mask_ms(self) -> float:
@@ -34,11 +36,13 @@ class Result:
         return 1e3 * (self.answered - self.arrived)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class _Frame:
     number: int
     arrived: float
-    features: Features
+    image: jax.Array  # as it came, on the device
+    placement: Placement | None = None  # of the window that the features are of
+    features: Features = dataclasses.field(default_factory=list)
 
 
 class StreamingSegmenter:
@@ -51,12 +55,17 @@ class StreamingSegmenter:
     device; what crosses between host and device is the frame in and its labels out. Everything is compiled and has run
     once when the constructor returns, and compiled functions are kept on disk (`compilation.keep_on_disk`).
 
+    With `window="follow"` the model's window is put on the heart, and follows it: frames larger than the window cost what
+    the window does. The first frame is searched for the heart, which takes as long as a dozen frames or two. When the
+    window moves, the frames that are still needed are encoded again, as features of two windows cannot be compared.
+
     Not for calls from several threads at once.
 
     Args:
       segmenter: the trained model, as `inference.load` gives it; its compiled functions are used.
       shape: (s, h, w) of every frame.
       spacing: (dz, dy, dx) in mm.
+      window: "centre" of the image, or "follow" the heart; see `roi`.
       clock: seconds; all time stamps are its.
     """
 
@@ -68,6 +77,7 @@ class StreamingSegmenter:
         shape: tuple[int, int, int],
         spacing: tuple[float, float, float],
         *,
+        window: str = "centre",
         clock: Callable[[], float] = time.perf_counter,
     ):
         if (segmenter.config.model.answered > 1) != self.by_snippets:
@@ -76,20 +86,23 @@ class StreamingSegmenter:
         compilation.keep_on_disk()
         self.segmenter, self.shape, self.spacing = segmenter, tuple(shape), tuple(spacing)
         self._clock = clock
-        self._grid = segmenter.grid(segmenter.place(self.shape, self.spacing))
+        self._centre = segmenter.place(self.shape, self.spacing)
         self._delayed = 1 in segmenter.config.model.frames
+        self._kind = "centre"
         self.reset()
         # Compiles, and the memory that a step needs is asked for once.
         noise = np.random.default_rng(0).standard_normal(self.shape, np.float32)
         for _ in range(3):
             self.push(noise)
+        self._kind = window
         self.flush()
 
     def reset(self) -> None:
-        """Forgets all frames: the next is the first of a new cine, number 1."""
+        """Forgets all frames: the next is the first of a new cine, number 1, and where the heart was."""
         self._number = 0
         self._waiting: _Frame | None = None  # for its successor
         self._previous: _Frame | None = None
+        self._window = roi.open_window(self._kind, self._centre)
 
     def push(self, frame: np.ndarray, time_stamp: float | None = None, number: int | None = None) -> Result | None:
         """Takes a frame; gives the result that it completes, if it does.
@@ -103,16 +116,16 @@ class StreamingSegmenter:
           UserError: it has another shape, is not finite or constant. The stream goes on as if it had been dropped.
         """
         began = self._clock()
-        self._number = self._number + 1 if number is None else number
-        image = self._checked(frame)
-        features = self.segmenter.encode(self._grid, image)
-        current = _Frame(self._number, began if time_stamp is None else time_stamp, features)
+        current = self._arrive(frame, began, time_stamp, number)
+        if self._window.lost:
+            self._search(self._waiting or current)
+        self._encode(current)
         asked = self._waiting if self._delayed else current
         result = None if asked is None else self._answer(asked, current, began)
         if self._delayed:
             self._waiting = current
         if asked is None:
-            jax.block_until_ready(features)  # the caller's buffer is free and the next call's clock its own
+            jax.block_until_ready(current.features)  # the next call's clock is its own
         else:
             self._previous = asked
         return result
@@ -125,12 +138,33 @@ class StreamingSegmenter:
         return result
 
     def _answer(self, asked: _Frame, following: _Frame, began: float) -> Result:
-        previous = self._previous or asked
-        windows = self.segmenter.decode(previous.features, asked.features, following.features)
-        labels = jax.device_get(self._grid.labels(windows))
-        answered = self._clock()
+        frames = self._previous or asked, asked, following
+        for frame in frames:
+            self._encode(frame)
+        [windows] = self.segmenter.decode(*(frame.features for frame in frames))
+        labels = jax.device_get(self.segmenter.to_labels(asked.placement, windows))
+        return self._result(asked, labels, began, self._clock())
+
+    def _result(self, frame: _Frame, labels: np.ndarray, began: float, answered: float) -> Result:
+        self._window.saw(labels)
         volumes = {name: float(volume) for name, volume in volumes_ml(labels, self.spacing).items()}
-        return Result(asked.number, labels, volumes, asked.arrived, answered, 1e3 * (answered - began))
+        return Result(frame.number, labels, volumes, frame.arrived, answered, 1e3 * (answered - began), frame.placement)
+
+    def _arrive(self, frame: np.ndarray, began: float, time_stamp: float | None, number: int | None) -> _Frame:
+        """A frame of `push`, on the device; a UserError where it is bad."""
+        self._number = self._number + 1 if number is None else number
+        image = self.segmenter.put(self._checked(frame))
+        return _Frame(self._number, began if time_stamp is None else time_stamp, image)
+
+    def _search(self, frame: _Frame) -> None:
+        """Looks for the heart in the frame that is answered next."""
+        self._window.search(lambda placement: self.segmenter.look(placement, frame.image))
+
+    def _encode(self, frame: _Frame) -> None:
+        """Its features through the window as it lies now, if they are not there yet."""
+        if frame.placement != self._window.placement:
+            frame.placement = self._window.placement
+            frame.features = self.segmenter.encode(frame.placement, frame.image)
 
     def _checked(self, frame: Any) -> np.ndarray:
         """The frame as float32, or a UserError."""
@@ -142,7 +176,7 @@ class StreamingSegmenter:
             reason = f"holds {frame.dtype} values, not real numbers"
         else:
             with np.errstate(over="ignore"):  # beyond float32 is infinite, which is told
-                frame = np.ascontiguousarray(frame, np.float32)
+                frame = np.array(frame, np.float32, order="C")  # a copy: the caller's buffer is free after the call
             low, high = frame.min(), frame.max()  # NaN wins in both
             if not (np.isfinite(low) and np.isfinite(high)):
                 reason = "holds NaN or infinite values"

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from ica_unet_jax import flags
+from absl import flags
+
+from ica_unet_jax import flags as project_flags
+
+_COORDINATOR = flags.DEFINE_string("coordinator", "", "Several processes: HOST:PORT on which the first one listens; SLURM's tasks find it.")
+_PROCESSES = flags.DEFINE_integer("processes", None, "Several processes: how many; 1 keeps the tasks of a SLURM step apart.", lower_bound=1)
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Several processes: which one this is, counted from 0.", lower_bound=0)
 
 
 def main() -> None:
-    from ica_unet_jax import evaluation, training
+    from ica_unet_jax import experiment, parallel
 
-    config = flags.config()
-    training.train(config)
-    if config.train.final_evaluation:
-        out = evaluation.evaluate(config.train.workdir)
+    config = project_flags.config()
+    parallel.connect(_COORDINATOR.value, _PROCESSES.value, _PROCESS_ID.value)
+    out = experiment.run(config)
+    if out:
         print((out / "table.md").read_text())
-        print(f"pictures in {out / 'pictures'}")
+    if parallel.is_first():
+        print(f"report in {config.train.workdir}/report.md")
 
 
 if __name__ == "__main__":
-    flags.define()
-    flags.run(main)
+    project_flags.define()
+    project_flags.run(main)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,51 +13,25 @@ import numpy as np
 import optax
 from scipy.special import logsumexp
 
-from ica_unet_jax import checkpoints, evaluation, run_folder
+from ica_unet_jax import checkpoints, divergence, evaluation, events, parallel, run_folder
 from ica_unet_jax.checkpoints import Checkpoints, State
-from ica_unet_jax.config import NUM_CLASSES, Config, TrainConfig
+from ica_unet_jax.config import Config, TrainConfig
 from ica_unet_jax.data import acdc, cache, cohort, splits
 from ica_unet_jax.data.augmentation import Batch, augment
 from ica_unet_jax.data.batches import Batches
 from ica_unet_jax.data.geometry import argmax_labels
-from ica_unet_jax.errors import Diverged, UserError
+from ica_unet_jax.errors import Interrupted, UserError
 from ica_unet_jax.inference import Segmenter, segmenter_of
+from ica_unet_jax.interruption import Interruption
 from ica_unet_jax.metrics import STRUCTURES
 from ica_unet_jax.metrics.overlap import structure_dice
 from ica_unet_jax.models import METHODS, build_model, init_variables, same_shapes
+from ica_unet_jax.optimizers import make_optimizer, warmup_steps
 from ica_unet_jax.progress import Progress
-
-CHANCE = math.log(NUM_CLASSES)  # cross-entropy of equal probabilities
-
-
-def warmup_steps(config: TrainConfig) -> int:
-    """Steps of warm-up: a tenth of a short training at most."""
-    return min(config.warmup_steps, config.steps // 10)
-
-
-def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
-    """Clipping, then the optimizer with its schedule over `config.steps`."""
-    warmup, decay = warmup_steps(config), config.steps
-    if config.schedule == "cosine":
-        rate = optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, warmup, decay, 0.01 * config.learning_rate)
-    else:
-        after = {
-            "constant": optax.constant_schedule(config.learning_rate),
-            "polynomial": optax.polynomial_schedule(config.learning_rate, 0.0, 0.9, decay - warmup),
-            "exponential": optax.exponential_decay(config.learning_rate, decay - warmup, 0.01),
-        }[config.schedule]
-        rate = optax.join_schedules([optax.linear_schedule(0.0, config.learning_rate, warmup), after], [warmup])
-    optimizer = {
-        "adamw": lambda: optax.adamw(rate, weight_decay=config.weight_decay),
-        "adam": lambda: optax.adam(rate),
-        "sgd": lambda: optax.sgd(rate, momentum=config.momentum, nesterov=True),
-    }[config.optimizer]()
-    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
-    return optax.chain(clip, optimizer)
 
 
 def init_state(config: Config) -> State:
-    """A fresh state; the same configuration and seed give the same bytes."""
+    """A fresh state on each device; the same configuration and seed give the same bytes."""
     optimizer = make_optimizer(config.train)
 
     def init(key: jax.Array) -> State:
@@ -66,7 +39,8 @@ def init_state(config: Config) -> State:
         params, stats = variables["params"], variables["batch_stats"]
         return State(jnp.zeros((), jnp.int32), params, jax.tree.map(jnp.copy, params), stats, optimizer.init(params))
 
-    return jax.jit(init)(jax.random.key(config.train.seed))
+    state = jax.jit(init)(jax.random.key(config.train.seed))
+    return parallel.Devices(config.train).replicate(state)
 
 
 def window_of(batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -79,10 +53,11 @@ def window_of(batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
 def make_step(config: Config) -> Callable[[State, Batch], tuple[State, dict[str, jax.Array]]]:
     """The compiled training step; the state's buffers are donated. Randomness comes from (seed, step) alone.
 
-    The seed is an argument of what is compiled, so that trainings that differ in it alone share one entry of a
+    It sees the whole batch, also where that is divided over several devices: batch statistics, losses and gradients are
+    those of one. The seed is an argument of what is compiled, so that trainings that differ in it alone share one entry of a
     persistent compilation cache.
     """
-    model, optimizer = build_model(config.model), make_optimizer(config.train)
+    model, optimizer, devices = build_model(config.model), make_optimizer(config.train), parallel.Devices(config.train)
     loss_function = METHODS[config.model.model].loss
 
     def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, dict[str, jax.Array]]:
@@ -110,7 +85,9 @@ def make_step(config: Config) -> Callable[[State, Batch], tuple[State, dict[str,
         terms |= {"gradient_norm": optax.tree.norm(gradients), "parameter_norm": optax.tree.norm(params)}
         return State(state.step + 1, params, averaged, batch_stats, opt_state), terms
 
-    compiled, key = jax.jit(step, donate_argnums=0), jax.random.key(config.train.seed + 1)
+    everywhere = devices.everywhere
+    compiled = jax.jit(step, in_shardings=(everywhere, devices.divided, everywhere), out_shardings=everywhere, donate_argnums=0)
+    key = jax.jit(lambda: jax.random.key(config.train.seed + 1), out_shardings=everywhere)()
     return lambda state, batch: compiled(state, batch, key)
 
 
@@ -121,12 +98,12 @@ class Validation:
     cines: list[acdc.Cine]
     segmenter: Segmenter
 
-    def __call__(self, state: State) -> dict[str, float]:
+    def __call__(self, state: State, to_stop: Callable[[], None] = lambda: None) -> dict[str, float]:
         """{"dice_RV", "dice_MYO", "dice_LV", "dice_mean", "validation_cross_entropy" (nats, inside the window)}.
 
-        Frames are averaged within a patient, then patients.
+        Frames are averaged within a patient, then patients. `to_stop` is called after each frame and may raise.
         """
-        self.segmenter.variables = state.variables
+        self.segmenter.variables = parallel.own(state.variables)
         patients = []
         for cine in self.cines:
             inside, scores = self.segmenter.place(cine.frames.shape[1:], cine.spacing).inside, []
@@ -134,6 +111,7 @@ class Validation:
                 truth = cine.labels[time_]
                 dice = structure_dice(argmax_labels(logits), truth)
                 scores.append([*dice.values(), cross_entropy(logits[inside], truth[inside])])
+                to_stop()
             patients.append(np.mean(scores, axis=0))
         *dice, entropy = np.mean(patients, axis=0).tolist()
         names = [f"dice_{name}" for name in STRUCTURES]
@@ -153,57 +131,134 @@ def train(config: Config, *, pictures: bool = True) -> State:
     """Trains to `config.train.steps` in `config.train.workdir`, going on from its latest checkpoint if there is one.
 
     Raises:
-      UserError: bad data, or a run folder of another configuration.
-      Diverged: a loss, gradient or parameter is not finite, or validation stays at chance.
+      UserError: bad data (all of it at once), a run folder of another configuration, or one that cannot be written.
+      Diverged: a loss, gradient or value of the state is not finite, or validation stays at chance.
+      Interrupted: SIGINT or SIGTERM; the state of the current step is saved.
     """
-    cases = cohort.open_cohort(config.data)
-    split = cohort.choose_split(config.data, cases)
-    chosen = {part: splits.select(split, cases, part) for part in ("train", "val")}
-    folder = run_folder.open_run(config, split)
-    options = {name: getattr(config.data, name) for name in ("spacing", "label_map", "cyclic", "cache_dir")}
-    samples = cache.load_cases(chosen["train"], crop=config.model.crop, reach=config.model.reach, **options)
-    batches = Batches(samples, config.model.crop[0], config.train.batch_size, config.train.seed)
-    cines = [acdc.read(case, config.data.label_map) for case in chosen["val"]]
-    validate = Validation([c for c in cines if c.labels], segmenter_of(config))
+    if config.train.tensorboard:
+        events.require()
+    devices, first_process = parallel.Devices(config.train), parallel.is_first()
+    run_folder.refuse_changes(config)
+    samples, cines, split, left_out = load(config)
+    folder = run_folder.open_run(config, split, left_out)
+    batches = Batches(samples, config.model.crop[0], config.train.batch_size, config.train.seed, devices.rows)
+    validate = Validation(cines, segmenter_of(config))
 
     saved = Checkpoints(folder)
-    state = init_state(config)
-    if saved.latest_step() is not None:
-        state = saved.restore(state)
-    elif config.train.init_from:
-        state = start_from(config.train.init_from, state)
-    else:
-        prepare = METHODS[config.model.model].prepare
-        state = state.replace(batch_stats=prepare(state.batch_stats, samples, config.model.crop))
-    step = make_step(config)
-    first = int(state.step)
-    log = run_folder.Metrics(folder, first)
-    with Progress(config.train.steps, first) as progress:
-        started, since = time.perf_counter(), first
-        for number, batch in enumerate(batches.iterate(first, config.train.steps), start=first + 1):
-            state, terms = step(state, batch)
-            last = number == config.train.steps
-            judged = last or number % config.train.evaluate_every == 0
-            if judged or number % config.train.log_every == 0 or number == first + 1:
-                values = {name: float(value) for name, value in terms.items()}
-                check_finite(values, number, folder)
-                # The first step compiles; its time is kept apart.
-                seconds = (time.perf_counter() - started) / (number - since)
-                log.write(step=number, seconds_per_step=seconds, compiled=number == first + 1, **values)
-                started, since = time.perf_counter(), number
-                progress.update(number, values["loss"])
-            if judged:
-                scores = validate(state)
-                log.write(step=number, **scores)
-                dice = {name: scores[f"dice_{name}"] for name in (*STRUCTURES, "mean")}
-                progress.note(f"step {number}: validation Dice " + ", ".join(f"{k} {v:.3f}" for k, v in dice.items()))
+    state, pending, damaged = begin(config, saved, samples)
+    state, step, first = devices.replicate(state), make_step(config), int(state.step)
+    metrics = run_folder.Metrics(folder, first, pending=pending, tensorboard=config.train.tensorboard)
+    # Alone it stops at once; several do where they are at the same step and wait for the devices anyway, to write a line.
+    alone = parallel.is_alone()
+    with Progress(config.train.steps, first, quiet=not first_process) as progress, metrics, Interruption() as asked:
+        log = run_folder.Log(folder, progress.note)
+        if damaged:
+            log(f"damaged checkpoints were set aside: of step {', '.join(map(str, damaged))}")
+        if 0 < first < config.train.steps:
+            log(f"going on from step {first} ({run_folder.this_process()})")
+
+        def judge(state: State, number: int) -> None:
+            """Validates, saves and draws."""
+            scores = validate(state, asked.to_stop if alone else lambda: None)
+            metrics.write(step=number, **scores)
+            dice = {name: scores[f"dice_{name}"] for name in (*STRUCTURES, "mean")}
+            log(f"step {number}: validation Dice " + ", ".join(f"{k} {v:.3f}" for k, v in dice.items()))
+            if first_process:
                 saved.save(state, dice["mean"])
-                if pictures:
-                    evaluation.training_report(folder, validate.cines, validate.segmenter)
-                check_learning(run_folder.read_metrics(folder), config.train)
-                started, since = time.perf_counter(), number
+            if first_process and pictures:
+                evaluation.training_report(folder, validate.cines, validate.segmenter)
+            divergence.check_learning(metrics.lines, config.train, warmup_steps(config.train))
+
+        recent = {}  # terms of the steps since the last line, by step
+        try:
+            if pending:
+                judge(state, first)
+            started, since = time.perf_counter(), first
+            for number, batch in enumerate(batches.iterate(first, config.train.steps), start=first + 1):
+                state, recent[number] = step(state, devices.divide(batch))
+                judged = due(number, config.train)
+                reported = judged or number % config.train.log_every == 0 or number == first + 1
+                if reported:
+                    values = take(recent, folder)
+                    # The first step compiles; its time is kept apart.
+                    seconds = (time.perf_counter() - started) / (number - since)
+                    metrics.write(step=number, seconds_per_step=seconds, compiled=number == first + 1, **values)
+                    started, since = time.perf_counter(), number
+                    progress.update(number, values["loss"])
+                if judged:
+                    divergence.check_state(state, folder)
+                    judge(state, number)
+                    started, since = time.perf_counter(), number
+                if alone or reported:
+                    asked.to_stop(parallel.any_signal)
+        except Interrupted as stop:
+            reached = int(state.step)
+            take(recent, folder)
+            divergence.check_state(state, folder)
+            if first_process and reached > (saved.latest_step() or 0):
+                saved.save(state)
+            text = f" at step {reached}: the state is saved in {folder}; the same command goes on from there"
+            raise Interrupted(stop.number, text) from None
     saved.close()
     return state
+
+
+def load(config: Config) -> tuple[list[cache.LabelledFrame], list[acdc.Cine], splits.Split, cohort.Problems]:
+    """Frames to learn from, patients with a ground truth to validate, the split, and what is wrong with the left out.
+
+    Raises:
+      UserError: bad data, all of them at once, unless --skip_bad_cases; or no labelled frame to learn from.
+    """
+    data = config.data
+    cases = cohort.open_cohort(data)
+    split = cohort.choose_split(data, cases)
+    chosen = [case for part in ("train", "val") for case in splits.select(split, cases, part)]
+    learning, options = set(split["train"]), {name: getattr(data, name) for name in ("spacing", "label_map", "cyclic", "cache_dir")}
+
+    def read(case: acdc.Case) -> list[cache.LabelledFrame] | acdc.Cine:
+        if case.name in learning:
+            return cache.preprocessed(case, crop=config.model.crop, reach=config.model.reach, **options)
+        return acdc.read(case, data.label_map)
+
+    found, left_out = cohort.screen(chosen, read, data.skip_bad_cases)
+    split = cohort.without(split, left_out)
+    samples = [frame for name, frames in found.items() if name in learning for frame in frames]
+    if not samples:
+        raise UserError("No frame of the training patients has a ground truth: add NAME_frameNN_gt.nii.gz files.")
+    cines = [cine for name, cine in found.items() if name not in learning and cine.labels]
+    return samples, cines, split, left_out
+
+
+def begin(config: Config, saved: Checkpoints, samples: Sequence[cache.LabelledFrame]) -> tuple[State, bool, list[int]]:
+    """The state to begin with, the same in all processes, though the first alone reads checkpoints.
+
+    A network that learns something from the labelled frames before its training, as a shape prior, has done so. With it, whether it is still to be validated, and the steps of damaged checkpoints, which are set aside.
+    """
+    state, damaged = init_state(config), []
+    if parallel.is_first() and saved.steps():
+        state = saved.restore(state)
+        damaged = saved.set_aside_damaged(int(state.step))
+    elif parallel.is_first() and config.train.init_from:
+        state = start_from(config.train.init_from, state)
+    else:
+        state = state.replace(batch_stats=METHODS[config.model.model].prepare(state.batch_stats, samples, config.model.crop))
+    step = int(state.step)
+    pending = due(step, config.train) and not saved.validated(step)  # the end came during its validation
+    state, pending = parallel.from_first((state, np.bool_(pending)))
+    return state, bool(pending), damaged
+
+
+def due(step: int, config: TrainConfig) -> bool:
+    """Whether a step ends with a validation and a checkpoint."""
+    return step == config.steps or (step > 0 and step % config.evaluate_every == 0)
+
+
+def take(recent: dict[int, dict[str, jax.Array]], folder: Path) -> dict[str, float]:
+    """Empties `recent`; the terms of its last step. Raises Diverged where one of any step is not finite."""
+    steps = {number: {name: float(x) for name, x in terms.items()} for number, terms in jax.device_get(recent).items()}
+    recent.clear()
+    divergence.check_terms(steps, folder)
+    return steps[max(steps)] if steps else {}
 
 
 def start_from(run_dir: str, state: State) -> State:
@@ -218,20 +273,3 @@ def start_from(run_dir: str, state: State) -> State:
     params = jax.tree.map(jnp.asarray, other.averaged)
     stats = jax.tree.map(jnp.asarray, other.batch_stats)
     return state.replace(params=params, averaged=jax.tree.map(jnp.copy, params), batch_stats=stats)
-
-
-def check_finite(values: dict[str, float], step: int, folder: Path) -> None:
-    """Raises `Diverged`, naming step and term, where a term is not finite."""
-    bad = [name for name, value in values.items() if not np.isfinite(value)]
-    if bad:
-        advice = f"; the last good state is kept in {folder}: lower --learning_rate or --clip_norm."
-        raise Diverged(step, f"{', '.join(bad)} not finite", advice)
-
-
-def check_learning(lines: Sequence[dict[str, float]], config: TrainConfig) -> None:
-    """Raises `Diverged` where the last validations after the warm-up, --chance_validations in a row, are at chance."""
-    key, count = "validation_cross_entropy", config.chance_validations
-    recent = [line for line in lines if key in line and line["step"] > warmup_steps(config)][-count:]
-    if count and len(recent) == count and not any(line[key] <= CHANCE for line in recent):
-        what = f"validation cross-entropy above ln {NUM_CLASSES}, which is chance, {count} times in a row"
-        raise Diverged(recent[-1]["step"], what, ": lower --learning_rate, or --chance_validations=0 to go on.")

@@ -1,6 +1,8 @@
 """What every test runs under: two CPU devices, no silent broadcasting, shapes and types checked at every call."""
 
 import os
+import shutil
+import subprocess
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -51,3 +53,58 @@ def tiny_run(cohort, tmp_path_factory):
     checkpoints.save(State(np.int32(2), params, params, variables["batch_stats"], optimizer), 0.2)
     checkpoints.close()
     return folder
+
+
+@pytest.fixture(scope="module")
+def compiled_once():
+    """Trainings in this process that differ in their folder alone share what is compiled."""
+    import functools
+
+    import tiny
+
+    from ica_unet_jax import training
+
+    def shared(function):
+        cached = functools.cache(function)
+        return lambda config: cached(config.replace(workdir="any", init_from="", log_every=1))
+
+    with pytest.MonkeyPatch.context() as patch:
+        init = shared(training.init_state)
+        patch.setattr(training, "make_step", shared(training.make_step))
+        patch.setattr(training, "segmenter_of", shared(training.segmenter_of))
+        patch.setattr(training, "init_state", lambda config: tiny.copy(init(config)))
+        yield
+
+
+@pytest.fixture(scope="module")
+def make(cohort, tmp_path_factory):
+    """make(name, **changes): the configuration of a shortest training in a folder of that name."""
+    import tiny
+
+    from ica_unet_jax.config import Config
+
+    folder = tmp_path_factory.mktemp("runs")
+    common = tiny.LOOP | dict(data_dir=str(cohort), cache_dir=str(folder / "cache"))
+    return lambda name, **changes: Config.make(**common | dict(workdir=str(folder / name)) | changes)
+
+
+@pytest.fixture(scope="module")
+def whole(make, compiled_once):
+    """An uninterrupted training: its configuration and its last state."""
+    from ica_unet_jax import training
+
+    config = make("whole")
+    return config, training.train(config)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 5 MB of its own; skipped where nobody may mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = shutil.which("mount")
+    made = mount and subprocess.run([mount, "-t", "tmpfs", "-o", "size=5m", "none", folder], capture_output=True).returncode == 0
+    if not made:
+        pytest.skip("needs the right to mount a tmpfs")
+    yield folder
+    subprocess.run(["umount", folder], check=True)

@@ -103,15 +103,29 @@ def test_what_is_finished_is_never_run_again_but_a_crash_is(finished):
     assert len(runner.missing(sweep.workdir, make_sweep(sweep.workdir, sweep.base.data.data_dir, seeds=2).runs())) == 1 + 4
 
 
+def test_a_knob_of_a_later_version_leaves_what_is_finished_a_changed_default_does_not(finished, tmp_path):
+    sweep, _ = finished
+    copy = shutil.copytree(sweep.workdir, tmp_path / "sweep")
+    run = next(sweep.runs())
+    path = runner.finished(copy, run) / "config.json"
+    knobs = json.loads(path.read_text())
+    added = {name: value for name, value in knobs.items() if name != "remat"}  # as if it had not existed then
+    path.write_text(json.dumps(added))
+    assert runner.status(copy, run) == "done"
+    path.write_text(json.dumps(knobs | {"ema_decay": 0.5}))
+    with pytest.raises(UserError, match="other defaults of ema_decay: take another --workdir"):
+        runner.status(copy, run)
+
+
 def test_the_reference_cell_is_what_train_makes(finished, tmp_path):
     sweep, _ = finished
     run = next(iter(sweep.runs()))
     config = run.config.replace(workdir=str(tmp_path / "run"), final_evaluation=True)
     flags = [f"--{k}={','.join(map(str, v)) if isinstance(v, tuple) else v}" for k, v in config.diff(Config()).items()]
     slot = runner.slots(1, 1)[0]
-    command = [sys.executable, "-m", "ica_unet_jax.train", *flags]
-    bind = (lambda: os.sched_setaffinity(0, slot.cores)) if slot.cores else None
-    subprocess.run(command, env=runner.environment(slot), cwd=ROOT, check=True, capture_output=True, preexec_fn=bind)
+    bind = f"os.sched_setaffinity(0, {slot.cores});" if slot.cores else ""  # in the child: a fork is nothing for JAX
+    start = f"import os, runpy; {bind} runpy.run_module('ica_unet_jax.train', run_name='__main__', alter_sys=True)"
+    subprocess.run([sys.executable, "-c", start, *flags], env=runner.environment(slot), cwd=ROOT, check=True, capture_output=True)
     assert (tmp_path / "run/evaluation_val/cases.csv").read_bytes() == (folder(sweep, "reference") / "cases.csv").read_bytes()
     assert without_clock(tmp_path / "run") == without_clock(folder(sweep, "reference"))
 

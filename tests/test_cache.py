@@ -61,9 +61,9 @@ def test_cyclic_neighbours(case, tmp_path):
 
 
 def test_second_start_reads_the_cache_only(case, tmp_path, monkeypatch):
-    first = cache.load_cases([case], **OPTIONS, cache_dir=tmp_path / "cache")
-    monkeypatch.setattr(cache, "read", None)
-    again = cache.load_cases([case], **OPTIONS, cache_dir=tmp_path / "cache")
+    first = cache.preprocessed(case, **OPTIONS, cache_dir=tmp_path / "cache")
+    monkeypatch.setattr(cache.acdc, "read", None)
+    again = cache.preprocessed(case, **OPTIONS, cache_dir=tmp_path / "cache")
     for one, other in zip(first, again, strict=True):
         assert isinstance(other.frames, np.memmap) and (one.case_name, one.time) == (other.case_name, other.time)
         for part in ("frames", "labels", "valid"):
@@ -126,8 +126,7 @@ def test_refusals(case, tmp_path):
     with pytest.raises(UserError, match="a_frame01_gt.nii.gz cannot be read"):
         cache.preprocessed(case, **OPTIONS, cache_dir=tmp_path / "cache")
     [bare] = find_cases(case.cine.parent)
-    with pytest.raises(UserError, match="has a ground truth"):
-        cache.load_cases([bare], **OPTIONS, cache_dir=tmp_path / "cache")
+    assert cache.preprocessed(bare, **OPTIONS, cache_dir=tmp_path / "cache") == []
 
 
 def test_default_folder(monkeypatch, tmp_path):

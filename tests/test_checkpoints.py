@@ -1,5 +1,8 @@
 """The two latest states and the best one are kept, whole."""
 
+import random
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -61,8 +64,101 @@ def test_a_half_written_checkpoint_is_none(saved, tmp_path):
 
 
 def test_what_holds_no_checkpoint_is_refused(tmp_path):
-    with pytest.raises(UserError, match="holds no checkpoints: name the --workdir of a training."):
+    with pytest.raises(UserError, match="holds no finished checkpoint: train there first, or name another run folder."):
         checkpoints.restore(tmp_path)
-    Checkpoints(tmp_path).close()
-    with pytest.raises(UserError, match="holds no finished checkpoint: train there first"):
+    (tmp_path / "checkpoints" / "60.orbax-checkpoint-tmp").mkdir(parents=True)
+    with pytest.raises(UserError, match="holds no finished checkpoint"):
         checkpoints.restore(tmp_path)
+
+
+def test_a_state_without_validation_is_kept_as_the_latest_and_never_best(saved, tmp_path):
+    saved.save(state(60))
+    assert steps(tmp_path) == {20, 50, 60} and (saved.latest_step(), saved.best_step()) == (60, 20)
+    assert saved.validated(50) and not saved.validated(60)
+    saved.save(state(60), 0.95)  # its validation came later
+    assert saved.validated(60) and saved.best_step() == 60
+    assert int(saved.restore(state(0)).step) == 60
+
+
+def files_of(folder, step):
+    return sorted(path for path in (folder / "checkpoints" / str(step)).rglob("*") if path.is_file())
+
+
+def test_a_damaged_checkpoint_is_passed_over_whatever_the_damage(saved, tmp_path, capfd):
+    """A bit flipped, cut, emptied or gone, in any of its files: the values of step 40, and a sentence, no traceback."""
+    saved.close()
+    rng = random.Random(0)
+    files = [path for path in files_of(tmp_path, 50) if path.stat().st_size]
+    for path in files:
+        whole = path.read_bytes()
+        bit = bytearray(whole)
+        bit[rng.randrange(len(whole))] ^= 1 << rng.randrange(8)
+        gone = [] if path.name == checkpoints.DIGESTS else [None]  # without digests: the next test
+        for damaged in [bytes(bit), whole[: len(whole) // 2], b"", *gone]:
+            path.unlink() if damaged is None else path.write_bytes(damaged)
+            back = Checkpoints(tmp_path).restore(state(0))
+            told = capfd.readouterr().err
+            assert told.startswith(f"{tmp_path}/checkpoints/50 is damaged (") and told.count("\n") == 1
+            assert int(back.step) == 40
+            np.testing.assert_array_equal(back.params["w"], state(40).params["w"])
+            path.write_bytes(whole)
+    assert len(files) > 5
+
+
+def test_without_digests_orbax_has_the_last_word(saved, tmp_path, capfd):
+    """Killed between the renaming of a checkpoint and its digests; and damaged as well."""
+    saved.close()
+    (tmp_path / "checkpoints" / "50" / checkpoints.DIGESTS).unlink()
+    assert int(checkpoints.restore(tmp_path).step) == 50
+    ruin(tmp_path, 50)
+    assert int(checkpoints.restore(tmp_path).step) == 40
+    assert "checkpoints/50 is damaged (" in capfd.readouterr().err
+
+
+def ruin(folder, step, name="manifest.ocdbt"):
+    for path in files_of(folder, step):
+        if path.name == name:
+            path.write_bytes(b"")
+
+
+def test_a_training_sets_damaged_ones_aside_and_goes_on(saved, tmp_path):
+    saved.close()
+    ruin(tmp_path, 50)
+    ruin(tmp_path, 20, "metrics")  # orbax reads those of all steps before it saves
+    again = Checkpoints(tmp_path)
+    back = again.restore(state(0))
+    assert int(back.step) == 40 and again.set_aside_damaged(40) == [20, 50]
+    assert steps(tmp_path) == {40} and (tmp_path / "damaged_checkpoint_50").is_dir()
+    again.save(state(50), 0.4)
+    assert steps(tmp_path) == {40, 50} and int(again.restore(state(0)).step) == 50
+    again.close()
+
+
+def test_where_none_can_be_read_a_sentence_says_so(saved, tmp_path):
+    saved.close()
+    for step in (20, 40, 50):
+        ruin(tmp_path, step)
+    with pytest.raises(UserError, match="holds no checkpoint that can be read: train there again, or name another run folder."):
+        checkpoints.restore(tmp_path)
+    with pytest.raises(UserError, match="holds no checkpoint that can be read"):
+        checkpoints.restore(tmp_path, "best")
+
+
+def large(step):
+    """2 MB that do not compress."""
+    value = jax.random.normal(jax.random.key(step), (500, 1000))
+    return State(jnp.int32(step), {"w": value}, {"w": value[:1]}, {}, ())
+
+
+@pytest.mark.parametrize("foreseen", [True, False])
+def test_a_full_disk_is_a_sentence_and_the_checkpoints_before_it_stay(small_disk, monkeypatch, foreseen):
+    if not foreseen:  # as with a quota
+        monkeypatch.setattr(Checkpoints, "_make_sure_of_room", lambda self, state: None)
+    kept = Checkpoints(small_disk)
+    kept.save(large(1), 0.1)
+    kept.save(large(2), 0.1)
+    with pytest.raises(UserError, match=r"checkpoint of step 3 cannot be written to .*No space left on device.*\): make room; the one of step 2 is kept."):
+        kept.save(large(3), 0.1)
+    assert {path.name for path in (small_disk / "checkpoints").iterdir()} == {"1", "2"}  # no remains take up room
+    back = Checkpoints(small_disk).restore(large(0))
+    np.testing.assert_array_equal(back.params["w"], large(2).params["w"])

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from ica_unet_jax.compilation import Compilations
 from ica_unet_jax.data import device_geometry, geometry
 from ica_unet_jax.data.device_geometry import NativeGrid
 from ica_unet_jax.data.geometry import OUTSIDE_LOGIT, place
@@ -17,6 +18,7 @@ PLACES = [
     place((9, 24, 18), (10.0, 1.1, 2.3), (4, 16, 32), 1.5),  # four windows, wider than the image
     place((4, 16, 24), (10.0, 1.5, 1.5), (4, 16, 24), 1.5),  # the same grid
     place((1, 1, 30), (10.0, 1.0, 3.0), (2, 16, 16), 1.5),  # one slice, one row
+    place((3, 41, 50), (10.0, 1.7, 1.1), (2, 16, 16), 1.5),  # much larger than the window
 ]
 
 
@@ -24,23 +26,49 @@ def frame_of(placement, seed=0):
     return np.random.default_rng(seed).gamma(2, 100, placement.shape).astype(np.float32)
 
 
-@pytest.mark.parametrize("placement", PLACES)
-def test_a_frame_in_the_windows(placement):
-    frame, grid = frame_of(placement), NativeGrid(placement)
-    found = np.concatenate(grid.windows(frame))[..., 0]
-    np.testing.assert_allclose(found, placement.forward(geometry.normalize(frame)), atol=3e-6)
-    np.testing.assert_array_equal(np.concatenate(grid.valid)[..., 0], placement.valid)
+@pytest.fixture(scope="module", params=PLACES, ids=str)
+def grid(request):
+    """One for all offsets."""
+    return NativeGrid(request.param)
 
 
-@pytest.mark.parametrize("placement", PLACES)
-def test_logits_and_labels_on_the_native_grid(placement):
+def offsets(placement):
+    """The centre, the farthest corners, and something between."""
+    rows, columns = placement.reach
+    return {(0, 0), (-rows, -columns), (rows, -columns), (rows // 2, columns - columns // 3)}
+
+
+def test_a_frame_in_the_windows(grid):
+    frame = frame_of(grid.placement)
+    for offset in offsets(grid.placement):
+        placement = grid.placement.at(*offset)
+        images, masks = zip(*grid.windows(frame, grid.offset(placement)), strict=True)
+        expected = placement.forward(geometry.normalize(frame))
+        np.testing.assert_allclose(np.concatenate(images)[..., 0], expected, atol=3e-6)
+        np.testing.assert_array_equal(np.concatenate(masks)[..., 0], placement.valid)
+
+
+def test_logits_and_labels_on_the_native_grid(grid):
+    placement = grid.placement
     logits = np.random.default_rng(1).normal(size=(len(placement.windows), *placement.crop, 4)).astype(np.float32)
-    grid, windows = NativeGrid(placement), tuple(jax.device_put(logits[:, None]))
-    expected = placement.backward(logits)
-    np.testing.assert_allclose(grid.logits(windows), expected, atol=3e-6)
-    labels = np.asarray(grid.labels(windows))
-    assert labels.dtype == np.uint8
-    np.testing.assert_array_equal(labels, expected.argmax(-1))
+    windows = tuple(jax.device_put(logits[:, None]))
+    for offset in offsets(placement):
+        placement = placement.at(*offset)
+        expected = placement.backward(logits)
+        np.testing.assert_allclose(grid.logits(windows, grid.offset(placement)), expected, atol=3e-6)
+        labels = np.asarray(grid.labels(windows, grid.offset(placement)))
+        assert labels.dtype == np.uint8
+        np.testing.assert_array_equal(labels, expected.argmax(-1))
+
+
+def test_windows_that_move_compile_nothing():
+    placement = PLACES[-1]
+    grid, frame = NativeGrid(placement), frame_of(placement)
+    grid.windows(frame, grid.offset(placement))
+    with Compilations() as found:
+        for rows in range(-placement.reach[0], placement.reach[0] + 1):
+            grid.windows(frame, grid.offset(placement.at(rows, 1)))
+    assert found.count == 0 and placement.reach[0] > 3
 
 
 def test_equal_logits_are_the_first_class_and_voxels_outside_are_background():
@@ -48,22 +76,24 @@ def test_equal_logits_are_the_first_class_and_voxels_outside_are_background():
     logits = np.zeros((1, *placement.crop, 4), np.float32)
     logits[..., 2:] = 1
     grid = NativeGrid(placement)
-    labels = np.asarray(grid.labels((jax.device_put(logits),)))
+    windows = (jax.device_put(logits),), grid.offset(placement)
+    labels = np.asarray(grid.labels(*windows))
     assert (labels[placement.inside] == 2).all() and not labels[~placement.inside].any()
-    outside = np.asarray(grid.logits((jax.device_put(logits),)))[~placement.inside]
+    outside = np.asarray(grid.logits(*windows))[~placement.inside]
     assert (outside == [OUTSIDE_LOGIT, 0, 0, 0]).all()
 
 
 def test_mirrored_views_are_flipped_there_and_back():
     placement = PLACES[0]
     frame, plain, both = frame_of(placement), NativeGrid(placement), NativeGrid(placement, mirror=True)
-    one, two = both.windows(frame)
-    np.testing.assert_array_equal(one, plain.windows(frame)[0])
-    np.testing.assert_array_equal(two, np.flip(one, 3))
-    np.testing.assert_array_equal(both.valid[1], np.flip(both.valid[0], 3))
+    centre = plain.offset(placement)
+    one, two = both.windows(frame, centre)
+    for a, b, c in zip(one, plain.windows(frame, centre)[0], two, strict=True):  # image and mask
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(c, np.flip(a, 3))
     logits = np.random.default_rng(1).normal(size=(1, *placement.crop, 4)).astype(np.float32)
     mirrored = jax.device_put((logits, np.ascontiguousarray(np.flip(logits, 3))))
-    np.testing.assert_allclose(both.logits(mirrored), plain.logits(mirrored[:1]), atol=1e-6)
+    np.testing.assert_allclose(both.logits(mirrored, centre), plain.logits(mirrored[:1], centre), atol=1e-6)
 
 
 numbers = st.floats(-(2.0**100), 2.0**100, width=32) | st.integers(-3, 3).map(float)  # negative, tiny, equal, both zeros

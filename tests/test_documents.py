@@ -1,6 +1,5 @@
 """The commands of README.md and BUILD.md, run as written but for paths and sizes."""
 
-import json
 import os
 import re
 import shlex
@@ -29,6 +28,17 @@ def commands() -> list[str]:
     return list(dict.fromkeys(line for line in lines if line and not any(word in line for word in NOT_RUN)))
 
 
+def chains() -> dict[str, list[str]]:
+    """The commands by the run folder that they write or read; one that needs two folders joins their chains."""
+    found: dict[str, list[str]] = {}
+    for command in commands():
+        names = re.findall(r"runs/(\w+)|(phantom)\.flags|(benchmark)\.json", command)
+        names = list(dict.fromkeys(next(filter(None, groups)) for groups in names)) or ["alone"]
+        lines = [line for name in names for line in found.pop(name, [])]
+        found[names[0]] = [*lines, command]
+    return found
+
+
 @pytest.fixture(scope="module")
 def place(cohort, tmp_path_factory):
     """A folder with the launch files, a cohort named ACDC that has a test patient, and a loose cine."""
@@ -52,12 +62,14 @@ def run(command: str, folder: Path) -> str:
         words += ["--preset=smoke", "--studies=supervision", "--seeds=1", "--steps=3"]
     elif "ablations/run_all.py" in words:
         words += [*TINY, "--contracting_blocks=1", "--neighbours=none", "--encoder_convs=0"]  # one step is compiled to be timed
-    elif "ica_unet_jax.train" in words:
+    elif {"ica_unet_jax.train", "ica_unet_jax.cross_validate"} & set(words):
         words += TINY
         if any("phantom.flags" in word for word in words):
             words += ["--phantom_patients=4", "--phantom_shape=2,64,64"]
     elif "ica_unet_jax.stream" in words:
         words += ["--seconds=0.5"]
+    elif "ica_unet_jax.benchmark" in words:
+        words += ["--seconds=0", "--only=own" if any("workdir" in word for word in words) else "--only=roi/unet2d"]
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
@@ -69,23 +81,31 @@ def run(command: str, folder: Path) -> str:
     return done.stdout + done.stderr
 
 
-def test_every_command_of_the_documents_runs(place):
-    ran = commands()
-    assert any("phantom.flags" in c for c in ran) and any("predict" in c for c in ran)
-    for command in ran:
+SWEEP = ("index.md", "report.html", "supervision.md", "supervision.tex", "supervision.png", "peers/fastica_m3_fold0.csv")
+LEAVES = {  # a text in each of the files that a chain leaves
+    "phantom": {"runs/phantom/evaluation_val/summary.json": "dice"},
+    "acdc": {"runs/acdc/evaluation_test/table.md": "Dice", "runs/acdc/report.md": "## Provenance"}
+    | dict.fromkeys(("masks.nii.gz", "followed.nii.gz", "stream.json", "beat.gif", "model.zip", "benchmark.json"), ""),
+    "cv": {"runs/cv/table.md": "3 patients out of fold"},
+    "acdc_mini": {"curves.png": ""},
+    "alone": {f"runs/ablations/{name}": "" for name in SWEEP}
+    | {"runs/ablations/cells/*/*/done.json": '"done"', "runs/ablations/cells/*/*/config.json": '"steps": 3'},  # a flag wins over the preset
+}
+
+
+@pytest.mark.parametrize("name", chains())
+def test_every_command_of_the_documents_runs(name, place):
+    for command in chains()[name]:
         run(command, place)
-    assert (place / "runs" / "phantom" / "evaluation_val" / "summary.json").is_file()
-    assert (place / "runs" / "acdc" / "evaluation_test" / "table.md").is_file()
-    sweep = place / "runs" / "ablations"
-    finished = sorted(sweep.glob("cells/*/*/done.json"))
-    assert [json.loads(path.read_text())["status"] for path in finished] == ["done", "done"]
-    config = json.loads((finished[0].parent / "config.json").read_text())
-    assert (config["steps"], config["crop"]) == (3, [2, 64, 64])  # a flag wins over the preset
-    for name in ("index.md", "report.html", "supervision.md", "supervision.tex", "supervision.png", "peers/fastica_m3_fold0.csv"):
-        assert (sweep / name).is_file(), name
+    for path, text in LEAVES.get(name, {}).items():
+        files = list(place.glob(path))
+        assert files and all(text.encode() in file.read_bytes() for file in files), path
     assert not (place / "runs" / "ablations_acdc_mini").exists()  # a dry run
-    for name in ("masks.nii.gz", "stream.json", "beat.gif", "model.zip"):
-        assert (place / name).is_file(), name
+
+
+def test_chains_hold_every_command():
+    assert set(LEAVES) < set(chains())
+    assert sorted(line for chain in chains().values() for line in chain) == sorted(commands())
 
 
 def test_files_and_settings_named_in_the_documents_exist():
@@ -94,10 +114,11 @@ def test_files_and_settings_named_in_the_documents_exist():
     text = "".join((ROOT / name).read_text() for name in ("README.md", "BUILD.md"))
     for name in re.findall(r"launch/[\w/]+\.flags|docs/\w+\.\w+", text):
         assert (ROOT / name).is_file(), name
-    other = {"flagfile", "workdir", "split", "input", "output", "acdc_names", "mirror", "help", "quiet", "runs", "out"}
+    other = {"flagfile", "workdir", "split", "input", "output", "acdc_names", "mirror", "help", "quiet", "runs", "out", "only_fold"}
+    other |= {"coordinator", "processes", "process_id", "gpus-per-task"}  # the last is srun's
     other |= {"studies", "seeds", "jobs", "threads", "executor", "slurm", "dry_run", "tables_only", "preset"}
-    other |= {"rate", "seconds", "queue", "deadline_ms", "json", "gif", "like", "platforms"}
-    for name in re.findall(r"`--(\w+)", text):
+    other |= {"rate", "seconds", "queue", "deadline_ms", "json", "gif", "like", "platforms", "window", "only", "compare"}
+    for name in re.findall(r"`--([\w-]+)", text):
         assert name in Config().flat() or name in other, name
 
 
@@ -113,7 +134,7 @@ def test_launch_files_set_every_flag_they_name_and_are_valid():
         assert path.read_text().startswith("# "), path
     acdc = {line.split("=")[0][2:] for line in (ROOT / "launch/acdc.flags").read_text().splitlines() if line.startswith("--")}
     left = {field.name for part, field in fields() if part in ("model", "loss", "train")} - acdc
-    assert left == {"unet_width", "width_multiplier", "span", "sources", "anisotropy", "momentum", "workdir", "init_from"}
+    assert left == {"unet_width", "width_multiplier", "span", "sources", "anisotropy", "momentum", "workdir", "init_from", "devices"}
 
 
 def test_the_study_in_the_readme_is_one():

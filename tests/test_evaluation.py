@@ -5,9 +5,10 @@ import shutil
 import numpy as np
 import pytest
 
-from ica_unet_jax import evaluation, inference
+from ica_unet_jax import evaluation, inference, roi
 from ica_unet_jax.config import DataConfig
 from ica_unet_jax.data import acdc
+from ica_unet_jax.data.beating_heart import write_cohort
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.metrics import STRUCTURES
 from ica_unet_jax.postprocessing import largest_components
@@ -54,6 +55,34 @@ def test_validation_patients_are_those_of_the_run(tiny_run):
     summary = summary_of(folder)
     assert summary["patients"] == ["patient003", "patient004"]
     assert summary["notes"] == [] and summary["over_time"] == {} and summary["largest_component"]
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """Frames larger than the network's window of 96 mm."""
+    folder = tmp_path_factory.mktemp("large") / "phantom"
+    write_cohort(folder, patients=2, shape=(2, 96, 104), frames=3)
+    return folder
+
+
+@pytest.mark.parametrize("window", ["centre", "follow", "oracle"])
+def test_voxels_that_the_window_missed_are_counted(tiny_run, large, tmp_path, window):
+    folder = evaluation.evaluate(tiny_run, tmp_path / "out", data_dir=large, split="all", window=window, cines=1, pictures=False)
+    summary, segmenter = summary_of(folder), inference.load(tiny_run)
+    assert summary["window"] == window and f"window ({window})" in (folder / "table.md").read_text()
+    assert any("ground truth" in note for note in summary["notes"]) == (window == "oracle")
+    missed = 0
+    for number, case in enumerate(acdc.find_cases(large)):
+        cine = acdc.read(case)
+        labels, placements = evaluation.segment(segmenter, cine, cine.times if number == 0 else sorted(cine.labels), window=window)
+        for time, placement in placements.items():
+            assert not labels[time][~placement.inside].any()
+            assert placement.offset == (0, 0) or window != "centre"
+            missed += np.count_nonzero(cine.labels[time][~placement.inside]) if time in cine.labels else 0
+        if window == "oracle":
+            centre = roi.middle(np.stack(list(cine.labels.values())), placement)
+            assert set(placements.values()) == {placement.at(*centre)}
+    assert summary["labelled_voxels_outside"] == missed
 
 
 def test_the_best_checkpoint_is_marked():

@@ -1,5 +1,6 @@
 """Flags are the configuration; the user's own win over a flag file."""
 
+import errno
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ from test_config import CHANGES
 
 from ica_unet_jax import flags
 from ica_unet_jax.config import Config, fields
-from ica_unet_jax.errors import UserError
+from ica_unet_jax.errors import BadData, Interrupted, UserError
 
 
 @pytest.fixture
@@ -77,6 +78,39 @@ def test_bad_input_is_one_sentence_and_exit_code_2(parse, capsys):
     assert refusal(parse, capsys, "bases=3") == "error: 'bases=3' is no flag: flags are written --name=value.\n"
     sentence = "error: --crop=10,a must be whole numbers separated by commas.\n"
     assert refusal(parse, capsys, "--crop=10,a") == sentence
+
+
+@pytest.mark.parametrize(
+    "error, code, told",
+    [
+        (Interrupted(15, " at step 3: saved"), 143, "SIGTERM at step 3: saved\n"),
+        (Interrupted(2), 130, "SIGINT\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+        (BadData(["one.", "two."]), 2, "error: one.\ntwo.\n"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/x/y"),
+            2,
+            "error: /x/y cannot be written (No space left on device): make room, then the same command goes on.\n",
+        ),
+    ],
+)
+def test_how_a_launcher_ends(monkeypatch, capsys, error, code, told):
+    def main():
+        raise error
+
+    monkeypatch.setattr(flags.app, "run", lambda main, argv: main(argv[:1]))
+    with pytest.raises(SystemExit) as left:
+        flags.run(main)
+    assert left.value.code == code and capsys.readouterr().err == told
+
+
+def test_an_error_of_the_program_keeps_its_traceback(monkeypatch):
+    def main():
+        raise PermissionError(errno.EACCES, "Permission denied", "/x/y")
+
+    monkeypatch.setattr(flags.app, "run", lambda main, argv: main(argv[:1]))
+    with pytest.raises(PermissionError):
+        flags.run(main)
 
 
 def test_a_list_that_is_no_list_of_numbers():

@@ -61,14 +61,40 @@ def millimetres(shape, spacing):
 
 
 @settings(max_examples=60, deadline=None)
+@given(placements, st.integers(-40, 40), st.integers(-40, 40))
+def test_a_window_that_moves_shows_the_same_voxels_further_on(placement, rows, columns):
+    volume = np.random.default_rng(0).random(placement.shape)
+    moved = placement.at(rows, columns)
+    here, there = (where.forward(volume) for where in (placement, moved))
+    for axis, by in zip((2, 3), moved.offset, strict=True):
+        here, there = (np.roll(here, -by, axis), there) if by >= 0 else (here, np.roll(there, by, axis))
+        kept = placement.crop[axis - 1] - abs(by)
+        here, there = (x.take(range(max(0, kept)), axis) for x in (here, there))
+    np.testing.assert_allclose(here, there, atol=1e-5)
+
+
+@settings(max_examples=60, deadline=None)
 @given(placements)
-def test_forward_and_backward_keep_every_point_in_place(placement):
+def test_windows_reach_every_corner_and_no_further_than_they_need(placement):
+    rows, columns = placement.reach
+    assert placement.at(-1000, 1000).offset == (-rows, columns)
+    first, last = placement.at(-rows, -columns), placement.at(rows, columns)
+    assert first.inside[0, 0, 0] and last.inside[0, -1, -1]
+    for most, lines in zip((rows, columns), placement.lines, strict=True):
+        assert lines.all() if most == 0 else not lines.all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(placements, st.sampled_from([(0, 0), (-5, 3), (40, -40)]))
+def test_forward_and_backward_keep_every_point_in_place(placement, offset):
     """Coordinates in mm are linear functions, which linear interpolation reproduces away from the borders."""
+    placement = placement.at(*offset)
     native = millimetres(placement.shape, placement.spacing[1:])
     target = placement.target_spacing
     depth = placement.crop[0]
     front = geometry.front_padding(placement.shape[0], depth)
-    grid = millimetres(placement.crop, (target, target))
+    centre = np.array([0, *placement.offset]).reshape(3, 1, 1, 1) * target  # of the windows
+    grid = millimetres(placement.crop, (target, target)) + centre
     half = [placement.shape[i] * placement.spacing[i] / 2 for i in (1, 2)]
     # A voxel's outer half at the border takes the border's value, so look at the interior only.
     interior = np.all([np.abs(grid[i]) <= half[i - 1] - placement.spacing[i] / 2 for i in (1, 2)], axis=0)
@@ -84,11 +110,11 @@ def test_forward_and_backward_keep_every_point_in_place(placement):
     back = placement.backward(stack)
     assert back.shape == (*placement.shape, 3) and back.dtype == np.float32
     window = [placement.crop[i] * target / 2 for i in (1, 2)]
-    interior = np.all([np.abs(native[i]) <= window[i - 1] - target / 2 for i in (1, 2)], axis=0)
+    interior = np.all([np.abs(native - centre)[i] <= window[i - 1] - target / 2 for i in (1, 2)], axis=0)
     interior &= placement.inside
     np.testing.assert_allclose(back[interior], np.moveaxis(native, 0, -1)[interior], atol=1e-4)
     assert (back[~placement.inside] == [OUTSIDE_LOGIT, 0, 0]).all()
-    covered = np.all([np.abs(native[i]) <= window[i - 1] + 1e-4 for i in (1, 2)], axis=0)
+    covered = np.all([np.abs(native - centre)[i] <= window[i - 1] + 1e-4 for i in (1, 2)], axis=0)
     np.testing.assert_array_equal(placement.inside, covered)
 
 

@@ -13,6 +13,7 @@ from ica_unet_jax.data.geometry import normalize
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.inference import Segmenter, load
 from ica_unet_jax.models import build_model
+from ica_unet_jax.roi import Window
 
 CONFIG = Config.make(**SMALL)
 SPACING = (10.0, 1.7, 1.4)
@@ -50,7 +51,9 @@ def test_a_cine_is_its_frames_one_by_one(segmenter, offline, cyclic):
         np.testing.assert_allclose(y, z, atol=1e-5 * np.abs(z[placement.inside]).max())
     labels = np.stack(stream).argmax(-1)
     assert set(np.unique(labels)) > {0}
-    np.testing.assert_array_equal(list(segmenter.labels(CINE, placement, times)), labels)
+    found, placements = zip(*segmenter.labels(CINE, Window(placement), times), strict=True)
+    np.testing.assert_array_equal(found, labels)
+    assert set(placements) == {placement}
     done = []
     np.testing.assert_array_equal(segmenter.segment_cine(CINE, SPACING, cyclic=cyclic, done=done.append), labels)
     assert done == [0, 1, 2, 3]
@@ -78,10 +81,10 @@ def test_each_frame_is_encoded_once_and_nothing_is_compiled_again(segmenter, mon
 def test_a_neighbour_that_is_not_looked_at_is_not_encoded(neighbours, seen, monkeypatch):
     segmenter = Segmenter(Config.make(**SMALL, neighbours=neighbours))
     encoded, placement = [], segmenter.place(CINE.shape[1:], SPACING)
-    monkeypatch.setattr(segmenter, "encode", lambda grid, frame: encoded.append(frame[0, 0, 0]) or ["features"])
+    monkeypatch.setattr(segmenter, "encode", lambda where, frame: encoded.append(float(frame[0, 0, 0])) or ["features"])
     monkeypatch.setattr(segmenter, "decode", lambda *features: ())
-    list(segmenter._decoded(CINE, placement, [(0, 1, 2)]))
-    assert set(encoded) == set(CINE[sorted(seen), 0, 0, 0]) and len(encoded) == len(seen)
+    list(segmenter._decoded(CINE, Window(placement), [(0, 1, 2)]))
+    assert set(encoded) == set(np.float32(CINE[sorted(seen), 0, 0, 0]).tolist()) and len(encoded) == len(seen)
 
 
 def test_mirrored_views_make_a_mirrored_frame_a_mirrored_result(segmenter):

@@ -1,5 +1,6 @@
 """A live session counts what happened, and goes on through every fault of a scanner."""
 
+import dataclasses
 import io
 import json
 import threading
@@ -13,6 +14,7 @@ from tiny import SMALL, variables
 from ica_unet_jax import live, live_view
 from ica_unet_jax.animation import Recorder
 from ica_unet_jax.config import Config
+from ica_unet_jax.data.geometry import place
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.inference import Segmenter
 from ica_unet_jax.live import Tally, percentiles, play
@@ -28,7 +30,8 @@ FRAMES = np.random.default_rng(0).random((8, *SHAPE)).astype(np.float32)
 def result(number=1, compute=5.0, latency=20.0, lv=100.0, rv=120.0):
     labels = np.zeros(SHAPE, np.uint8)
     labels[:, 20:40, 20:40] = 3
-    return Result(number, labels, {"RV": rv, "MYO": 90.0, "LV": lv}, 0.0, latency / 1000, compute)
+    volumes = {"RV": rv, "MYO": 90.0, "LV": lv}
+    return Result(number, labels, volumes, 0.0, latency / 1000, compute, place(SHAPE, SPACING, SHAPE, 1.5))
 
 
 class Fake(StreamingSegmenter):
@@ -55,14 +58,19 @@ def test_percentiles_of_made_up_numbers():
 def test_a_tally_of_made_up_answers():
     tally = Tally(50.0)
     assert tally.summary()["ejection_fraction"] == {"LV": None, "RV": None}
+    moved = dataclasses.replace(result(), placement=place(SHAPE, SPACING, (2, 32, 32), 1.5).at(0, 3))
     for i, (lv, latency) in enumerate([(100, 49), (40, 50), (120, 50.5), (60, 80)]):
         tally.add(result(compute=10.0 * (i + 1), latency=latency, lv=lv, rv=200 - lv))
     tally.refuse(UserError("no"))
+    assert tally.window_moves == 0
     summary = json.loads(json.dumps(tally.summary()))
     assert (summary["answered"], summary["deadline_misses"], summary["refused"]) == (4, 2, 1)
     assert summary["compute_ms"] == {"p50": 25.0, "p95": 38.5, "p99": 39.7, "max": 40.0}
     assert summary["arrival_to_mask_ms"]["p50"] == 50.25 and summary["arrival_to_mask_ms"]["max"] == 80
     assert summary["ejection_fraction"] == {"LV": round(80 / 120, 4), "RV": round(80 / 160, 4)}
+    tally.add(moved)
+    tally.add(moved)
+    assert tally.summary()["window_moves"] == 1
 
 
 def test_a_slow_answer_costs_the_oldest_waiting_frames():
@@ -158,6 +166,12 @@ def test_a_session_from_a_run_folder(tiny_run, tmp_path, capfd):
         assert picture.n_frames == 12 and picture.info["duration"] == 50
     text = live.describe(summary)
     assert "12 frames, 12 answered, 0 dropped" in text and "arrival to mask (ms)" in text
+
+
+def test_a_session_whose_window_follows(tiny_run):
+    summary = live.stream(tiny_run, "phantom", rate=20, seconds=0.6, queue_size=12, window="follow")
+    assert summary["shape"] == [2, 128, 128] and summary["window"] == "follow"  # twice the grid's height and width
+    assert summary["answered"] == 12 and summary["compilations"] == 0 and summary["window_moves"] >= 0
 
 
 def test_what_cannot_be_is_said_before_anything_runs(tiny_run):

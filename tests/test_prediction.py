@@ -5,7 +5,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from ica_unet_jax import prediction
+from ica_unet_jax import inference, prediction
 from ica_unet_jax.data import acdc
 from ica_unet_jax.errors import UserError
 
@@ -50,6 +50,19 @@ def test_a_cine_keeps_its_header(tiny_run, cine_file, tmp_path, capsys):
     assert not list(target.parent.glob(".writing*"))
 
 
+def test_a_cine_is_followed(tiny_run, tmp_path):
+    rng = np.random.default_rng(0)
+    frames = rng.gamma(2, 100, (3, 2, 90, 120)).astype(np.float32)
+    image = nib.Nifti1Image(frames.T, np.eye(4))
+    image.header.set_zooms((1.5, 1.5, 10, 1))
+    nib.save(image, tmp_path / "large.nii.gz")
+    prediction.predict(tiny_run, tmp_path / "large.nii.gz", tmp_path / "labels.nii.gz", window="follow")
+    found = np.asarray(nib.load(tmp_path / "labels.nii.gz").dataobj).T
+    expected = inference.load(tiny_run).segment_cine(frames, (10.0, 1.5, 1.5), window="follow")
+    np.testing.assert_array_equal(found, expected)
+    assert found.any()
+
+
 def test_a_frame_gives_a_frame(tiny_run, cohort, tmp_path, capsys):
     source, target = cohort / "patient001" / "patient001_frame01.nii.gz", tmp_path / "frame.nii"
     prediction.predict(tiny_run, source, target, largest_component=True)
@@ -58,7 +71,7 @@ def test_a_frame_gives_a_frame(tiny_run, cohort, tmp_path, capsys):
     assert "mL: RV" in capsys.readouterr().out and not (tmp_path / "frame_volumes.png").exists()
 
 
-def test_a_folder_goes_on_after_a_bad_file(tiny_run, cohort, tmp_path):
+def test_a_folder_is_checked_first_and_goes_on_without_a_bad_file_if_told_so(tiny_run, cohort, tmp_path):
     source = tmp_path / "in"
     source.mkdir()
     frame = nib.load(cohort / "patient001" / "patient001_frame01.nii.gz")
@@ -66,7 +79,9 @@ def test_a_folder_goes_on_after_a_bad_file(tiny_run, cohort, tmp_path):
     (source / "a.nii.gz").write_bytes(b"no image")
     with pytest.raises(UserError, match="a.nii.gz cannot be read as NIfTI"):
         prediction.predict(tiny_run, source, tmp_path / "out")
-    assert (tmp_path / "out" / "b_seg.nii.gz").is_file()
+    assert not (tmp_path / "out").exists()
+    prediction.predict(tiny_run, source, tmp_path / "out", skip_bad_cases=True)
+    assert (tmp_path / "out" / "b_seg.nii.gz").is_file() and not (tmp_path / "out" / "a_seg.nii.gz").exists()
 
 
 def test_acdc_submission(tiny_run, cohort, tmp_path):

@@ -2,12 +2,13 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
 from ica_unet_jax.config import Config
 from ica_unet_jax.errors import UserError
-from ica_unet_jax.run_folder import Metrics, open_run, read_metrics
+from ica_unet_jax.run_folder import Log, Metrics, open_run, read_config, read_metrics, read_split
 
 SPLIT = {"train": ["a", "b"], "val": ["c"]}
 
@@ -64,3 +65,42 @@ def test_metrics_beyond_the_step_that_goes_on_are_dropped(tmp_path):
     Metrics(tmp_path, 2).write(step=3, loss=9.0)
     assert read_metrics(tmp_path) == [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 0.5}, {"step": 3, "loss": 9.0}]
     assert read_metrics(tmp_path / "nowhere") == []
+
+
+def test_a_damaged_line_is_named(tmp_path):
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n\0\0\0\n{"step": 3}\n')
+    with pytest.raises(UserError, match="metrics.jsonl, line 2, is no JSON: remove the line."):
+        read_metrics(tmp_path)
+
+
+def test_a_pending_validation_is_written_anew(tmp_path):
+    log = Metrics(tmp_path, 0)
+    log.write(step=2, loss=0.5)
+    log.write(step=2, dice_mean=0.5)
+    Metrics(tmp_path, 2)
+    assert len(read_metrics(tmp_path)) == 2
+    Metrics(tmp_path, 2, pending=True)
+    assert read_metrics(tmp_path) == [{"step": 2, "loss": 0.5}]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_a_sentence(tmp_path):
+    log, diary = Metrics(tmp_path, 0), Log(tmp_path, lambda text: None)
+    log.path = diary.path = Path("/dev/full")
+    for write in (lambda: log.write(step=1, loss=1.0), lambda: diary("something happened")):
+        with pytest.raises(UserError, match=r"/dev/full cannot be written \(No space left on device\): .* make room\."):
+            write()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"bases": "many"}', '{"no_such_knob": 1}', '{"crop": 3}', "\0", "[" * 100_000])
+def test_a_config_that_describes_no_run_is_a_sentence(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UserError, match=r"config.json [^\n]*: name the --workdir of a training\.$"):
+        read_config(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "3", '{"train": []}', '{"train": "a", "val": []}'])
+def test_a_split_that_is_none_is_a_sentence(tmp_path, text):
+    (tmp_path / "split.json").write_text(text)
+    with pytest.raises(UserError, match=r"split.json .*: name the --workdir of a training\."):
+        read_split(tmp_path)

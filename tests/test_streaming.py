@@ -78,7 +78,7 @@ def test_streaming_is_offline(stream, monkeypatch):
 
     def kept(*features):
         windows = decode(*features)
-        logits.append(np.asarray(segmenter.grid(placement).logits(windows)))
+        logits.append(np.asarray(segmenter.to_logits(placement, windows)))
         return windows
 
     monkeypatch.setattr(segmenter, "decode", kept)

@@ -1,44 +1,23 @@
 """The step and the loop: compiled once, the same bytes, and a stopped run that goes on as if it had not been."""
 
-import functools
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tiny import SMALL
+from tiny import SMALL, assert_same_bytes, copy, folder, lines
 
 from ica_unet_jax import checkpoints, training
 from ica_unet_jax.config import Config
 from ica_unet_jax.data import acdc, cache
 from ica_unet_jax.data.batches import Batches
-from ica_unet_jax.errors import Diverged, UserError
-from ica_unet_jax.run_folder import read_metrics
+from ica_unet_jax.errors import UserError
 
-STEADY = dict(schedule="constant", warmup_steps=0, steps=30, learning_rate=0.01)
-# The loop knows no network: the cheapest one will do.
-LOOP = dict(
-    model="unet2d", crop=(2, 32, 32), unet_width=1, batch_size=1, steps=4, evaluate_every=2, log_every=1, folds=2, chance_validations=0
-)  # fmt: skip
+pytestmark = pytest.mark.usefixtures("compiled_once")
 
-
-def assert_same_bytes(a, b):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True):
-        assert np.asarray(x).tobytes() == np.asarray(y).tobytes(), jax.tree_util.keystr(path)
-
-
-def copy(state):
-    """A state that a step may consume."""
-    return jax.tree.map(jnp.copy, state)
+STEADY = dict(schedule="constant", warmup_steps=0, steps=30, learning_rate=0.01, devices=1)
 
 
 # --- the step ---
@@ -49,7 +28,7 @@ def steps(cohort, tmp_path_factory):
     """The network's own step with augmentation: its traces, and a start and a batch for it."""
     config = Config.make(**SMALL | STEADY | dict(batch_size=2))
     case = acdc.find_cases(str(cohort), "")[0]
-    samples = cache.load_cases([case], crop=config.model.crop, spacing=1.5, cache_dir=tmp_path_factory.mktemp("cache"))
+    samples = cache.preprocessed(case, crop=config.model.crop, spacing=1.5, cache_dir=tmp_path_factory.mktemp("cache"))
     batch = Batches(samples, 2, 2, 0)[0]
     traces, augment = [], training.augment
     with pytest.MonkeyPatch.context() as patch:
@@ -119,47 +98,6 @@ def test_every_optimizer_and_schedule_warms_up_and_descends(optimizer, schedule)
 # --- the loop ---
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once():
-    """Runs that differ in their folder alone share what is compiled."""
-
-    def shared(function):
-        cached = functools.cache(function)
-        return lambda config: cached(config.replace(workdir="any", init_from="", log_every=1))
-
-    with pytest.MonkeyPatch.context() as patch:
-        init = shared(training.init_state)
-        patch.setattr(training, "make_step", shared(training.make_step))
-        patch.setattr(training, "segmenter_of", shared(training.segmenter_of))
-        patch.setattr(training, "init_state", lambda config: copy(init(config)))
-        yield
-
-
-@pytest.fixture(scope="module")
-def make(cohort, tmp_path_factory):
-    """make(name, **changes): the configuration of a run in a folder of that name."""
-    folder = tmp_path_factory.mktemp("runs")
-    common = LOOP | dict(data_dir=str(cohort), cache_dir=str(folder / "cache"))
-    return lambda name, **changes: Config.make(**common | dict(workdir=str(folder / name)) | changes)
-
-
-@pytest.fixture(scope="module")
-def whole(make):
-    """An uninterrupted training: its configuration and its last state."""
-    config = make("whole")
-    return config, training.train(config)
-
-
-def lines(config):
-    """metrics.jsonl without the clock."""
-    clock = {"seconds_per_step", "compiled"}
-    return [{k: v for k, v in line.items() if k not in clock} for line in read_metrics(folder(config))]
-
-
-def folder(config):
-    return Path(config.train.workdir)
-
-
 def test_a_run_leaves_a_folder_that_explains_itself(whole):
     config, state = whole
     assert Config.from_json((folder(config) / "config.json").read_text()) == config
@@ -227,52 +165,7 @@ def test_fine_tuning_starts_from_the_averaged_parameters(whole, make):
         training.start_from(config.train.workdir, state)
 
 
-def test_a_loss_that_is_not_finite_stops_with_step_and_term(tmp_path):
-    training.check_finite({"loss": 1.0}, 7, tmp_path)
-    with pytest.raises(Diverged, match=r"diverged at step 7 \(sparsity not finite\).*lower --learning_rate"):
-        training.check_finite({"loss": 1.0, "sparsity": float("nan")}, 7, tmp_path)
-
-
-def test_validation_at_chance_stops_after_so_many_in_a_row_past_the_warm_up():
-    def check(entropies, **changes):
-        lines = [{"step": 10 * i, "validation_cross_entropy": x} for i, x in enumerate(entropies, start=1)]
-        lines.append({"step": 1000, "loss": 9.0})
-        training.check_learning(lines, Config.make(**dict(steps=1000, warmup_steps=0, chance_validations=2) | changes).train)
-
-    high, low = np.log(4) + 1e-3, np.log(4) - 1e-3
-    check([high])
-    check([high, low])
-    check([high, high, low, high])
-    check([high, high], warmup_steps=10)
-    check([high, high], chance_validations=0)
-    for bad in ([low, high, high], [high, np.nan]):
-        with pytest.raises(Diverged, match=r"diverged at step \d0 \(validation cross-entropy above ln 4.* 2 times in a row\)"):
-            check(bad)
-
-
 def test_cross_entropy_against_fractions():
     logits = np.log(np.array([[1, 1, 1, 1], [1, 5, 1, 1]], np.float32))  # 1/4 each; 5/8 and three times 1/8
     labels = np.array([2, 1], np.uint8)
     np.testing.assert_allclose(training.cross_entropy(logits, labels), (np.log(4) + np.log(8 / 5)) / 2, rtol=1e-6)
-    assert training.CHANCE == np.log(4)
-
-
-@pytest.mark.slow
-def test_kill_9_costs_nothing(cohort, tmp_path):
-    def command(name):
-        changes = LOOP | dict(crop="2,32,32", steps=12, data_dir=cohort, cache_dir=tmp_path / "cache")
-        changes["workdir"] = tmp_path / name
-        return [sys.executable, "-m", "ica_unet_jax.train", *(f"--{k}={v}" for k, v in changes.items())]
-
-    subprocess.run(command("whole"), check=True)
-    process = subprocess.Popen(command("killed"))
-    while not (tmp_path / "killed" / "checkpoints" / "2").is_dir():
-        assert process.poll() is None
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert not (tmp_path / "killed" / "checkpoints" / "12").exists()
-    subprocess.run(command("killed"), check=True)
-    one, other = (checkpoints.restore(tmp_path / name) for name in ("whole", "killed"))
-    assert int(one.step) == 12
-    assert_same_bytes(one, other)

@@ -1,6 +1,7 @@
-"""The smallest network, and random values for it, that the tests share."""
+"""The smallest network, random values for it, and the shortest training, that the tests share."""
 
 import functools
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +9,16 @@ import numpy as np
 
 from ica_unet_jax.config import Config
 from ica_unet_jax.models import build_model
+from ica_unet_jax.run_folder import read_metrics
 
 SMALL = dict(
     crop=(2, 64, 64), contracting_blocks=2, bases=3, stream_width=2, projection_width=2,
     encoder_width=4, encoder_convs=1, decoder_width=4, correlation_radius=1,
+)  # fmt: skip
+# The cheapest training, of a network of which the loop knows nothing.
+LOOP = dict(
+    model="unet2d", crop=(2, 32, 32), unet_width=1, batch_size=1, steps=4, evaluate_every=2, log_every=1, folds=2, chance_validations=0,
+    devices=1,
 )  # fmt: skip
 
 
@@ -23,6 +30,27 @@ def tiny(**changes):
 def normal(seed, *shape):
     """Standard normal float32 numbers."""
     return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
+
+
+def assert_same_bytes(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True):
+        assert np.asarray(x).tobytes() == np.asarray(y).tobytes(), jax.tree_util.keystr(path)
+
+
+def copy(state):
+    """A state that a step may consume."""
+    return jax.tree.map(jnp.copy, state)
+
+
+def folder(config):
+    return Path(config.train.workdir)
+
+
+def lines(config):
+    """metrics.jsonl without the clock."""
+    clock = {"seconds_per_step", "compiled"}
+    return [{k: v for k, v in line.items() if k not in clock} for line in read_metrics(folder(config))]
 
 
 def frames(config, batch=1):

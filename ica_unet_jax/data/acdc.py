@@ -13,14 +13,15 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from ica_unet_jax.data.volumes import open_frames, parse_label_map, read_labels, read_volume, spacing_of
-from ica_unet_jax.errors import UserError
+from ica_unet_jax.data import checks
+from ica_unet_jax.data.volumes import check_frames, parse_label_map, read_labels, read_volume, spacing_of
+from ica_unet_jax.errors import BadData, UserError
 
-__all__ = ["Case", "Cine", "check", "find_cases", "parse_label_map", "read", "read_volume", "remarks", "spacing_of"]
+__all__ = ["Case", "Cine", "Examination", "check", "examine", "find_cases", "missing_truth", "parse_label_map", "read", "read_volume",
+           "spacing_of"]
 
-_FILE = re.compile(r"(?P<name>.+?)(?:_4d|_frame(?P<frame>\d+)(?P<gt>_gt)?)?\.nii(?:\.gz)?")
+_FILE = re.compile(r"(?P<name>.+?)(?:_4d|_frame(?P<frame>\d+)(?P<gt>_gt)?)?\.nii(?:\.gz)?", re.DOTALL)
 _SUBFOLDERS = ("", "training", "testing", "database/training", "database/testing")
-_SAME_INTENSITY = 0.01  # largest difference between a frame file and its cine, as a part of the frame's range
 _SAME_AFFINE = 0.01  # mm; ground truths are often saved with rounded affines
 
 
@@ -30,6 +31,7 @@ class Case:
 
     `group` is '' and `ed`, `es` are None where Info.cfg does not say. With `nominal_spacing` the voxel size is not
     the true one, so mm and mL of this case mean nothing. `frames` and `labels` map frame numbers to 3D files.
+    `problems` are what names and links alone show to be wrong, a sentence each; files in them stand nowhere else.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Case:
     frames: dict[int, Path] = dataclasses.field(default_factory=dict)
     labels: dict[int, Path] = dataclasses.field(default_factory=dict)
     info: Path | None = None
+    problems: tuple[str, ...] = ()
 
     @property
     def files(self) -> list[Path]:
@@ -93,23 +96,28 @@ def find_cases(data_dir: str | Path, label_map: str = "") -> list[Case]:
 
     `data_dir` is the ACDC root (with training/, testing/ or database/ inside), a folder of patient folders, or a folder
     of NAME.nii.gz or NAME_4d.nii.gz cines with NAME_frameNN_gt.nii.gz (and NAME_frameNN.nii.gz where there is no cine).
-    `label_map` is only validated, so that a wrong flag fails before the data are read.
+    `label_map` is only validated, so that a wrong flag fails before the data are read. Names that clash, numbers that
+    cannot be and links that lead outside are among the problems of their case.
 
-    Raises UserError for a missing folder, no cases, names that clash and links that lead outside.
+    Raises UserError for a folder that is missing, cannot be listed, or holds no cases.
     """
     parse_label_map(label_map)
     root = Path(data_dir)
     if not root.is_dir():
         raise UserError(f"--data_dir={data_dir} is not a folder: give the folder that holds the patients.")
-    folders: dict[Path, bool] = {}  # whether it is a patient's own
-    for top in filter(Path.is_dir, (root / subfolder for subfolder in _SUBFOLDERS)):
-        folders |= {path: True for path in sorted(top.iterdir()) if path.is_dir()} | {top: False}
+    try:
+        folders: dict[Path, bool] = {}  # whether it is a patient's own
+        for top in filter(Path.is_dir, (root / subfolder for subfolder in _SUBFOLDERS)):
+            folders |= {path: True for path in sorted(top.iterdir()) if path.is_dir()} | {top: False}
+        found = [(folder, case) for folder, own in folders.items() for case in _cases_of_folder(folder, root, own)]
+    except OSError as error:
+        raise UserError(f"{error.filename} cannot be listed ({error.strerror}); make it readable.") from error
     cases: dict[str, Case] = {}
-    for folder, own in folders.items():
-        for case in _cases_of_folder(folder, root, own):
-            if case.name in cases:
-                raise UserError(f"{folder}: there is a second case named {case.name} in {root}; rename one of them.")
-            cases[case.name] = case
+    for folder, case in found:
+        if case.name in cases:
+            twin = f"{folder}: there is a second case named {case.name} in {root}; rename one of them."
+            case = dataclasses.replace(cases[case.name], problems=(*cases[case.name].problems, twin))
+        cases[case.name] = case
     if not cases:
         raise UserError(
             f"--data_dir={data_dir} holds no cases: expected patientXXX/patientXXX_4d.nii.gz with "
@@ -122,105 +130,74 @@ def _cases_of_folder(folder: Path, root: Path, own_folder: bool) -> list[Case]:
     """Groups the NIfTI files of one folder by case; a patient's own folder with one case gives it its name."""
     found: dict[str, dict] = {}
     for path in sorted(folder.iterdir()):
-        match = None if path.name.startswith(".") or path.is_dir() else _FILE.fullmatch(path.name)
-        if not match:
+        match = _FILE.fullmatch(path.name)
+        if not match or path.name.startswith(".") or (path.is_dir() and not own_folder):
             continue
-        _stay_inside(path, root)
         name, number = match["name"], match["frame"]
-        if number is None and name.endswith("_gt"):
-            raise UserError(f"{path}: a ground truth needs its frame number in its name; save each labelled frame as "
-                            "NAME_frameNN_gt.nii.gz.")
-        if number is not None and int(number) == 0:
-            raise UserError(f"{path}: frames are counted from 1; rename the file.")
+        name = name if name.isprintable() else ascii(name)[1:-1]
+        unnumbered = number is None and name.endswith("_gt")
+        files = found.setdefault(name.removesuffix("_gt") if unnumbered else name,
+                                 {"cine": {}, "frames": {}, "labels": {}, "problems": []})
         kind = "cine" if number is None else "labels" if match["gt"] else "frames"
         time = -1 if number is None else int(number) - 1
-        files = found.setdefault(name, {"cine": {}, "frames": {}, "labels": {}})[kind]
-        if time in files:
-            raise UserError(f"{path}: {files[time].name} stands for the same data; remove one of the two.")
-        files[time] = path
+        if problem := _path_problem(path, root):
+            files["problems"].append(problem)
+        elif unnumbered:
+            files["problems"].append(f"{path}: a ground truth needs its frame number in its name; save each labelled "
+                                     "frame as NAME_frameNN_gt.nii.gz.")
+        elif number is not None and time < 0:
+            files["problems"].append(f"{path}: frames are counted from 1; rename the file.")
+        elif time in files[kind]:
+            files["problems"].append(f"{path}: {files[kind][time].name} stands for the same data; remove one of the "
+                                     "two.")
+        else:
+            files[kind][time] = path
     info_path = folder / "Info.cfg"
     info_path = info_path if info_path.is_file() and len(found) == 1 else None
-    if info_path:
-        _stay_inside(info_path, root)
-    info = _read_info(info_path)
+    if info_path and (problem := _path_problem(info_path, root)):
+        next(iter(found.values()))["problems"].append(problem)
+        info_path = None
+    info = _attempt([], _read_info, info_path) or {}  # `examine` reads it again, and reports
     return [
         Case(
-            name=folder.name if own_folder and len(found) == 1 else name,
+            name=folder.name if own_folder and len(found) == 1 and folder.name.isprintable() else name,
             group=info.get("Group", "").upper(),
-            ed=_zero_based(info.get("ED")),
-            es=_zero_based(info.get("ES")),
+            ed=checks.zero_based(info.get("ED")),
+            es=checks.zero_based(info.get("ES")),
             nominal_spacing=info.get("Spacing", "").lower() == "nominal",
             cine=files["cine"].get(-1),
             frames=files["frames"],
             labels=files["labels"],
             info=info_path,
+            problems=tuple(files["problems"]),
         )
         for name, files in found.items()
     ]
 
 
-def _stay_inside(path: Path, root: Path) -> None:
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise UserError(f"{path} is a link that leads outside {root}; put the file itself there.")
+def _path_problem(path: Path, root: Path) -> str:
+    """Why a path must not be opened, or ""."""
+    if not f"{path.relative_to(root)}".isprintable():
+        return f"{str(path.relative_to(root))!a} in {root} has a name that cannot be written; rename it."
+    if path.is_dir():
+        return f"{path} is a folder where a file is expected; put the file itself there."
+    try:
+        inside = path.resolve(strict=True).is_relative_to(root.resolve())
+    except (OSError, RuntimeError):  # RuntimeError: a link to itself, before Python 3.13
+        return f"{path} is a link that leads nowhere; put the file itself there."
+    return "" if inside else f"{path} is a link that leads outside {root}; put the file itself there."
 
 
 def _read_info(path: Path | None) -> dict[str, str]:
-    """Info.cfg as {key: value}: lines of 'key: value', others ignored."""
+    """Info.cfg as {key: value}, what is no text left out; other lines are ignored. UserError where it cannot be read."""
     if path is None:
         return {}
-    pairs = (line.partition(":") for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines())
+    try:
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); make it readable.") from error
+    pairs = ("".join(filter(str.isprintable, line)).partition(":") for line in text.splitlines())
     return {key.strip(): value.strip() for key, colon, value in pairs if colon}
-
-
-def _zero_based(text: str | None) -> int | None:
-    return int(text) - 1 if text and re.fullmatch(r"-?\d{1,6}", text) else None
-
-
-def _same(frame: np.ndarray, other: np.ndarray) -> bool:
-    """Equal up to the rounding of a change of type; NaN and infinity are reported elsewhere."""
-    difference = np.abs(np.nan_to_num(frame) - np.nan_to_num(other))
-    return difference.max() <= _SAME_INTENSITY * np.ptp(np.nan_to_num(other))
-
-
-def _examine(case: Case, label_map: str) -> tuple[Cine | None, list[str]]:
-    """The case, if its images can be read, and everything that is wrong with it."""
-    mapping, problems = parse_label_map(label_map), []
-    cine, volumes = None, {}
-    if case.cine and (opened := _attempt(problems, open_frames, case.cine)):
-        image, frames, found = opened
-        problems += found
-        if image.ndim == 3:
-            problems.append(f"{case.cine} is 3D {image.shape} where a cine (x, y, z, t) is expected; replace it, or "
-                            "name a single frame NAME_frameNN.nii.gz.")
-        else:
-            cine = _cine(case, frames, range(len(frames)), image)
-    for time, path in sorted(case.frames.items()):
-        if opened := _attempt(problems, open_frames, path):
-            image, frames, found = opened
-            problems += found
-            if len(frames) > 1:
-                problems.append(f"{path} has {len(frames)} frames where one is expected; name a cine NAME_4d.nii.gz.")
-            else:
-                volumes[time] = frames[0]
-    problems += _info_problems(case, len(cine.frames) if cine else None)
-    if cine:
-        for time, volume in volumes.items():
-            problems += _frame_problems(case, time, volume, cine.frames)
-    elif volumes and not case.cine:
-        shapes = sorted({volume.shape[::-1] for volume in volumes.values()})
-        if len(shapes) == 1:
-            cine = _cine(case, np.stack(list(volumes.values())), volumes, image)
-        else:
-            problems.append(f"{case.frames[min(volumes)].parent}: the frames of {case.name} differ in shape "
-                            f"({' and '.join(map(str, shapes))}); export them on one grid.")
-    elif not case.cine and not case.frames:
-        problems.append(f"{case.labels[min(case.labels)]} has no image; add {case.name}_4d.nii.gz.")
-    for time, path in sorted(case.labels.items()):
-        labels = _attempt(problems, read_labels, path, mapping)
-        if cine and labels is not None:
-            problems += _label_problems(cine, time, labels)
-            cine.labels[time] = labels
-    return cine, problems
 
 
 def _attempt(problems: list[str], reader: Callable, *arguments):
@@ -232,89 +209,109 @@ def _attempt(problems: list[str], reader: Callable, *arguments):
         return None
 
 
+@dataclasses.dataclass
+class Examination:
+    """What was found in the files of a case: the images and labels, if they can be read, and a sentence each for
+
+    problems: what makes it unfit; remarks: what is odd about it but no reason to leave it out.
+    """
+
+    cine: Cine | None = None
+    problems: list[str] = dataclasses.field(default_factory=list)
+    remarks: list[str] = dataclasses.field(default_factory=list)
+
+
+def examine(case: Case, label_map: str = "", *, with_labels: bool = True) -> Examination:
+    """Reads all files of a case and compares them.
+
+    Where `with_labels` is false ground truths are not looked at, and NAME.nii.gz may be a single frame.
+
+    Raises UserError only for a malformed `label_map`.
+    """
+    mapping, seen = parse_label_map(label_map), Examination(problems=list(case.problems))
+    problems = seen.problems
+    volumes = {}
+    if case.cine and (opened := _attempt(problems, check_frames, case.cine)):
+        image, frames, found = opened
+        problems += found
+        if image.ndim == 3 and (with_labels or "_4d.nii" in case.cine.name):
+            problems.append(f"{case.cine} is 3D {image.shape} where a cine (x, y, z, t) is expected; replace it, or "
+                            "name a single frame NAME_frameNN.nii.gz.")
+        else:
+            seen.cine = _cine(case, frames, range(len(frames)), image)
+    for time, path in sorted(case.frames.items()):
+        if opened := _attempt(problems, check_frames, path):
+            image, frames, found = opened
+            problems += found
+            if len(frames) > 1:
+                problems.append(f"{path} has {len(frames)} frames where one is expected; name a cine NAME_4d.nii.gz.")
+            else:
+                volumes[time] = frames[0]
+    info = _attempt(problems, _read_info, case.info) or {}
+    problems += checks.of_info(case.info, info, case.cine, len(seen.cine.frames) if seen.cine else None)
+    if seen.cine:
+        for time, volume in volumes.items():
+            problems += checks.of_frame(case.frames[time], time, volume, case.cine, seen.cine.frames)
+    elif volumes and not case.cine:
+        shapes = sorted({volume.shape[::-1] for volume in volumes.values()})
+        if len(shapes) == 1:
+            seen.cine = _cine(case, np.stack(list(volumes.values())), volumes, image)
+        else:
+            problems.append(f"{case.frames[min(volumes)].parent}: the frames of {case.name} differ in shape "
+                            f"({' and '.join(map(str, shapes))}); export them on one grid.")
+    elif not case.cine and not case.frames and not case.problems:
+        problems.append(f"{case.labels[min(case.labels)]} has no image; add {case.name}_4d.nii.gz.")
+    if with_labels:
+        _examine_labels(seen, case, mapping)
+    return seen
+
+
+def _examine_labels(seen: Examination, case: Case, mapping: dict[int, int]) -> None:
+    """Adds the ground truths to the cine, if there is one, and what is to be said of them."""
+    for time, path in sorted(case.labels.items()):
+        opened = _attempt(seen.problems, read_labels, path, mapping)
+        if not opened or not seen.cine:
+            continue
+        labels, affine = opened
+        seen.cine.labels[time] = labels
+        times, shape = seen.cine.times, seen.cine.frames.shape[1:]
+        seen.problems += checks.of_labels(path, time, labels.shape, case.cine, times, shape)
+        if not np.allclose(affine, seen.cine.affine, rtol=0, atol=_SAME_AFFINE):
+            image = case.cine or case.frames.get(time)
+            seen.remarks.append(f"{path} has another affine than {image.name if image else 'its image'}; voxels are "
+                                "matched by index all the same.")
+    seen.problems += missing_truth(case)
+    if case.labels:
+        bare = sorted(set(case.frames) - set(case.labels))
+        seen.remarks += [f"{case.frames[time]} has no ground truth and is not trained on." for time in bare]
+
+
+def missing_truth(case: Case) -> list[str]:
+    """A problem where there are frame files, as ACDC has them for ED and ES, and no ground truth of any."""
+    if case.labels or not case.frames:
+        return []
+    path = case.frames[min(case.frames)]
+    suffix = ".nii.gz" if path.name.endswith(".gz") else ".nii"
+    truth = path.name.removesuffix(suffix) + "_gt" + suffix
+    return [f"{path} has no ground truth, nor has another frame of {case.name}; add {truth}."]
+
+
 def _cine(case: Case, frames: np.ndarray, times: Iterable[int], image: nib.Nifti1Image) -> Cine:
     return Cine(case, frames, tuple(times), {}, spacing_of(image), image.affine, image.header)
 
 
-def _info_problems(case: Case, count: int | None) -> list[str]:
-    """What Info.cfg says that cannot be; `count` is the number of frames of the cine, if there is one."""
-    problems, info = [], _read_info(case.info)
-    for key in ("ED", "ES", "NbFrame"):
-        if key not in info:
-            continue
-        number = _zero_based(info[key])
-        if number is None or number < 0:
-            problems.append(f"{case.info}: {key} is '{info[key]}'; write a frame number counted from 1.")
-        elif count is not None and key == "NbFrame" and number + 1 != count:
-            problems.append(f"{case.info}: NbFrame is {number + 1}, but {case.cine.name} has {count} frames; "
-                            "correct the one that is wrong.")
-        elif count is not None and number >= count:
-            problems.append(f"{case.info}: {key} is {number + 1}, but {case.cine.name} has {count} frames; correct it.")
-    return problems
+def check(case: Case, label_map: str = "", *, with_labels: bool = True) -> list[str]:
+    """Everything that makes a case unfit, a sentence each; see `examine`."""
+    return examine(case, label_map, with_labels=with_labels).problems
 
 
-def _frame_problems(case: Case, time: int, volume: np.ndarray, frames: np.ndarray) -> list[str]:
-    """Whether a frame file is the frame of the cine that its name says."""
-    path, cine = case.frames[time], case.cine.name
-    if time >= len(frames):
-        return [f"{path} is frame {time + 1}, but {cine} has {len(frames)} frames; rename or remove it."]
-    if volume.shape != frames.shape[1:]:
-        return [f"{path} has the shape {volume.shape[::-1]}, the frames of {cine} {frames.shape[:0:-1]}; "
-                "export both on one grid."]
-    if not np.isfinite([volume, frames[time]]).all() or _same(volume, frames[time]):
-        return []
-    twin = next((f" (it is frame {other + 1})" for other in range(len(frames)) if _same(volume, frames[other])), "")
-    return [f"{path} is not frame {time + 1} of {cine}{twin}; correct its number or its content."]
+def read(case: Case, label_map: str = "", *, with_labels: bool = True) -> Cine:
+    """All frames and labels of a case.
 
-
-def _label_problems(cine: Cine, time: int, labels: np.ndarray) -> list[str]:
-    """Whether a ground truth has an image and its shape."""
-    path, shape = cine.case.labels[time], cine.frames.shape[1:]
-    if time not in cine.times:
-        there = f"{cine.case.cine.name} has {len(cine.times)} frames" if cine.case.cine else "that frame is not there"
-        return [f"{path} labels frame {time + 1}, but {there}; add the image or remove the file."]
-    if labels.shape != shape:
-        return [f"{path} has the shape {labels.shape[::-1]}, its image {shape[::-1]}; export both on one grid."]
-    return []
-
-
-def check(case: Case, label_map: str = "") -> list[str]:
-    """Everything that makes a case unfit for training, a sentence each; reads all of its files.
-
-    Raises UserError only for a malformed `label_map`.
+    Raises BadData with all that is wrong with it; frame files without any ground truth are, unless `with_labels` is
+    false.
     """
-    _, problems = _examine(case, label_map)
-    if case.frames and not case.labels:
-        path = case.frames[min(case.frames)]
-        suffix = ".nii.gz" if path.name.endswith(".gz") else ".nii"
-        truth = path.name.removesuffix(suffix) + "_gt" + suffix
-        problems.append(f"{path} has no ground truth, nor has another frame of {case.name}; add {truth}.")
-    return problems
-
-
-def remarks(case: Case) -> list[str]:
-    """What is odd about a readable case but no reason to leave it out, a sentence each.
-
-    These are: a ground truth whose affine differs from its image's by more than rounding, and a frame file without
-    ground truth beside labelled ones.
-    """
-    found = []
-    for time, path in sorted(case.labels.items()):
-        source = case.cine or case.frames.get(time)
-        if source and not np.allclose(nib.load(path).affine, nib.load(source).affine, rtol=0, atol=_SAME_AFFINE):
-            found.append(f"{path} has another affine than {source.name}; voxels are matched by index all the same.")
-    if case.labels:
-        for time in sorted(set(case.frames) - set(case.labels)):
-            found.append(f"{case.frames[time]} has no ground truth and is not trained on.")
-    return found
-
-
-def read(case: Case, label_map: str = "") -> Cine:
-    """All frames and labels of a case; a case without ground truth has no labels.
-
-    Raises UserError with the first problem of the case.
-    """
-    cine, problems = _examine(case, label_map)
-    if problems:
-        raise UserError(problems[0])
-    return cine
+    seen = examine(case, label_map, with_labels=with_labels)
+    if seen.problems:
+        raise BadData(seen.problems)
+    return seen.cine

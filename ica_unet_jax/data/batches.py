@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,16 +13,21 @@ from ica_unet_jax.data.geometry import fit_depth
 
 
 class Batches:
-    """Every labelled frame once an epoch, in an order of its own each; random depth windows of long stacks."""
+    """Every labelled frame once an epoch, in an order of its own each; random depth windows of long stacks.
 
-    def __init__(self, samples: list[LabelledFrame], depth: int, batch_size: int, seed: int):
+    With `rows` only these rows of each batch are read: the part of one of several processes.
+    """
+
+    def __init__(self, samples: list[LabelledFrame], depth: int, batch_size: int, seed: int, rows: Sequence[int] | None = None):
         self.samples, self.depth, self.batch_size, self.seed = samples, depth, batch_size, seed
+        self.rows = range(batch_size) if rows is None else rows
 
     def __getitem__(self, step: int) -> Batch:
         """Arrays on the canvas: frames (B, n, d, Hc, Wc) float32, labels uint8, valid float32."""
         chosen = [self._sample(step * self.batch_size + i) for i in range(self.batch_size)]
         rng = np.random.default_rng([self.seed, step, 1])
-        parts = [self._window(sample, rng) for sample in chosen]
+        starts = [int(rng.integers(max(0, sample.labels.shape[0] - self.depth) + 1)) for sample in chosen]
+        parts = [self._window(chosen[row], starts[row]) for row in self.rows]
         return Batch(*(np.stack(arrays) for arrays in zip(*parts, strict=True)))
 
     def iterate(self, first: int, last: int) -> Iterator[Batch]:
@@ -39,7 +44,6 @@ class Batches:
         order = np.random.default_rng([self.seed, epoch, 0]).permutation(len(self.samples))
         return self.samples[order[place]]
 
-    def _window(self, sample: LabelledFrame, rng: np.random.Generator) -> Batch:
-        start = int(rng.integers(max(0, sample.labels.shape[0] - self.depth) + 1))
+    def _window(self, sample: LabelledFrame, start: int) -> Batch:
         fit = [fit_depth(np.asarray(x), self.depth, start) for x in (sample.frames, sample.labels, sample.valid)]
         return Batch(fit[0].astype(np.float32), fit[1], fit[2].astype(np.float32))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import platform
 import shutil
 from pathlib import Path
 
@@ -231,7 +232,7 @@ def write_cohort(
         raise UserError(f"A cohort of {patients} patients cannot be made: ask for at least 1.")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists already: name a new folder, or remove this one first.")
-    partial = out.absolute().with_name(f".{out.absolute().name}.{os.getpid()}")
+    partial = out.absolute().with_name(f".{out.absolute().name}.{platform.node()}.{os.getpid()}")
     try:
         for index in range(patients):
             phantom = simulate(seed, index, shape, frames)

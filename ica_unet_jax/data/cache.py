@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from ica_unet_jax.config import NUM_CLASSES
-from ica_unet_jax.data.acdc import Case, read
+from ica_unet_jax.data import acdc
+from ica_unet_jax.data.acdc import Case
 from ica_unet_jax.data.geometry import Placement, normalize, place, resample_labels
-from ica_unet_jax.errors import UserError
+from ica_unet_jax.errors import BadData, UserError
 
 FORMAT = 1  # part of the key: raise it when the stored values change
 MARGIN = 1.25
@@ -43,19 +44,6 @@ def default_cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ica_unet_jax"
 
 
-def load_cases(cases: list[Case], *, crop: tuple[int, int, int], spacing: float, label_map: str = "",
-               cyclic: bool = False, cache_dir: str | Path = "", margin: float = MARGIN, reach: int = 1) -> list[LabelledFrame]:
-    """All labelled frames of some cases, in their order; see `preprocessed`.
-
-    Raises UserError for a case that cannot be read and where no frame is labelled.
-    """
-    options = dict(crop=crop, spacing=spacing, label_map=label_map, cyclic=cyclic, cache_dir=cache_dir, margin=margin, reach=reach)
-    found = [frame for case in cases for frame in preprocessed(case, **options)]
-    if not found:
-        raise UserError("No frame of the chosen cases has a ground truth; add NAME_frameNN_gt.nii.gz files to train.")
-    return found
-
-
 def canvas(crop: tuple[int, int, int], margin: float = MARGIN) -> tuple[int, int]:
     """Height and width of the canvas of a model's grid: `margin` times its own, made even."""
     return tuple(2 * round(margin * size / 2) for size in crop[1:])
@@ -69,8 +57,10 @@ def preprocessed(case: Case, *, crop: tuple[int, int, int], spacing: float, labe
     window; `spacing` is its voxel size in mm. An empty `cache_dir` is the user's cache folder. A case is computed again
     when a file's name, size or time of change, an option or the format differs.
 
-    Raises UserError for a case that cannot be read or a cache folder that cannot be written.
+    Raises BadData for a case that is not sound and UserError for a cache folder that cannot be written.
     """
+    if problems := acdc.check(case, label_map) if case.problems else acdc.missing_truth(case):
+        raise BadData(problems)
     if not case.labels:
         return []
     options = dict(canvas=canvas(crop, margin), spacing=spacing, label_map=label_map, cyclic=cyclic, reach=reach)
@@ -90,7 +80,7 @@ def _key(case: Case, options: dict) -> str:
     try:
         files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in case.files]
     except OSError as error:
-        raise UserError(f"{error.filename} cannot be read ({error.strerror}); check the file.") from error
+        raise BadData([f"{error.filename} cannot be read ({error.strerror}); check the file."]) from error
     text = json.dumps([FORMAT, options, files], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -98,7 +88,7 @@ def _key(case: Case, options: dict) -> str:
 def _compute(case: Case, *, canvas: tuple[int, int], spacing: float, label_map: str,
              cyclic: bool, reach: int) -> dict[str, np.ndarray]:
     """The stored arrays: frames (k, 2 * reach + 1, s, Hc, Wc), labels (k, s, Hc, Wc), valid (Hc, Wc), times (k,)."""
-    cine = read(case, label_map)
+    cine = acdc.read(case, label_map)
     slices = cine.frames.shape[1]
     placement = place(cine.frames.shape[1:], cine.spacing, (slices, *canvas), spacing)
     times = sorted(cine.labels)
@@ -129,7 +119,7 @@ def _store(folder: Path, arrays: dict[str, np.ndarray]) -> None:
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
         if not folder.is_dir():  # otherwise another process was faster
-            raise UserError(f"--cache_dir={folder.parent} cannot be written ({error.strerror}); "
+            raise UserError(f"--cache_dir={folder.parent} cannot be written ({error.strerror or error}); "
                             "choose another folder or make room.") from error
 
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 from ica_unet_jax.config import DataConfig
 from ica_unet_jax.data import acdc, beating_heart, splits
-from ica_unet_jax.errors import UserError
+from ica_unet_jax.errors import BadData, UserError
+
+T = TypeVar("T")
+Problems = dict[str, list[str]]  # sentences by the name of a case
 
 ACDC_URL = "https://www.creatis.insa-lyon.fr/Challenge/acdc/"
 
@@ -26,7 +32,11 @@ def folder(config: DataConfig) -> Path:
     shape = config.phantom_shape
     phantom = Path(config.phantom_dir) / f"{config.phantom_patients}_patients_{'x'.join(map(str, shape))}"
     if not phantom.is_dir():
-        beating_heart.write_cohort(phantom, config.phantom_patients, shape=shape)
+        try:
+            beating_heart.write_cohort(phantom, config.phantom_patients, shape=shape)
+        except (OSError, UserError):
+            if not phantom.is_dir():  # otherwise another process was faster
+                raise
     return phantom
 
 
@@ -47,3 +57,34 @@ def choose_split(config: DataConfig, cases: list[acdc.Case]) -> splits.Split:
     if config.split_file:
         return splits.read_split(config.split_file, cases)
     return splits.fold_split(cases, config.folds, config.fold, config.split_seed)
+
+
+def screen(cases: Iterable[acdc.Case], read: Callable[[acdc.Case], T], skip_bad: bool) -> tuple[dict[str, T], Problems]:
+    """What `read` makes of each sound case, by name, and what is wrong with the others, which are listed on stderr.
+
+    Raises:
+      BadData: some are bad and `skip_bad` is false: all that is wrong with all of them; or none is sound.
+    """
+    cases, found, bad = list(cases), {}, {}
+    for case in cases:
+        try:
+            found[case.name] = read(case)
+        except BadData as error:
+            bad[case.name] = error.problems
+    problems = [problem for several in bad.values() for problem in several]
+    if bad and not (skip_bad and found):
+        advice = "correct them" if skip_bad else "correct them, or leave them out by --skip_bad_cases"
+        raise BadData([*problems, f"{len(bad)} of {len(cases)} cases are bad: {advice}."])
+    if bad:
+        print("\n".join([*problems, f"left out: {', '.join(bad)}"]), file=sys.stderr)
+    return found, bad
+
+
+def without(split: splits.Split, left_out: Iterable[str]) -> splits.Split:
+    """The split without these patients. Raises UserError where nobody is left to learn from, or to validate."""
+    gone = set(left_out)
+    rest = {part: [name for name in names if name not in gone] for part, names in split.items()}
+    for part in ("train", "val"):
+        if split[part] and not rest[part]:
+            raise UserError(f"--skip_bad_cases leaves nobody in '{part}' of the split: correct some of them.")
+    return rest

@@ -1,21 +1,23 @@
 """What `geometry` does in NumPy, compiled: a native frame into the model's windows, their logits back, on the device.
 
-Same results to round-off. Two things differ in kind, for speed: percentiles come from a search over the bits of a
-number instead of a sort, and resampling gathers the two voxels that an interpolation weighs instead of multiplying
-by its matrix.
+Same results to round-off. Three things differ in kind, for speed: percentiles come from a search over the bits of a
+number instead of a sort; resampling gathers the two voxels that an interpolation weighs instead of multiplying by its
+matrix; and where the windows lie in the plane is an argument of what is compiled, so that they move for nothing.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Int32, UInt8
 
 from ica_unet_jax.config import NUM_CLASSES
 from ica_unet_jax.data.geometry import OUTSIDE_LOGIT, PERCENTILES, Placement, front_padding
@@ -24,59 +26,92 @@ _LANES = 512  # columns of a frame's values while they are counted
 _INT_MAX = np.int32(2**31 - 1)
 
 Frame = Float[Array, "s h w"]
-Windows = tuple[jax.Array, ...]  # a view each: images (1, d, H, W, 1) or logits (1, d, H, W, 4)
+Offset = Int32[Array, "2"]
+Views = tuple[tuple[jax.Array, jax.Array], ...]  # a view each: its image and its mask, (1, d, H, W, 1)
+Windows = tuple[jax.Array, ...]  # a view each: its logits (1, d, H, W, 4)
+Values = np.ndarray | jax.Array
+Taps = tuple[Values, Values, Values, Values]
+_OFFSET = jax.ShapeDtypeStruct((2,), jnp.int32)
 
 
 class NativeGrid:
     """The way from one native grid to the model's windows and back, each part compiled when it is first asked for.
 
-    A view is a window, or its mirror image: with `mirror` each window is followed by one flipped left to right.
-    `valid` holds a mask (1, d, H, W, 1) float32 for each view, on the device.
+    One for all offsets of a placement: the offset is an argument, int32 (rows, columns) on the device, as `offset` puts
+    it there. A view is a window, or its mirror image: with `mirror` each window is followed by one flipped left to
+    right.
+
+    Both directions are tabled once for the canvas, the windows' grid continued over all that they can reach. A window is
+    a piece of it, and of the native grid a box is worked on that is just large enough for a window.
     """
 
     def __init__(self, placement: Placement, *, mirror: bool = False):
-        self.placement = placement
+        self.placement = placement.at(0, 0)
         self.views = [(start, flip) for start in placement.windows for flip in ((False, True) if mirror else (False,))]
-        masks = dict(zip(placement.windows, placement.valid, strict=True))
-        self.valid = tuple(
-            jax.device_put(np.float32(_flip(masks[start], flip)[None, ..., None])) for start, flip in self.views
-        )
+        self._offsets: dict[tuple[int, int], jax.Array] = {}
+
+    def offset(self, placement: Placement) -> Offset:
+        """The offset of a placement on this grid, as an argument; put on the device when it is first asked for."""
+        if placement.offset not in self._offsets:
+            self._offsets[placement.offset] = jax.device_put(np.array(placement.offset, np.int32))
+        return self._offsets[placement.offset]
 
     @functools.cached_property
-    def windows(self) -> Callable[[Frame], Windows]:
-        """Compiled: a native frame (s, h, w) float32 -> the images (1, d, H, W, 1) of each view, normalized."""
-        return jax.jit(self.to_windows).lower(jax.ShapeDtypeStruct(self.placement.shape, jnp.float32)).compile()
+    def windows(self) -> Callable[[Frame, Offset], Views]:
+        """Compiled: a native frame (s, h, w) float32 -> for each view its image, normalized, and its mask (1, d, H, W, 1)."""
+        return jax.jit(self.to_windows).lower(jax.ShapeDtypeStruct(self.placement.shape, jnp.float32), _OFFSET).compile()
 
     @functools.cached_property
-    def logits(self) -> Callable[[Windows], jax.Array]:
+    def logits(self) -> Callable[[Windows, Offset], jax.Array]:
         """Compiled: the logits (1, d, H, W, 4) of each view -> their mean on the native grid, (s, h, w, 4) float32.
 
         As `Placement.backward`: a voxel that no window reaches has `OUTSIDE_LOGIT` for class 0 and 0 else.
         """
-        return jax.jit(self.to_logits).lower(self._seen).compile()
+        return jax.jit(self.to_logits).lower(self._seen, _OFFSET).compile()
 
     @functools.cached_property
-    def labels(self) -> Callable[[Windows], jax.Array]:
+    def labels(self) -> Callable[[Windows, Offset], jax.Array]:
         """Compiled: the same logits -> the class of the largest on the native grid, (s, h, w) uint8."""
-        return jax.jit(self.to_labels).lower(self._seen).compile()
+        return jax.jit(self.to_labels).lower(self._seen, _OFFSET).compile()
 
     @property
     def _seen(self) -> tuple[jax.ShapeDtypeStruct, ...]:
         shape = (1, *self.placement.crop, NUM_CLASSES)
         return (jax.ShapeDtypeStruct(shape, jnp.float32),) * len(self.views)
 
-    def to_windows(self, frame: Frame) -> Windows:
+    def to_windows(self, frame: Frame, offset: Offset) -> Views:
         """`windows`, to be traced."""
-        rows, columns = map(taps, self.placement.forward_matrices())
-        image = resample(normalize(frame), rows, columns)
+        rows, columns = (axis.window(o) for axis, o in zip(self._axes, offset, strict=True))
+        image = resample(normalize(frame), rows.taps, columns.taps)
+        mask = jnp.broadcast_to(jnp.outer(rows.inside, columns.inside).astype(jnp.float32), image.shape)
         slices, depth = image.shape[0], self.placement.crop[0]
         if slices < depth:
             front = front_padding(slices, depth)
-            image = jnp.pad(image, ((front, depth - slices - front), (0, 0), (0, 0)))
-        return tuple(_flip(image[start : start + depth], flip)[None, ..., None] for start, flip in self.views)
+            image, mask = (jnp.pad(x, ((front, depth - slices - front), (0, 0), (0, 0))) for x in (image, mask))
+        return tuple(
+            tuple(_flip(x[start : start + depth], flip)[None, ..., None] for x in (image, mask))
+            for start, flip in self.views
+        )
 
-    def _to_native(self, windows: Windows) -> Float[Array, "s h w classes"]:
-        """The averaged logits, 0 where no window reaches."""
+    def to_logits(self, windows: Windows, offset: Offset) -> Float[Array, "s h w classes"]:
+        """`logits`, to be traced."""
+        outside = np.array([OUTSIDE_LOGIT] + [0] * (NUM_CLASSES - 1), np.float32)
+        logits, inside, corner = self._in_box(windows, offset)
+        box = jnp.where(inside[..., None], logits, outside.reshape(1, 1, 1, -1))
+        return _paste(jnp.broadcast_to(outside, (*self.placement.shape, NUM_CLASSES)), box, corner)
+
+    def to_labels(self, windows: Windows, offset: Offset) -> UInt8[Array, "s h w"]:
+        """`labels`, to be traced."""
+        logits, inside, corner = self._in_box(windows, offset)
+        # A chain of comparisons; XLA's argmax over four numbers is no vector code.
+        best, label = logits[..., 0], jnp.zeros(logits.shape[:3], jnp.uint8)
+        for k in range(1, NUM_CLASSES):
+            label = jnp.where(logits[..., k] > best, jnp.uint8(k), label)
+            best = jnp.maximum(best, logits[..., k])
+        return _paste(jnp.zeros(self.placement.shape, jnp.uint8), jnp.where(inside, label, jnp.uint8(0)), corner)
+
+    def _in_box(self, windows: Windows, offset: Offset) -> tuple[jax.Array, jax.Array, tuple[jax.Array, ...]]:
+        """The averaged logits (s, rows, columns, 4) of a native box, where the windows reach (1, rows, columns), its corner."""
         slices, depth = self.placement.shape[0], self.placement.crop[0]
         front, shown = front_padding(slices, depth), min(slices, depth)
         total, count = 0.0, np.zeros((slices, 1, 1, 1), np.float32)
@@ -84,30 +119,72 @@ class NativeGrid:
             part = _flip(logits[0, front : front + shown], flip)
             total = total + jnp.pad(part, ((start, slices - start - shown), (0, 0), (0, 0), (0, 0)))
             count[start : start + shown] += 1
-        rows, columns = map(taps, self.placement.backward_matrices())
-        return resample(total / count, rows, columns)
+        rows, columns = (axis.box(o) for axis, o in zip(self._axes, offset, strict=True))
+        inside = jnp.outer(rows.inside, columns.inside)[None]
+        return resample(total / count, rows.taps, columns.taps), inside, (rows.start, columns.start)
 
-    def to_logits(self, windows: Windows) -> Float[Array, "s h w classes"]:
-        """`logits`, to be traced."""
-        outside = np.array([OUTSIDE_LOGIT] + [0] * (NUM_CLASSES - 1), np.float32).reshape(1, 1, 1, -1)
-        return jnp.where(self._inside[..., None], self._to_native(windows), outside)
+    @functools.cached_property
+    def _axes(self) -> tuple[_Axis, _Axis]:
+        reach = self.placement.reach
+        d, height, width = self.placement.crop
+        canvas = dataclasses.replace(self.placement, crop=(d, height + 2 * reach[0], width + 2 * reach[1]))
+        rows, columns = (
+            _Axis(size, most, taps(forward), taps(backward), self._covered(i))
+            for i, (size, most, forward, backward) in enumerate(
+                zip((height, width), reach, canvas.forward_matrices(), canvas.backward_matrices(), strict=True)
+            )
+        )
+        return rows, columns
 
-    def to_labels(self, windows: Windows) -> UInt8[Array, "s h w"]:
-        """`labels`, to be traced."""
-        logits = self._to_native(windows)
-        # A chain of comparisons; XLA's argmax over four numbers is no vector code.
-        best, label = logits[..., 0], jnp.zeros(logits.shape[:3], jnp.uint8)
-        for k in range(1, NUM_CLASSES):
-            label = jnp.where(logits[..., k] > best, jnp.uint8(k), label)
-            best = jnp.maximum(best, logits[..., k])
-        return jnp.where(self._inside, label, jnp.uint8(0))
-
-    @property
-    def _inside(self) -> np.ndarray:
-        return self.placement.inside[:1]
+    def _covered(self, axis: int) -> np.ndarray:
+        """(2 * reach + 1, native size) bool: the native rows (axis 0) or columns (1) that a window at each offset covers."""
+        most = self.placement.reach[axis]
+        offsets = ((o, 0) if axis == 0 else (0, o) for o in range(-most, most + 1))
+        return np.stack([self.placement.at(*offset).lines[axis] for offset in offsets])
 
 
-def _flip(volume: jax.Array | np.ndarray, flip: bool) -> jax.Array | np.ndarray:
+class _Piece(NamedTuple):
+    """A run of samples along one axis."""
+
+    taps: Taps
+    inside: jax.Array  # (n,) bool: inside what is sampled
+    start: jax.Array  # index of the first
+
+
+class _Axis(NamedTuple):
+    """One axis of the plane, tabled for all offsets."""
+
+    size: int  # of a window
+    reach: int
+    forward: Taps  # native -> canvas
+    backward: Taps  # canvas -> native
+    covered: np.ndarray  # (2 * reach + 1, native size)
+
+    def window(self, offset: jax.Array) -> _Piece:
+        """The window's samples of the native axis."""
+        start = self.reach + offset
+        first, second, weights, others = (lax.dynamic_slice_in_dim(jnp.asarray(x), start, self.size) for x in self.forward)
+        return _Piece((first, second, weights, others), weights + others > 0.5, start)  # no weight outside the image
+
+    def box(self, offset: jax.Array) -> _Piece:
+        """The native samples of the window: those of a box of one size for all offsets, which holds all that are inside."""
+        size = int(self.covered.sum(axis=1).max())
+        starts = np.minimum(self.covered.argmax(axis=1), self.covered.shape[1] - size).astype(np.int32)
+        start = jnp.asarray(starts)[self.reach + offset]
+        first, second, weights, others = (lax.dynamic_slice_in_dim(jnp.asarray(x), start, size) for x in self.backward)
+        inside = lax.dynamic_slice_in_dim(jnp.asarray(self.covered)[self.reach + offset], start, size)
+        corner = self.reach + offset  # of the window in the canvas; beyond the border the border's voxel counts
+        first, second = (jnp.clip(x - corner, 0, self.size - 1) for x in (first, second))
+        return _Piece((first, second, weights, others), inside, start)
+
+
+def _paste(frame: jax.Array, box: jax.Array, corner: tuple[jax.Array, ...]) -> jax.Array:
+    """`box` (s, rows, columns[, C]) in its place in the native `frame`."""
+    zero = jnp.zeros((), jnp.int32)
+    return lax.dynamic_update_slice(frame, box, (zero, *corner, zero)[: frame.ndim])
+
+
+def _flip(volume: jax.Array, flip: bool) -> jax.Array:
     """(d, H, W[, C]), left to right if asked for."""
     return volume[:, :, ::-1] if flip else volume
 
@@ -164,9 +241,6 @@ def _sortable(values: Float[Array, " n"]) -> jax.Array:
 def _number(key: jax.Array) -> jax.Array:
     """The inverse of `_sortable`."""
     return lax.bitcast_convert_type(jnp.where(key < 0, key ^ _INT_MAX, key), jnp.float32)
-
-
-Taps = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def taps(matrix: np.ndarray) -> Taps:

@@ -1,8 +1,9 @@
 """From the native grid to the model's grid and back.
 
-In the plane a volume is resampled linearly about the image centre, so that both grids share their centre, and the
-model's window is centred there. Through the plane nothing is resampled: short stacks are padded, long ones are seen
-through overlapping windows. Both directions are a product with one small matrix per axis (`interpolation`).
+In the plane a volume is resampled linearly about the image centre, so that both grids share their centre; the model's
+window is centred there, or whole voxels of its own grid beside it. Through the plane nothing is resampled: short stacks
+are padded, long ones are seen through overlapping windows. Both directions are a product with one small matrix per axis
+(`interpolation`).
 """
 
 from __future__ import annotations
@@ -33,28 +34,28 @@ def normalize(frame: np.ndarray) -> np.ndarray:
     return (centred / deviation if deviation > 1e-6 * max(abs(low), abs(high)) else 0 * centred).astype(np.float32)
 
 
-def positions(size: int, new_size: int, step: float) -> np.ndarray:
-    """Where `new_size` samples, `step` voxels apart, lie on an axis of `size` voxels that has the same centre."""
-    return (size - 1) / 2 + step * (np.arange(new_size) - (new_size - 1) / 2)
+def positions(size: int, new_size: int, step: float, shift: float = 0.0) -> np.ndarray:
+    """Where `new_size` samples, `step` voxels apart, lie on an axis of `size` voxels: their centre `shift` past its own."""
+    return (size - 1) / 2 + shift + step * (np.arange(new_size) - (new_size - 1) / 2)
 
 
-def covered(size: int, new_size: int, step: float) -> np.ndarray:
+def covered(size: int, new_size: int, step: float, shift: float = 0.0) -> np.ndarray:
     """Which of these samples lie inside the image, (new_size,) bool; a voxel reaches half a voxel from its centre."""
-    where = positions(size, new_size, step)
+    where = positions(size, new_size, step, shift)
     return (where >= -0.5 - _TOLERANCE) & (where <= size - 0.5 + _TOLERANCE)
 
 
-def interpolation(size: int, new_size: int, step: float, order: int = 1) -> np.ndarray:
+def interpolation(size: int, new_size: int, step: float, shift: float = 0.0, order: int = 1) -> np.ndarray:
     """The matrix (new_size, size), float32, that takes these samples: linear (order 1) or nearest (order 0).
 
     Samples in the outer half of a border voxel take its value; samples outside the image are 0.
     """
-    where = np.clip(positions(size, new_size, step), 0, size - 1)
+    where = np.clip(positions(size, new_size, step, shift), 0, size - 1)
     if order == 0:
         weights = np.arange(size) == np.floor(where + 0.5)[:, None].clip(max=size - 1)
     else:
         weights = np.maximum(0, 1 - np.abs(where[:, None] - np.arange(size)))
-    return (weights * covered(size, new_size, step)[:, None]).astype(np.float32)
+    return (weights * covered(size, new_size, step, shift)[:, None]).astype(np.float32)
 
 
 def resample(volumes: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -103,30 +104,48 @@ class Placement:
     """Where the model's windows lie on a native volume.
 
     `shape` is (s, h, w), `spacing` (dz, dy, dx) in mm, `crop` the window (d, H, W), `target_spacing` its in-plane voxel
-    size in mm. Windows are centred on the image centre in the plane; `windows` holds their first slices.
+    size in mm. `offset` leads from the image centre to the windows' in the plane, in voxels of the window (rows,
+    columns); `windows` holds their first slices.
     """
 
     shape: tuple[int, int, int]
     spacing: tuple[float, float, float]
     crop: tuple[int, int, int]
     target_spacing: float
+    offset: tuple[int, int] = (0, 0)
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """The offsets at which the window covers the image's outermost voxels; 0 where it covers all without one."""
+        rows, columns = (max(0, math.ceil(((size - 1) / step - new) / 2 - _TOLERANCE)) for size, new, step, _ in self._axes())
+        return rows, columns
+
+    def at(self, rows: float, columns: float) -> Placement:
+        """The placement whose offset is nearest to this one, inside the reach."""
+        nearest = (int(np.clip(round(x), -most, most)) for x, most in zip((rows, columns), self.reach, strict=True))
+        return dataclasses.replace(self, offset=tuple(nearest))
 
     @functools.cached_property
     def windows(self) -> list[int]:
         return window_starts(self.shape[0], self.crop[0])
 
-    def _axes(self) -> list[tuple[int, int, float]]:
-        """(native size, window size, native voxels per window voxel) of y and x."""
-        return [(self.shape[i], self.crop[i], self.target_spacing / self.spacing[i]) for i in (1, 2)]
+    def _axes(self) -> list[tuple[int, int, float, float]]:
+        """(native size, window size, native voxels per window voxel, the offset in native voxels) of y and x."""
+        steps = [self.target_spacing / size for size in self.spacing[1:]]
+        return [(self.shape[i], self.crop[i], step, offset * step) for i, step, offset in zip((1, 2), steps, self.offset, strict=True)]
+
+    def _back(self) -> list[tuple[int, int, float, float]]:
+        """The same seen from the window: (window size, native size, window voxels per native voxel, shift)."""
+        return [(new, old, 1 / step, -offset) for (old, new, step, _), offset in zip(self._axes(), self.offset, strict=True)]
 
     def forward_matrices(self, order: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """Interpolation from native rows and columns to the window's; `order` as in `interpolation`."""
-        rows, columns = (interpolation(*axis, order) for axis in self._axes())
+        rows, columns = (interpolation(*axis, order=order) for axis in self._axes())
         return rows, columns
 
     def backward_matrices(self) -> tuple[np.ndarray, np.ndarray]:
         """Interpolation from the window's rows and columns to native ones."""
-        rows, columns = (interpolation(new, old, 1 / step) for old, new, step in self._axes())
+        rows, columns = (interpolation(*axis) for axis in self._back())
         return rows, columns
 
     def _stack(self, resampled: np.ndarray) -> np.ndarray:
@@ -146,8 +165,13 @@ class Placement:
     @functools.cached_property
     def inside(self) -> np.ndarray:
         """(s, h, w) bool: the native voxels that the windows cover."""
-        rows, columns = (covered(new, old, 1 / step) for old, new, step in self._axes())
-        return np.broadcast_to(np.outer(rows, columns), self.shape)
+        return np.broadcast_to(np.outer(*self.lines), self.shape)
+
+    @property
+    def lines(self) -> tuple[np.ndarray, np.ndarray]:
+        """(h,) and (w,) bool: the native rows and columns that the windows cover."""
+        rows, columns = (covered(*axis) for axis in self._back())
+        return rows, columns
 
     def backward(self, logits: np.ndarray) -> np.ndarray:
         """Logits of the windows (n, d, H, W, C) on the native grid, (s, h, w, C) float32.

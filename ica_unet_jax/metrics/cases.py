@@ -112,6 +112,18 @@ def write_cases_csv(path: str | os.PathLike, rows: Iterable[Row]) -> None:
         writer.writerows({**row, "nominal_spacing": int(row["nominal_spacing"])} for row in rows)
 
 
+def read_cases_csv(path: str | os.PathLike) -> list[Row]:
+    """The rows that `write_cases_csv` wrote, as they were. Raises UserError where the file is not one of its."""
+    text, whole = ("patient", "group", "phase"), ("frame", "nominal_spacing", "labelled_voxels", "labelled_outside")
+    kinds = {name: str if name in text else int if name in whole else float for name in COLUMNS}
+    try:
+        with open(path, newline="") as file:
+            rows = [{name: kinds[name](line[name]) for name in COLUMNS} for line in csv.DictReader(file)]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} cannot be read as the cases of an evaluation ({error!r}): run it again.") from error
+    return [row | {"nominal_spacing": bool(row["nominal_spacing"])} for row in rows]
+
+
 def markdown_table(rows: Sequence[Row]) -> str:
     """Dice (mean ± SD over patients) and HD95 (mean) per structure, by group and phase.
 

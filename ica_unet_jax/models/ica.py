@@ -79,17 +79,17 @@ def local_windows(key: jax.Array, shape: tuple[int, ...], cosines: bool) -> jax.
     d, rows, columns, u, m = shape
     blocks = (2, 4, 4)
 
-    def axis(size: int, half_width: float, block: int, frequencies: jax.Array) -> jax.Array:
+    def axis(size: int, block: int, frequencies: jax.Array) -> jax.Array:
         # The centre is where a coefficient's own voxels lie (see `mixing`).
         x = jnp.arange(size) - (size / 2 - 0.5)
-        triangle = jnp.clip(1 - jnp.abs(x) / half_width, 0)
+        triangle = jnp.clip(1 - jnp.abs(x) / block, 0)
         return triangle[:, None] * jnp.cos(jnp.pi * frequencies[None] * (x[:, None] + block / 2) / block)
 
     order = sorted(np.ndindex(blocks), key=lambda f: (sum((i / n) ** 2 for i, n in zip(f, blocks, strict=True)), f))
     chosen = np.array([order[b % len(order)] for b in range(m)] if cosines else [(0, 0, 0)] * m)
     z, y, x = (
-        axis(size, half_width, block, jnp.asarray(chosen[:, i], jnp.float32))
-        for i, (size, half_width, block) in enumerate(zip((d, rows, columns), (2, 4, 4), blocks, strict=True))
+        axis(size, block, jnp.asarray(chosen[:, i], jnp.float32))
+        for i, (size, block) in enumerate(zip((d, rows, columns), blocks, strict=True))
     )
     window = z[:, None, None] * y[None, :, None] * x[None, None, :]
     return window[:, :, :, None] * (0.3 * jax.random.normal(key, (u, m)))[None, None, None]

@@ -1,0 +1,240 @@
+"""Times networks on this machine: a streamed frame, a training step, and how far both are from what the machine can do."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from ica_unet_jax import flops, inference, run_folder, training
+from ica_unet_jax.config import Config
+from ica_unet_jax.data.augmentation import Batch
+from ica_unet_jax.data.cache import canvas
+from ica_unet_jax.data.geometry import Placement
+from ica_unet_jax.errors import UserError
+from ica_unet_jax.files import write_text
+from ica_unet_jax.flops import Work
+from ica_unet_jax.inference import Segmenter
+from ica_unet_jax.models import init_variables
+from ica_unet_jax.parts import parts
+from ica_unet_jax.progress import Progress
+from ica_unet_jax.streaming import StreamingSegmenter
+from ica_unet_jax.timing import Ceilings, ceilings, measure
+
+Grid = tuple[int, int, int]
+
+ROI, FULL = (8, 128, 128), (10, 256, 256)
+TRAINING = (8, 96, 96)
+RATES = (22, 30)  # frames a second
+SLICE_MM = 10.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A network and what it is timed at: a stream of frames (s, h, w), or with `frame` None a training step."""
+
+    name: str
+    config: Config
+    frame: Grid | None = None
+    run: str = ""  # whose trained values are used; otherwise untrained ones
+    dice: float | None = None  # of the run, on the grid that it was trained on
+
+
+def paper_rows(compute_dtype: str = "float32") -> list[Row]:
+    """ICA-UNet in all its kinds and its rivals, on a window and on full frames; full frames through a window; training."""
+    common = dict(compute_dtype=compute_dtype)
+    kinds = list(itertools.product((4, 3), ("independent", "dense", "shared"), ("past", "both")))
+    found = []
+    for name, grid in (("roi", ROI), ("full", FULL)):
+        for n, streams, neighbours in kinds:
+            config = Config.make(crop=grid, contracting_blocks=n, streams=streams, neighbours=neighbours, **common)
+            found.append(Row(f"{name}/n{n}/{streams}/{neighbours}", config, grid))
+        found.append(Row(f"{name}/unet2d", Config.make(crop=grid, model="unet2d", **common), grid))
+    found.append(Row("window/n4/independent/past", Config.make(crop=ROI, neighbours="past", **common), FULL))
+    for streams in ("independent", "dense", "shared"):
+        config = Config.make(crop=TRAINING, contracting_blocks=3, streams=streams, decoder_convs=2, **common)
+        found.append(Row(f"train/n3/{streams}", config))
+    found.append(Row("train/unet2d", Config.make(crop=TRAINING, model="unet2d", **common)))
+    return found
+
+
+def run_rows(run_dir: str | Path) -> list[Row]:
+    """A trained network on its own grid, on a full frame through its window, and, untrained, on the other grids."""
+    config, name = inference.load(run_dir).config, Path(run_dir).resolve().name
+    own, d = config.model.crop, config.model.crop[0]
+    rows = [
+        Row(f"{name}/own", config, own, str(run_dir), dice_of(run_dir)),
+        Row(f"{name}/window", config, (d, *FULL[1:]), str(run_dir)),
+    ]
+    others = {"roi": ROI, "full": FULL}
+    return rows + [Row(f"{name}/{k}", config.replace(crop=grid), grid) for k, grid in others.items() if grid != own]
+
+
+def dice_of(run_dir: str | Path) -> float | None:
+    """Mean Dice of a run's evaluation, on test patients if there is one; None without any."""
+    for split in ("test", "val"):
+        path = Path(run_dir) / f"evaluation_{split}" / "summary.json"
+        if path.is_file():
+            return json.loads(path.read_text())["dice"]["mean"]
+    return None
+
+
+def choose(rows: Sequence[Row], only: Sequence[str]) -> list[Row]:
+    """The rows whose name contains one of `only`; all without any. Raises UserError where a word fits none."""
+    for word in only:
+        if not any(word in row.name for row in rows):
+            raise UserError(f"--only={word} fits no row: give parts of {', '.join(row.name for row in rows)}.")
+    return [row for row in rows if not only or any(word in row.name for word in only)]
+
+
+def benchmark(
+    rows: Sequence[Row], *, seconds: float = 3.0, json_file: str | Path = "", best: Ceilings | None = None
+) -> dict[str, Any]:
+    """Times rows one after the other; the JSON-safe result.
+
+    Args:
+      seconds: for each figure.
+      json_file: where the result goes too, rewritten after every row.
+      best: the machine's ceilings; by default measured.
+    """
+    best = best or ceilings(3 * seconds)
+    result = {"machine": run_folder.provenance(), "ceilings": dataclasses.asdict(best), "seconds": seconds, "rows": {}}
+    with Progress(len(rows), unit="row") as progress:
+        for number, row in enumerate(rows, start=1):
+            result["rows"][row.name] = (time_stream if row.frame else time_training)(row, best, seconds)
+            if json_file:
+                write_text(json_file, json.dumps(result, indent=2) + "\n")
+            progress.update(number)
+    return result
+
+
+def time_stream(row: Row, best: Ceilings, seconds: float) -> dict[str, Any]:
+    """A streamed frame: encoded, decoded, and both with all that lies between a frame and its labels on the host."""
+    config, began = row.config, time.perf_counter()
+    segmenter = inference.load(row.run) if row.run else Segmenter(config, untrained(config))
+    spacing = (SLICE_MM, config.data.spacing, config.data.spacing)
+    stream = StreamingSegmenter(segmenter, row.frame, spacing)
+    ready = time.perf_counter() - began
+    frames = np.random.default_rng(0).gamma(2, 100, (3, *row.frame)).astype(np.float32)
+    placement, turn = segmenter.place(row.frame, spacing), itertools.cycle(frames)
+    features = segmenter.encode(placement, segmenter.put(frames[0]))
+
+    def decode() -> np.ndarray:
+        return jax.device_get(segmenter.to_labels(placement, segmenter.decode(features, features, features)))
+
+    stream.push(next(turn))  # where the next frame is waited for, the first has nothing to answer
+    calls = {
+        "encode_ms": lambda: segmenter.encode(placement, segmenter.put(frames[0])),
+        "decode_ms": decode,
+        "frame_ms": lambda: stream.push(next(turn)).labels,
+    }
+    windows = len(placement.windows)
+    work = flops.total(flops.streamed(config.model))
+    work = Work(windows * work.flops, windows * work.bytes)
+    timings = {name: measure(call, seconds) for name, call in calls.items()}
+    frame = timings["frame_ms"]
+    return described(row, work, best, frame.p50) | {
+        "native": list(row.frame),
+        "windows": windows,
+        "ready_s": ready,
+        **{name: dataclasses.asdict(timing) for name, timing in timings.items()},
+        "frames_per_second": 1e3 / frame.mean,
+        "arrival_to_mask_ms": {
+            str(rate): {
+                name: arrival_to_mask(getattr(frame, name), frame.mean, rate, 1 in config.model.frames)
+                for name in ("p50", "p95", "p99")
+            }
+            for rate in RATES
+        },
+        "parts": time_parts(segmenter, row, placement, best, seconds),
+    }
+
+
+def arrival_to_mask(compute_ms: float, mean_ms: float, rate: float, waits: bool) -> float | None:
+    """Latency at so many frames a second of a step that takes `compute_ms`, with the wait for frame t+1 if it is needed.
+
+    None where a step takes longer than a frame on average: such a system cannot keep up, and its latency grows for ever.
+    """
+    period = 1e3 / rate
+    return None if mean_ms > period else compute_ms + period * waits
+
+
+def time_parts(
+    segmenter: Segmenter, row: Row, placement: Placement, best: Ceilings, seconds: float
+) -> dict[str, dict[str, float | None]]:
+    """{part: {"ms", "floor_ms"}} of one window: the way in, the network's parts, the way back."""
+    model, grid = row.config.model, segmenter.grid(placement)
+    frame = segmenter.put(np.random.default_rng(0).gamma(2, 100, row.frame))
+    image, valid = grid.windows(frame, grid.offset(placement))[0]
+    taken, _ = parts(model, segmenter.variables, image, valid)
+    calls = {name: (part.call, best.floor_ms(part.work, model.compute_dtype)) for name, part in taken.items()}
+    if not calls:
+        return {}
+    features = segmenter.encode(placement, frame)
+    windows = segmenter.decode(features, features, features)
+    calls = {"frame to window": (lambda: grid.windows(frame, grid.offset(placement)), None)} | calls
+    calls |= {"logits to labels": (lambda: segmenter.to_labels(placement, windows), None)}
+    return {name: {"ms": measure(call, seconds / 4).p50, "floor_ms": floor} for name, (call, floor) in calls.items()}
+
+
+def time_training(row: Row, best: Ceilings, seconds: float) -> dict[str, Any]:
+    """A training step, augmentation and optimizer included, on made-up data."""
+    began = time.perf_counter()
+    step = training_step(row.config)
+    jax.block_until_ready(step())
+    ready = time.perf_counter() - began
+    timing, batch = measure(step, seconds), row.config.train.batch_size
+    work = flops.total(flops.training_sample(row.config.model))
+    work = Work(batch * work.flops, batch * work.bytes)
+    return described(row, work, best, timing.p50) | {
+        "batch": batch,
+        "ready_s": ready,
+        "step_ms": dataclasses.asdict(timing),
+    }
+
+
+def training_step(config: Config) -> Callable[[], Any]:
+    """A call does a training step on made-up data of the right shapes; the first compiles."""
+    batch, (d, *_), (rows, columns) = config.train.batch_size, config.model.crop, canvas(config.model.crop)
+    rng = np.random.default_rng(0)
+    frames = rng.standard_normal((batch, 3, d, rows, columns), np.float32)
+    labels = rng.integers(0, 4, (batch, d, rows, columns)).astype(np.uint8)
+    data = Batch(frames, labels, np.ones(labels.shape, np.float32))
+    step, states = training.make_step(config), [training.init_state(config)]
+
+    def call() -> Any:
+        states[0], terms = step(states[0], data)
+        return terms
+
+    return call
+
+
+def untrained(config: Config) -> dict[str, Any]:
+    return jax.jit(lambda key: init_variables(config.model, key))(jax.random.key(0))
+
+
+def described(row: Row, work: Work, best: Ceilings, milliseconds: float) -> dict[str, Any]:
+    """What a row is, and its work against the machine's ceilings."""
+    model = row.config.model
+    floor = best.floor_ms(work, model.compute_dtype)
+    matmul, copy = best.shares(work, model.compute_dtype, milliseconds)
+    return {
+        "grid": list(model.crop),
+        "dtype": model.compute_dtype,
+        "neighbours": model.neighbours,
+        "parameters": flops.parameters(model),
+        "gflop": work.flops / 1e9,
+        "mbyte": work.bytes / 1e6,
+        "floor_ms": floor,
+        "times_floor": milliseconds / floor,
+        "share_of_matmul": matmul,
+        "share_of_copy": copy,
+        "dice": row.dice,
+    }

@@ -1,0 +1,34 @@
+"""Trains and judges all folds; every patient is judged by a network that never saw it.
+
+  python -m ica_unet_jax.cross_validate --flagfile=launch/acdc.flags --data_dir=ACDC --workdir=CV
+
+One fold after the other, each in CV/foldK; the same command goes on after any kill. On a cluster each fold is a job of its
+own (--only_fold=K); the one that ends last writes cases.csv, table.md and summary.json.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from absl import flags
+
+from ica_unet_jax import flags as project_flags
+
+_ONLY = flags.DEFINE_integer("only_fold", None, "Run this fold alone, counted from 0.")
+
+
+def main() -> None:
+    from ica_unet_jax import compilation, cross_validation
+
+    compilation.keep_on_disk()  # the folds are one program: it is compiled once
+    config = project_flags.config()
+    missing = cross_validation.run(config, _ONLY.value)
+    if missing:
+        print(f"still to be run: fold {', '.join(map(str, missing))}")
+    else:
+        print((Path(config.train.workdir) / "table.md").read_text())
+
+
+if __name__ == "__main__":
+    project_flags.define()
+    project_flags.run(main)

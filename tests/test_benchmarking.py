@@ -1,0 +1,154 @@
+"""What a benchmark reports; never how long anything takes."""
+
+import dataclasses
+import itertools
+import json
+import shutil
+
+import pytest
+from tiny import SMALL
+
+from ica_unet_jax import benchmark_report, benchmarking, flops
+from ica_unet_jax.benchmarking import Row, arrival_to_mask, choose, paper_rows, run_rows
+from ica_unet_jax.config import Config
+from ica_unet_jax.errors import UserError
+from ica_unet_jax.timing import Ceilings
+
+BEST = Ceilings(float32=1e11, bfloat16=4e11, copy=1e10)
+
+
+def test_the_papers_rows():
+    rows = {row.name: row for row in paper_rows()}
+    assert len(rows) == len(paper_rows())
+    for grid, n, streams, kind in itertools.product(("roi", "full"), (3, 4), ("independent", "dense", "shared"), ("past", "both")):
+        row = rows[f"{grid}/n{n}/{streams}/{kind}"]
+        model = row.config.model
+        assert (model.contracting_blocks, model.streams, model.neighbours) == (n, streams, kind)
+        assert row.frame == model.crop == {"roi": (8, 128, 128), "full": (10, 256, 256)}[grid]
+    assert rows["roi/unet2d"].config.model.model == "unet2d"
+    window = rows["window/n4/independent/past"]
+    assert window.frame == (10, 256, 256) and window.config.model.crop == (8, 128, 128)
+    training = rows["train/n3/independent"]
+    assert training.frame is None and training.config.model.crop == (8, 96, 96) and training.config.train.batch_size == 4
+    assert {row.config.model.compute_dtype for row in paper_rows("bfloat16")} == {"bfloat16"}
+
+
+def test_rows_are_chosen_by_parts_of_their_names():
+    rows = paper_rows()
+    assert choose(rows, []) == rows
+    assert [row.name for row in choose(rows, ["roi/n4/shared", "train/unet2d"])] == [
+        "roi/n4/shared/past", "roi/n4/shared/both", "train/unet2d"
+    ]  # fmt: skip
+    with pytest.raises(UserError, match="--only=n5 fits no row: give parts of roi/n4/independent/past, "):
+        choose(rows, ["train", "n5"])
+
+
+def test_arrival_to_mask_waits_for_the_next_frame_and_says_nothing_of_what_cannot_keep_up():
+    assert arrival_to_mask(20, 20, 22, waits=False) == 20
+    assert arrival_to_mask(20, 20, 22, waits=True) == pytest.approx(20 + 1000 / 22)
+    assert arrival_to_mask(39, 39, 30, waits=True) is None  # a frame comes every 33 ms
+    assert arrival_to_mask(39, 39, 22, waits=True) == pytest.approx(39 + 1000 / 22)
+    assert arrival_to_mask(100, 20, 30, waits=False) == 100  # one that was slow
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory):
+    """Of small networks: a stream that waits, one whose frames are larger than its window, a U-Net, a training step."""
+    tiny, unet = Config.make(**SMALL), Config.make(model="unet2d", crop=(2, 64, 64), unet_width=2)
+    rows = [
+        Row("both", tiny, tiny.model.crop),
+        Row("window", tiny.replace(neighbours="past"), (3, 80, 90)),
+        Row("unet2d", unet, unet.model.crop),
+        Row("train", unet.replace(batch_size=2, steps=10)),
+    ]
+    path = tmp_path_factory.mktemp("benchmark") / "out" / "benchmark.json"
+    found = benchmarking.benchmark(rows, seconds=0.0, json_file=path, best=BEST)
+    assert json.loads(path.read_text()) == found
+    return found
+
+
+def test_each_row_stands_against_the_ceilings(result):
+    assert result["ceilings"] == dataclasses.asdict(BEST) and result["machine"]["cores"] > 0
+    rows = result["rows"]
+    for row in rows.values():
+        time = row.get("frame_ms", row.get("step_ms"))["p50"]
+        assert row["floor_ms"] == pytest.approx(max(row["gflop"] * 1e12 / 1e11, row["mbyte"] * 1e9 / 1e10))
+        assert row["times_floor"] == pytest.approx(time / row["floor_ms"])
+        assert row["share_of_matmul"] == pytest.approx(row["gflop"] * 1e9 / (time / 1e3) / 1e11)
+        assert row["share_of_copy"] == pytest.approx(row["mbyte"] * 1e6 / (time / 1e3) / 1e10)
+    config = Config.make(**SMALL).model
+    assert rows["both"]["parameters"] == flops.parameters(config)
+    assert rows["both"]["gflop"] == pytest.approx(flops.total(flops.streamed(config)).flops / 1e9)
+    one = flops.total(flops.streamed(dataclasses.replace(config, neighbours="past"))).flops
+    assert (rows["window"]["windows"], rows["window"]["gflop"]) == (2, pytest.approx(2 * one / 1e9))  # two depth windows
+    unet = flops.total(flops.training_sample(Config.make(model="unet2d", crop=(2, 64, 64), unet_width=2).model)).flops
+    assert rows["train"]["gflop"] == pytest.approx(2 * unet / 1e9)  # a batch of two
+
+
+def test_a_stream_has_two_latencies_and_parts(result):
+    rows = result["rows"]
+    for name in ("both", "window", "unet2d"):
+        row = rows[name]
+        assert set(row["arrival_to_mask_ms"]) == {"22", "30"}
+        for figure in ("encode_ms", "decode_ms", "frame_ms"):
+            assert 0 < row[figure]["p50"] <= row[figure]["p95"] <= row[figure]["p99"] and row[figure]["calls"] >= 5
+    for rate, found in rows["both"]["arrival_to_mask_ms"].items():
+        assert found["p50"] is None or found["p50"] == pytest.approx(rows["both"]["frame_ms"]["p50"] + 1000 / int(rate))
+    parts = list(rows["both"]["parts"])
+    assert parts[0] == "frame to window" and parts[-1] == "logits to labels" and {"mixing", "expanding_path"} < set(parts)
+    assert all(part["ms"] > 0 for part in rows["both"]["parts"].values()) and rows["unet2d"]["parts"] == {}
+
+
+def test_the_report_shows_every_row(result):
+    text = benchmark_report.report(result)
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    assert [sum(line.startswith(f"| {name} |") for line in lines) for name in result["rows"]] == [3, 3, 2, 1]
+    assert "2x64x64 (3x80x90)" in text and "100 GFLOP/s in float32, 400 in bfloat16" in text
+    tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("| ")]
+    assert len(tables) == 4 and all(len({line.count("|") for line in block}) == 1 for block in tables)
+
+
+def test_what_cannot_keep_up_has_no_number(result):
+    row = dict(result["rows"]["both"], arrival_to_mask_ms={"22": dict.fromkeys(("p50", "p95", "p99"))})
+    text = benchmark_report.report(result | {"rows": {"slow": row}})
+    assert "| cannot keep up |" in text
+
+
+def test_an_old_result_beside_a_new_one(result):
+    old = json.loads(json.dumps(result))
+    for row in old["rows"].values():
+        timing = row.get("frame_ms", row.get("step_ms"))
+        timing["p50"] *= 2
+        row["times_floor"] *= 4
+    old["ceilings"]["copy"] *= 2
+    del old["rows"]["unet2d"]
+    text = benchmark_report.compare(old, result)
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")][2:]
+    assert [row[0] for row in rows] == ["| both", "| window", "| train"] and {row[3] for row in rows} == {"0.50"}
+    assert "copy 0.50" in text and "Not the same machine" not in text
+    old["machine"]["cores"] += 1
+    assert f"cores {old['machine']['cores']} -> {result['machine']['cores']}" in benchmark_report.compare(old, result)
+    assert "No row is in both" in benchmark_report.compare(old | {"rows": {}}, result)
+
+
+def test_what_is_no_result_is_refused(tmp_path):
+    (tmp_path / "a.json").write_text("[1]")
+    (tmp_path / "b.json").write_text("no json")
+    for name in ("a.json", "b.json", "c.json"):
+        with pytest.raises(UserError, match=f"{name} is no result of a benchmark"):
+            benchmark_report.read(tmp_path / name)
+
+
+def test_a_trained_network_has_its_dice_on_its_own_grid_alone(tiny_run, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run, ignore=shutil.ignore_patterns("evaluation*"))
+    assert benchmarking.dice_of(run) is None
+    (run / "evaluation_val").mkdir()
+    (run / "evaluation_val" / "summary.json").write_text(json.dumps({"dice": {"mean": 0.9}}))
+    rows = {row.name: row for row in run_rows(run)}
+    assert set(rows) == {"run/own", "run/window", "run/roi", "run/full"}
+    assert {name: row.dice for name, row in rows.items() if row.dice is not None} == {"run/own": 0.9}
+    assert rows["run/own"].frame == (2, 64, 64) and rows["run/window"].frame == (2, 256, 256)
+    assert rows["run/full"].config.model.crop == (10, 256, 256) and rows["run/full"].run == ""
+    found = benchmarking.benchmark([rows["run/own"]], seconds=0.0, best=BEST)
+    assert found["rows"]["run/own"]["dice"] == 0.9 and "| 0.900 |" in benchmark_report.report(found)
