@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ica_unet_jax.errors import UserError
+from ica_unet_jax.markup import NONE, counted
 
 Result = dict[str, Any]  # as `benchmarking.benchmark` gives it
-NONE = "–"
 CANNOT = "cannot keep up"
 
 
@@ -41,7 +41,7 @@ def report(result: Result) -> str:
             ),
             *table(
                 "Latency (ms): computing alone, and from a frame's arrival to its mask, p50 (p95)",
-                ("network", "neighbours", "frames/s", "compute", *(f"arrival to mask at {rate}" for rate in rates(streams))),
+                ("network", "waits for", "frames/s", "compute", *(f"arrival to mask at {rate}" for rate in rates(streams))),
                 [latency_cells(*item) for item in streams.items()],
             ),
             *table(
@@ -100,10 +100,10 @@ def stream_cells(name: str, row: dict[str, Any]) -> list[str]:
 
 
 def latency_cells(name: str, row: dict[str, Any]) -> list[str]:
-    compute, arrivals = row["frame_ms"], row["arrival_to_mask_ms"].values()
+    compute, arrivals = row["compute_ms"], row["arrival_to_mask_ms"].values()
     return [
         name,
-        row["neighbours"],
+        counted(row["waits"], "frame"),
         f"{row['frames_per_second']:.1f}",
         *(CANNOT if found["p50"] is None else f"{ms(found['p50'])} ({ms(found['p95'])})" for found in (compute, *arrivals)),
     ]

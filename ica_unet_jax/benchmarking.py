@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,14 @@ from ica_unet_jax.data.geometry import Placement
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.files import write_text
 from ica_unet_jax.flops import Work
-from ica_unet_jax.inference import Segmenter
+from ica_unet_jax.inference import Segmenter, segmenter_of
 from ica_unet_jax.models import init_variables
 from ica_unet_jax.parts import parts
 from ica_unet_jax.progress import Progress
+from ica_unet_jax.snippet_streaming import SnippetStream
 from ica_unet_jax.streaming import StreamingSegmenter
-from ica_unet_jax.timing import Ceilings, ceilings, measure
+from ica_unet_jax.systems import SYSTEMS
+from ica_unet_jax.timing import Ceilings, Timing, ceilings, measure
 
 Grid = tuple[int, int, int]
 
@@ -49,6 +51,7 @@ class Row:
 
 def paper_rows(compute_dtype: str = "float32") -> list[Row]:
     """ICA-UNet in all its kinds and its rivals, on a window and on full frames; full frames through a window; training."""
+    rivals = [system for system in SYSTEMS if system.changes["model"] != "ica_unet"]
     common = dict(compute_dtype=compute_dtype)
     kinds = list(itertools.product((4, 3), ("independent", "dense", "shared"), ("past", "both")))
     found = []
@@ -56,13 +59,12 @@ def paper_rows(compute_dtype: str = "float32") -> list[Row]:
         for n, streams, neighbours in kinds:
             config = Config.make(crop=grid, contracting_blocks=n, streams=streams, neighbours=neighbours, **common)
             found.append(Row(f"{name}/n{n}/{streams}/{neighbours}", config, grid))
-        found.append(Row(f"{name}/unet2d", Config.make(crop=grid, model="unet2d", **common), grid))
+        found += [Row(f"{name}/{rival.name}", rival.config(Config.make(crop=grid, **common)), grid) for rival in rivals]
     found.append(Row("window/n4/independent/past", Config.make(crop=ROI, neighbours="past", **common), FULL))
     for streams in ("independent", "dense", "shared"):
         config = Config.make(crop=TRAINING, contracting_blocks=3, streams=streams, decoder_convs=2, **common)
         found.append(Row(f"train/n3/{streams}", config))
-    found.append(Row("train/unet2d", Config.make(crop=TRAINING, model="unet2d", **common)))
-    return found
+    return found + [Row(f"train/{rival.name}", rival.config(Config.make(crop=TRAINING, **common))) for rival in rivals]
 
 
 def run_rows(run_dir: str | Path) -> list[Row]:
@@ -118,38 +120,37 @@ def benchmark(
 def time_stream(row: Row, best: Ceilings, seconds: float) -> dict[str, Any]:
     """A streamed frame: encoded, decoded, and both with all that lies between a frame and its labels on the host."""
     config, began = row.config, time.perf_counter()
-    segmenter = inference.load(row.run) if row.run else Segmenter(config, untrained(config))
-    spacing = (SLICE_MM, config.data.spacing, config.data.spacing)
-    stream = StreamingSegmenter(segmenter, row.frame, spacing)
+    segmenter = inference.load(row.run) if row.run else segmenter_of(config, untrained(config))
+    spacing, snippets = (SLICE_MM, config.data.spacing, config.data.spacing), config.model.answered > 1
+    stream = (SnippetStream if snippets else StreamingSegmenter)(segmenter, row.frame, spacing)
     ready = time.perf_counter() - began
     frames = np.random.default_rng(0).gamma(2, 100, (3, *row.frame)).astype(np.float32)
-    placement, turn = segmenter.place(row.frame, spacing), itertools.cycle(frames)
-    features = segmenter.encode(placement, segmenter.put(frames[0]))
+    placement = segmenter.place(row.frame, spacing)
+    decoded = [segmenter.encode(placement, segmenter.put(frames[0]))] * segmenter.decoded
 
-    def decode() -> np.ndarray:
-        return jax.device_get(segmenter.to_labels(placement, segmenter.decode(features, features, features)))
+    def decode() -> list[np.ndarray]:
+        return jax.device_get([segmenter.to_labels(placement, windows) for windows in segmenter.decode(*decoded)])
 
-    stream.push(next(turn))  # where the next frame is waited for, the first has nothing to answer
-    calls = {
-        "encode_ms": lambda: segmenter.encode(placement, segmenter.put(frames[0])),
-        "decode_ms": decode,
-        "frame_ms": lambda: stream.push(next(turn)).labels,
+    answered, waits = config.model.answered, config.model.waits
+    timings = {
+        "encode_ms": measure(lambda: segmenter.encode(placement, segmenter.put(frames[0])), seconds),
+        "decode_ms": measure(decode, seconds, frames=answered),
     }
+    timings["frame_ms"], timings["compute_ms"] = time_answers(stream, itertools.cycle(frames), answered, seconds)
+    frame, compute = timings["frame_ms"], timings["compute_ms"]
     windows = len(placement.windows)
     work = flops.total(flops.streamed(config.model))
     work = Work(windows * work.flops, windows * work.bytes)
-    timings = {name: measure(call, seconds) for name, call in calls.items()}
-    frame = timings["frame_ms"]
     return described(row, work, best, frame.p50) | {
         "native": list(row.frame),
         "windows": windows,
+        "waits": waits,
         "ready_s": ready,
         **{name: dataclasses.asdict(timing) for name, timing in timings.items()},
         "frames_per_second": 1e3 / frame.mean,
         "arrival_to_mask_ms": {
             str(rate): {
-                name: arrival_to_mask(getattr(frame, name), frame.mean, rate, 1 in config.model.frames)
-                for name in ("p50", "p95", "p99")
+                name: arrival_to_mask(getattr(compute, name), frame.mean, rate, waits) for name in ("p50", "p95", "p99")
             }
             for rate in RATES
         },
@@ -157,10 +158,29 @@ def time_stream(row: Row, best: Ceilings, seconds: float) -> dict[str, Any]:
     }
 
 
-def arrival_to_mask(compute_ms: float, mean_ms: float, rate: float, waits: bool) -> float | None:
-    """Latency at so many frames a second of a step that takes `compute_ms`, with the wait for frame t+1 if it is needed.
+def time_answers(
+    stream: StreamingSegmenter, frames: Iterator[np.ndarray], answered: int, seconds: float, clock: Callable[[], float] = time.perf_counter
+) -> tuple[Timing, Timing]:
+    """Time of a frame, over all calls of `push` from one answer to the next, and of the call that answers.
 
-    None where a step takes longer than a frame on average: such a system cannot keep up, and its latency grows for ever.
+    They differ where a snippet of `answered` frames is answered at its end.
+    """
+    answering: list[float] = []
+
+    def push() -> None:
+        for _ in range(answered):
+            began = clock()
+            stream.push(next(frames))  # gives labels on the host, or waits for its features
+        answering.append(1e3 * (clock() - began))
+
+    frame = measure(push, seconds, clock, frames=answered)
+    return frame, Timing.of(np.array(answering[1:]))  # without the one that does not count
+
+
+def arrival_to_mask(compute_ms: float, mean_ms: float, rate: float, waits: int) -> float | None:
+    """Latency at so many frames a second of an answer that takes `compute_ms`, with the wait for so many later frames.
+
+    None where a frame takes longer than its period on average: such a system cannot keep up, and its latency grows for ever.
     """
     period = 1e3 / rate
     return None if mean_ms > period else compute_ms + period * waits
@@ -177,8 +197,7 @@ def time_parts(
     calls = {name: (part.call, best.floor_ms(part.work, model.compute_dtype)) for name, part in taken.items()}
     if not calls:
         return {}
-    features = segmenter.encode(placement, frame)
-    windows = segmenter.decode(features, features, features)
+    [windows] = segmenter.decode(*[segmenter.encode(placement, frame)] * segmenter.decoded)
     calls = {"frame to window": (lambda: grid.windows(frame, grid.offset(placement)), None)} | calls
     calls |= {"logits to labels": (lambda: segmenter.to_labels(placement, windows), None)}
     return {name: {"ms": measure(call, seconds / 4).p50, "floor_ms": floor} for name, (call, floor) in calls.items()}
@@ -204,7 +223,7 @@ def training_step(config: Config) -> Callable[[], Any]:
     """A call does a training step on made-up data of the right shapes; the first compiles."""
     batch, (d, *_), (rows, columns) = config.train.batch_size, config.model.crop, canvas(config.model.crop)
     rng = np.random.default_rng(0)
-    frames = rng.standard_normal((batch, 3, d, rows, columns), np.float32)
+    frames = rng.standard_normal((batch, 2 * config.model.reach + 1, d, rows, columns), np.float32)
     labels = rng.integers(0, 4, (batch, d, rows, columns)).astype(np.uint8)
     data = Batch(frames, labels, np.ones(labels.shape, np.float32))
     step, states = training.make_step(config), [training.init_state(config)]
@@ -228,7 +247,6 @@ def described(row: Row, work: Work, best: Ceilings, milliseconds: float) -> dict
     return {
         "grid": list(model.crop),
         "dtype": model.compute_dtype,
-        "neighbours": model.neighbours,
         "parameters": flops.parameters(model),
         "gflop": work.flops / 1e9,
         "mbyte": work.bytes / 1e6,

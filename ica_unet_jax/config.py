@@ -86,6 +86,11 @@ class ModelConfig(Part):
         return self.span if self.model == "msu_net" else 1
 
     @property
+    def waits(self) -> int:
+        """Later frames without which a frame is not answered; of a snippet, its first frame."""
+        return self.answered - 1 or int(1 in self.frames)
+
+    @property
     def frames(self) -> tuple[int, ...]:
         """Offsets in time of the neighbours whose coefficients are used."""
         if self.model != "ica_unet" or self.correlation_radius < 0:

@@ -33,6 +33,7 @@ class Segmenter:
     """
 
     position = 0  # of the answer that is read, among those of one run of the network
+    first = 1  # of the frames that a run takes, the first that it answers
 
     def __init__(self, config: Config, variables=None, *, mirror: bool = False, step: int = 0):
         self.config, self.variables, self.mirror, self.step = config, variables, mirror, step
@@ -151,7 +152,7 @@ class Segmenter:
         known, seen_at = {}, None
         for group in groups:
             if window.lost:
-                frame = self.put(frames[group[len(group) // 2]])
+                frame = self.put(frames[group[self.first]])
                 window.search(lambda placement, frame=frame: self.look(placement, frame))
             if window.placement != seen_at:  # features of another window have nothing to say here
                 known, seen_at = {}, window.placement
@@ -195,6 +196,8 @@ class SnippetSegmenter(Segmenter):
     is seen at `position` of a snippet of its own, 0 to span - 1; by default in the middle.
     """
 
+    first = 0
+
     def __init__(self, config: Config, variables=None, *, mirror: bool = False, step: int = 0):
         super().__init__(config, variables, mirror=mirror, step=step)
         self.position = config.model.span // 2
@@ -214,8 +217,8 @@ class SnippetSegmenter(Segmenter):
         return encode, decode
 
     def _group(self, times: Times) -> Times:
-        first = self.decoded - 1 - self.position
-        return tuple(times[first : first + self.decoded])
+        start = self.decoded - 1 - self.position
+        return tuple(times[start : start + self.decoded])
 
     def _around(self, first: int) -> Times:
         return tuple(range(first, first + self.decoded))

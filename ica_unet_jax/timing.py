@@ -36,10 +36,10 @@ class Timing:
         return cls(p50, p95, p99, mean, jitter, best, len(milliseconds))
 
 
-def measure(call: Callable[[], Any], seconds: float, clock: Callable[[], float] = time.perf_counter) -> Timing:
+def measure(call: Callable[[], Any], seconds: float, clock: Callable[[], float] = time.perf_counter, *, frames: int = 1) -> Timing:
     """Times `call` for so long, and `LEAST` times at least, after one call that does not count.
 
-    What it returns is waited for.
+    What it returns is waited for. The figures are of one of the `frames` of a call.
     """
     jax.block_until_ready(call())
     spent: list[float] = []
@@ -47,7 +47,7 @@ def measure(call: Callable[[], Any], seconds: float, clock: Callable[[], float] 
         began = clock()
         jax.block_until_ready(call())
         spent.append(clock() - began)
-    return Timing.of(1e3 * np.array(spent))
+    return Timing.of(1e3 / frames * np.array(spent))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,10 +9,10 @@ import pytest
 from tiny import SMALL
 
 from ica_unet_jax import benchmark_report, benchmarking, flops
-from ica_unet_jax.benchmarking import Row, arrival_to_mask, choose, paper_rows, run_rows
+from ica_unet_jax.benchmarking import Row, arrival_to_mask, choose, paper_rows, run_rows, time_answers
 from ica_unet_jax.config import Config
 from ica_unet_jax.errors import UserError
-from ica_unet_jax.timing import Ceilings
+from ica_unet_jax.timing import LEAST, Ceilings
 
 BEST = Ceilings(float32=1e11, bfloat16=4e11, copy=1e10)
 
@@ -25,7 +25,9 @@ def test_the_papers_rows():
         model = row.config.model
         assert (model.contracting_blocks, model.streams, model.neighbours) == (n, streams, kind)
         assert row.frame == model.crop == {"roi": (8, 128, 128), "full": (10, 256, 256)}[grid]
-    assert rows["roi/unet2d"].config.model.model == "unet2d"
+        for rival in ("unet2d", "unet3d", "ensemble_unet", "grid_net", "omega_net", "msu_net_span2", "msu_net_span10"):
+            assert rival.startswith(rows[f"{grid}/{rival}"].config.model.model) and f"train/{rival}" in rows
+    assert rows["roi/msu_net_span10"].config.model.span == 10 and rows["train/unet3d"].config.train.optimizer == "sgd"
     window = rows["window/n4/independent/past"]
     assert window.frame == (10, 256, 256) and window.config.model.crop == (8, 128, 128)
     training = rows["train/n3/independent"]
@@ -43,22 +45,46 @@ def test_rows_are_chosen_by_parts_of_their_names():
         choose(rows, ["train", "n5"])
 
 
-def test_arrival_to_mask_waits_for_the_next_frame_and_says_nothing_of_what_cannot_keep_up():
-    assert arrival_to_mask(20, 20, 22, waits=False) == 20
-    assert arrival_to_mask(20, 20, 22, waits=True) == pytest.approx(20 + 1000 / 22)
-    assert arrival_to_mask(39, 39, 30, waits=True) is None  # a frame comes every 33 ms
-    assert arrival_to_mask(39, 39, 22, waits=True) == pytest.approx(39 + 1000 / 22)
-    assert arrival_to_mask(100, 20, 30, waits=False) == 100  # one that was slow
+def test_arrival_to_mask_waits_for_later_frames_and_says_nothing_of_what_cannot_keep_up():
+    assert arrival_to_mask(20, 20, 22, waits=0) == 20
+    assert arrival_to_mask(20, 20, 22, waits=1) == pytest.approx(20 + 1000 / 22)
+    assert arrival_to_mask(39, 39, 30, waits=1) is None  # a frame comes every 33 ms
+    assert arrival_to_mask(39, 39, 22, waits=1) == pytest.approx(39 + 1000 / 22)
+    assert arrival_to_mask(100, 20, 30, waits=0) == 100  # one that was slow
+    # MSU-Net as the paper counts: span - 1 frames at 30 FPS, and span frames at its throughput.
+    for span, fps, latency in ((2, 21.7, 125), (3, 29.4, 169), (5, 43.2, 249), (10, 70.2, 442)):
+        wait = (span - 1) * 1e3 / 30
+        assert wait + span * 1e3 / fps == pytest.approx(latency, abs=1)
+        kept = arrival_to_mask(span * 1e3 / fps, 1e3 / fps, 30, waits=Config.make(model="msu_net", span=span).model.waits)
+        assert kept is None if fps < 30 else kept == pytest.approx(latency, abs=1)
+
+
+def test_a_snippet_is_timed_from_answer_to_answer():
+    """A stream that answers every third frame: two quick calls, then a slow one."""
+
+    class Stream:
+        count = 0
+
+        def push(self, frame):
+            self.count += 1
+            now[0] += 0.5 if self.count % 3 == 0 else 0.1
+
+    now = [0.0]
+    frame, answering = time_answers(Stream(), itertools.repeat(None), 3, 0.0, clock=lambda: now[0])
+    assert (frame.p50, frame.mean, answering.p50) == pytest.approx((700 / 3, 700 / 3, 500))
+    assert frame.calls == answering.calls == LEAST
 
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory):
     """Of small networks: a stream that waits, one whose frames are larger than its window, a U-Net, a training step."""
     tiny, unet = Config.make(**SMALL), Config.make(model="unet2d", crop=(2, 64, 64), unet_width=2)
+    snippets = Config.make(model="msu_net", crop=(2, 32, 32), width_multiplier=0.05, span=3)
     rows = [
         Row("both", tiny, tiny.model.crop),
         Row("window", tiny.replace(neighbours="past"), (3, 80, 90)),
         Row("unet2d", unet, unet.model.crop),
+        Row("snippets", snippets, snippets.model.crop),
         Row("train", unet.replace(batch_size=2, steps=10)),
     ]
     path = tmp_path_factory.mktemp("benchmark") / "out" / "benchmark.json"
@@ -81,19 +107,22 @@ def test_each_row_stands_against_the_ceilings(result):
     assert rows["both"]["gflop"] == pytest.approx(flops.total(flops.streamed(config)).flops / 1e9)
     one = flops.total(flops.streamed(dataclasses.replace(config, neighbours="past"))).flops
     assert (rows["window"]["windows"], rows["window"]["gflop"]) == (2, pytest.approx(2 * one / 1e9))  # two depth windows
+    share = flops.total(flops.triple(Config.make(model="msu_net", crop=(2, 32, 32), width_multiplier=0.05, span=3).model)).flops / 3
+    assert rows["snippets"]["gflop"] == pytest.approx(share / 1e9, rel=1e-3)  # of one frame
     unet = flops.total(flops.training_sample(Config.make(model="unet2d", crop=(2, 64, 64), unet_width=2).model)).flops
     assert rows["train"]["gflop"] == pytest.approx(2 * unet / 1e9)  # a batch of two
 
 
 def test_a_stream_has_two_latencies_and_parts(result):
     rows = result["rows"]
-    for name in ("both", "window", "unet2d"):
+    for name in ("both", "window", "unet2d", "snippets"):
         row = rows[name]
         assert set(row["arrival_to_mask_ms"]) == {"22", "30"}
-        for figure in ("encode_ms", "decode_ms", "frame_ms"):
+        for figure in ("encode_ms", "decode_ms", "frame_ms", "compute_ms"):
             assert 0 < row[figure]["p50"] <= row[figure]["p95"] <= row[figure]["p99"] and row[figure]["calls"] >= 5
-    for rate, found in rows["both"]["arrival_to_mask_ms"].items():
-        assert found["p50"] is None or found["p50"] == pytest.approx(rows["both"]["frame_ms"]["p50"] + 1000 / int(rate))
+        assert row["waits"] == {"both": 1, "snippets": 2}.get(name, 0)
+        for rate, found in row["arrival_to_mask_ms"].items():
+            assert found["p50"] is None or found["p50"] == pytest.approx(row["compute_ms"]["p50"] + row["waits"] * 1000 / int(rate))
     parts = list(rows["both"]["parts"])
     assert parts[0] == "frame to window" and parts[-1] == "logits to labels" and {"mixing", "expanding_path"} < set(parts)
     assert all(part["ms"] > 0 for part in rows["both"]["parts"].values()) and rows["unet2d"]["parts"] == {}
@@ -102,7 +131,7 @@ def test_a_stream_has_two_latencies_and_parts(result):
 def test_the_report_shows_every_row(result):
     text = benchmark_report.report(result)
     lines = [line for line in text.splitlines() if line.startswith("| ")]
-    assert [sum(line.startswith(f"| {name} |") for line in lines) for name in result["rows"]] == [3, 3, 2, 1]
+    assert [sum(line.startswith(f"| {name} |") for line in lines) for name in result["rows"]] == [3, 3, 2, 2, 1]
     assert "2x64x64 (3x80x90)" in text and "100 GFLOP/s in float32, 400 in bfloat16" in text
     tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("| ")]
     assert len(tables) == 4 and all(len({line.count("|") for line in block}) == 1 for block in tables)
@@ -124,7 +153,7 @@ def test_an_old_result_beside_a_new_one(result):
     del old["rows"]["unet2d"]
     text = benchmark_report.compare(old, result)
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")][2:]
-    assert [row[0] for row in rows] == ["| both", "| window", "| train"] and {row[3] for row in rows} == {"0.50"}
+    assert [row[0] for row in rows] == ["| both", "| window", "| snippets", "| train"] and {row[3] for row in rows} == {"0.50"}
     assert "copy 0.50" in text and "Not the same machine" not in text
     old["machine"]["cores"] += 1
     assert f"cores {old['machine']['cores']} -> {result['machine']['cores']}" in benchmark_report.compare(old, result)

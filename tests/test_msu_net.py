@@ -19,6 +19,7 @@ from ica_unet_jax.models.baselines import msu_net
 from ica_unet_jax.models.baselines.canonical import Canonical, read_out
 from ica_unet_jax.models.baselines.unmixing import unmix
 from ica_unet_jax.models.layers import convolve, depth_to_space
+from ica_unet_jax.roi import Window
 
 SMALL = dict(model="msu_net", crop=(2, 32, 32), width_multiplier=0.125, span=3)
 CONFIG = tiny(**SMALL)
@@ -179,10 +180,10 @@ def test_a_cine_is_cut_into_snippets(segmenter):
     # Frame 3 is first in the snippet 3, 4, 4; frame 1 is in the middle of 0, 1, 2.
     try:
         segmenter.position = 0
-        first = next(segmenter.labels(CINE, placement, [(1, 2, 3, 4, 4)]))
+        first, _ = next(segmenter.labels(CINE, Window(placement), [(1, 2, 3, 4, 4)]))
     finally:
         segmenter.position = 1
-    middle = next(segmenter.labels(CINE, placement, [(9, 0, 1, 2, 9)]))
+    middle, _ = next(segmenter.labels(CINE, Window(placement), [(9, 0, 1, 2, 9)]))
     np.testing.assert_array_equal(labels[3], first)
     np.testing.assert_array_equal(labels[1], middle)
     assert segmenter.traces == 2  # encode and decode, once each
@@ -201,7 +202,7 @@ def test_labelled_frames_are_read_at_every_position(segmenter):
     single = []
     for position in range(3):
         segmenter.position = position
-        single.append(evaluation.judge(segmenter, cine, evaluation.segment(segmenter, cine, [2]))[0])
+        single.append(evaluation.judge(cine, *evaluation.segment(segmenter, cine, [2]))[0])
     segmenter.position = 1
     dice = [reading["dice_LV"] for reading in single]
     assert len(set(dice)) > 1 and row["dice_LV"] == np.mean(dice)

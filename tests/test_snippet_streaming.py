@@ -41,13 +41,13 @@ def test_a_stream_is_its_cine(stream, segmenter):
 
 
 def test_arrival_to_mask_is_wait_and_compute(stream, clock, segmenter, monkeypatch):
-    answers = segmenter.answers
+    decode = segmenter.decode
 
     def slow(*arguments):
         clock.now += 0.125
-        return answers(*arguments)
+        return decode(*arguments)
 
-    monkeypatch.setattr(segmenter, "answers", slow)
+    monkeypatch.setattr(segmenter, "decode", slow)
     period, start = 1 / 30, clock.now
     for i, frame in enumerate(CINE[:3]):
         clock.now = start + i * period
@@ -55,6 +55,17 @@ def test_arrival_to_mask_is_wait_and_compute(stream, clock, segmenter, monkeypat
     for i, result in enumerate(results):
         assert result.compute_ms == pytest.approx(125)
         assert result.arrival_to_mask_ms == pytest.approx((2 - i) * 1e3 * period + 125)  # (span - 1) frames for the first
+
+
+def test_a_window_that_follows_moves_between_snippets(segmenter, clock):
+    wide = np.random.default_rng(2).gamma(2, 100, (6, 3, 80, 90))
+    stream = SnippetStream(segmenter, wide.shape[1:], SPACING, window="follow", clock=clock)
+    results = [result for frame in wide for result in stream.push(frame)]
+    np.testing.assert_array_equal([result.labels for result in results], segmenter.segment_cine(wide, SPACING, window="follow"))
+    placements = [result.placement for result in results]
+    assert placements[0] == placements[1] == placements[2] and placements[3] == placements[4] == placements[5]
+    still = segmenter.segment_cine(wide, SPACING)
+    assert not np.array_equal([result.labels for result in results], still)  # it looked elsewhere
 
 
 def test_a_bad_frame_is_left_out(stream):

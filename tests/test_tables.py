@@ -7,15 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from ica_unet_jax import comparing, paper_tables
+from ica_unet_jax import benchmarking, comparing, paper_tables
+from ica_unet_jax.benchmarking import arrival_to_mask
 from ica_unet_jax.config import Config
 from ica_unet_jax.errors import Diverged, UserError
 from ica_unet_jax.files import write_text
-from ica_unet_jax.paper_tables import arrival_to_mask, phase_mean, ratios, read, read_run, table_1, training_hours
+from ica_unet_jax.paper_tables import phase_mean, ratios, read, read_run, table_1, training_hours
 from ica_unet_jax.systems import PUBLISHED, SYSTEMS, Paper, System
+from ica_unet_jax.timing import Ceilings
 
 ROOT = Path(__file__).parent.parent
-MACHINE = dict(device="cpu", cores=2)
+MACHINE = dict(device="cpu", machine="x86_64", cores=2, versions=dict(jax="1.0"))
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -43,17 +45,11 @@ def test_every_system_of_the_papers_tables_is_there():
 # --- figures ---
 
 
-def timing(frame_ms, compute_ms, waits):
-    return dict(frame_ms=frame_ms, compute_ms=compute_ms, waits=waits, parameters=2_500_000, gflop=1.5, machine=MACHINE)
-
-
-def test_latencies_are_wait_and_compute_or_nothing():
-    # MSU-Net, span 5, as the paper counts: 4 frames at 30 FPS and 5 / 43.2 s.
-    snippet = timing(1e3 / 43.2, 5e3 / 43.2, 4)
-    assert arrival_to_mask(snippet, 30) == pytest.approx(249, abs=0.5)
-    assert arrival_to_mask(timing(10, 10, 0), 22) == 10
-    assert arrival_to_mask(timing(40, 40, 1), 22) == pytest.approx(40 + 1e3 / 22)
-    assert arrival_to_mask(timing(40, 40, 1), 30) is None  # a frame takes longer than its period
+def timing(name, frame_ms, compute_ms, waits):
+    """What a benchmark tells of a system."""
+    arrivals = {str(rate): {"p50": arrival_to_mask(compute_ms, frame_ms, rate, waits)} for rate in (22, 30)}
+    row = dict(frames_per_second=1e3 / frame_ms, compute_ms={"p50": compute_ms}, arrival_to_mask_ms=arrivals, parameters=2_500_000, gflop=1.5)
+    return {"machine": MACHINE, "rows": {name: row}}
 
 
 def test_hours_are_over_all_steps_and_leave_compilation_out(tmp_path):
@@ -79,12 +75,8 @@ def test_a_phase_is_averaged_over_what_is_finite_and_measured():
 @pytest.fixture
 def folder(tmp_path):
     """Timings of ICA-UNet and of two spans of MSU-Net, and a training that diverged."""
-    for name, values in (
-        ("ica_unet_n4_independent", timing(20, 20, 1)),
-        ("msu_net_span2", timing(40, 80, 1)),
-        ("msu_net_span10", timing(10, 100, 9)),
-    ):
-        write_text(tmp_path / name / "timing.json", json.dumps(values))
+    for name, *values in (("ica_unet_n4_independent", 20, 20, 1), ("msu_net_span2", 40, 80, 1), ("msu_net_span10", 10, 100, 9)):
+        write_text(tmp_path / name / "timing.json", json.dumps(timing(name, *values)))
         write_text(tmp_path / name / "config.json", Config.make(steps=7).to_json())
     write_text(tmp_path / "msu_net_span2" / paper_tables.DIVERGED, "diverged at step 3 (loss not finite)\n")
     return tmp_path
@@ -104,8 +96,8 @@ def test_rows_say_what_is_known(folder):
 
 def test_ratios_are_told_beside_the_papers(folder):
     two, ten = ratios(read(folder, "val"))
-    assert two.startswith("MSU-Net (span 2) to ICA-UNet: throughput 0.50, compute latency 4.00, arrival to mask at 30 FPS no figure")
-    assert "throughput 2.00, compute latency 5.00, arrival to mask at 30 FPS 7.50; the paper's latencies: 3.6, 11.3 and 6.1" in ten
+    assert two.startswith("MSU-Net (span 2) to ICA-UNet (n = 4): throughput 0.50, compute latency 4.00, arrival to mask at 30 FPS no figure")
+    assert "throughput 2.00, compute latency 5.00, arrival to mask at 30 FPS 7.50; the paper's latencies, n = 4: 3.6, 11.3 and 6.1" in ten
 
 
 def test_a_narrow_training_is_named(folder):
@@ -120,8 +112,8 @@ def test_a_narrow_training_is_named(folder):
 
 @pytest.fixture
 def reference(cohort, tmp_path, monkeypatch):
-    """Two cheap systems and one that fits no grid."""
-    small = dict(unet_width=1, batch_size=1, steps=2, evaluate_every=2, folds=2, chance_validations=0, crop=(2, 32, 32))
+    """Two cheap systems and one that does not fit the grid."""
+    small = dict(unet_width=1, batch_size=1, devices=1, steps=2, evaluate_every=2, folds=2, chance_validations=0, crop=(2, 32, 32))
     some = (
         System("narrow", "Narrow", (1, 2), dict(model="unet2d"), Paper(0.5, 30.0, 20.0)),
         System("large", "Large", (1,), dict(model="ica_unet")),
@@ -129,13 +121,15 @@ def reference(cohort, tmp_path, monkeypatch):
     )
     for module in (comparing, paper_tables):
         monkeypatch.setattr(module, "SYSTEMS", some)
+    monkeypatch.setattr(benchmarking, "ceilings", lambda seconds: Ceilings(1e11, 4e11, 1e10))
     return Config.make(model="unet2d", **small, data_dir=str(cohort), cache_dir=str(tmp_path / "cache"), workdir=str(tmp_path / "tables"))
 
 
 def test_tables_are_made_and_what_is_there_is_kept(reference, monkeypatch, capsys):
     folder = comparing.compare(reference, seconds=0.0)
-    assert "Large is left out: --crop=2,32,32: height and width" in capsys.readouterr().out
     text = (folder / "tables.md").read_text()
+    for told in (capsys.readouterr().out, text):
+        assert "Large is left out: --crop=2,32,32: height and width" in told
     with (folder / "table_2.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["System"] for row in rows] == ["Narrow", "Wide"]
@@ -144,7 +138,7 @@ def test_tables_are_made_and_what_is_there_is_kept(reference, monkeypatch, capsy
     assert "2 patients, 2 steps" in text and "\\begin{tabular}" in (folder / "table_1.tex").read_text()
     for name in ("train", "init_state", "make_step"):
         monkeypatch.setattr(comparing.training, name, None)
-    monkeypatch.setattr(comparing, "stream_timing", None)
+    monkeypatch.setattr(comparing.benchmarking, "benchmark", None)
     comparing.compare(reference)
     assert (folder / "tables.md").read_text() == text
     with pytest.raises(UserError, match="holds a run with other settings"):
@@ -160,30 +154,30 @@ def test_a_divergence_is_a_row_and_not_repeated(reference, monkeypatch):
     assert "| Wide: diverged at step 1 (loss not finite) |" in (folder / "tables.md").read_text()
     monkeypatch.setattr(comparing.training, "train", None)
     comparing.compare(reference, only=["wide"], timed=False)
+    write_text(folder / "wide" / "config.json", reference.replace(unet_width=2, learning_rate=1.0).to_json())
+    with pytest.raises(UserError, match="learning_rate 1.0 -> "):  # perhaps it would not with other settings
+        comparing.compare(reference, only=["wide"], timed=False)
+
+
+def test_a_kill_costs_what_was_not_finished(reference, monkeypatch):
+    """Timed, trained to the last step, and killed before it was judged: it is judged."""
+    evaluate = comparing.evaluation.evaluate
+
+    def kill(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(comparing.evaluation, "evaluate", kill)
+    with pytest.raises(KeyboardInterrupt):
+        comparing.compare(reference, only=["narrow"], seconds=0.0)
+    monkeypatch.setattr(comparing.evaluation, "evaluate", evaluate)
+    monkeypatch.setattr(comparing.benchmarking, "benchmark", None)
+    monkeypatch.setattr(comparing.training, "make_step", lambda config: None)  # no step is made
+    folder = comparing.compare(reference, only=["narrow"])
+    with (folder / "table_1.csv").open() as file:
+        [row] = csv.DictReader(file)
+    assert row["System"] == "Narrow" and 0 <= float(row["Dice mean"]) <= 1 and float(row["FPS"]) > 0
 
 
 def test_a_word_that_fits_no_system(reference):
     with pytest.raises(UserError, match="--only=foo fits no system: give parts of narrow, large, wide"):
         comparing.compare(reference, only=["foo"])
-
-
-def test_timing_counts_from_answer_to_answer(monkeypatch):
-    """A stream that answers every third frame: two quick calls, then a slow one."""
-
-    class Stream:
-        def __init__(self, *arguments):
-            self.count = 0
-
-        def push(self, frame):
-            self.count += 1
-            now[0] += 0.5 if self.count % 3 == 0 else 0.1
-            return [1, 2, 3] if self.count % 3 == 0 else []
-
-    now = [0.0]
-    monkeypatch.setattr(comparing, "SnippetStream", Stream)
-    monkeypatch.setattr(comparing, "segmenter_of", lambda *arguments: None)
-    monkeypatch.setattr(comparing, "init_variables", lambda *arguments: {})
-    config = Config.make(model="msu_net", span=3, crop=(2, 32, 32))
-    found = comparing.stream_timing(config, 0.0, clock=lambda: now[0])
-    assert found["compute_ms"] == pytest.approx(500) and found["frames"] == 3 * comparing.LEAST
-    assert found["frame_ms"] == pytest.approx(700 / 3)
