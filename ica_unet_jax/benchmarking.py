@@ -59,12 +59,12 @@ def paper_rows(compute_dtype: str = "float32") -> list[Row]:
         for n, streams, neighbours in kinds:
             config = Config.make(crop=grid, contracting_blocks=n, streams=streams, neighbours=neighbours, **common)
             found.append(Row(f"{name}/n{n}/{streams}/{neighbours}", config, grid))
-        found += [Row(f"{name}/{rival.name}", rival.config(Config.make(crop=grid, **common)), grid) for rival in rivals]
+        found += [Row(f"{name}/{rival.name}", Config.make(crop=grid, **common, **rival.changes), grid) for rival in rivals]
     found.append(Row("window/n4/independent/past", Config.make(crop=ROI, neighbours="past", **common), FULL))
     for streams in ("independent", "dense", "shared"):
         config = Config.make(crop=TRAINING, contracting_blocks=3, streams=streams, decoder_convs=2, **common)
         found.append(Row(f"train/n3/{streams}", config))
-    return found + [Row(f"train/{rival.name}", rival.config(Config.make(crop=TRAINING, **common))) for rival in rivals]
+    return found + [Row(f"train/{rival.name}", Config.make(crop=TRAINING, **common, **rival.changes)) for rival in rivals]
 
 
 def run_rows(run_dir: str | Path) -> list[Row]:
