@@ -12,15 +12,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ica_unet_jax import run_folder
 from ica_unet_jax.benchmarking import RATES
+from ica_unet_jax.errors import UserError
 from ica_unet_jax.files import write_text
 from ica_unet_jax.markup import NONE, Column, Item, Page, Row, Table, latex, markdown_table, number
 from ica_unet_jax.metrics import STRUCTURES
-from ica_unet_jax.run_folder import read_metrics
 from ica_unet_jax.systems import SYSTEMS, System
 
 LIMIT_MS = 50.0
 DIVERGED = "diverged.txt"  # in the run folder of a training that did
+SHARED = ("crop", "spacing", "steps", "batch_size")  # by all rows, beside patients and metrics
 PHASES = ("ED", "ES")
 
 NOTE_1 = (
@@ -53,8 +55,26 @@ class Result(NamedTuple):
 
 
 def read(folder: Path, split: str) -> list[Result]:
-    """The systems that have been begun, in the order of the tables."""
-    return [read_run(folder / system.name, system, split) for system in SYSTEMS if (folder / system.name).is_dir()]
+    """The systems that have been begun, in the order of the tables.
+
+    Raises:
+      UserError: two of them cannot stand in one table; see `SHARED`.
+    """
+    results = [read_run(folder / system.name, system, split) for system in SYSTEMS if (folder / system.name).is_dir()]
+    judged = [(result, _shared(folder / result.system.name, result)) for result in results if result.summary]
+    for result, shared in judged[1:]:
+        first, expected = judged[0]
+        if differing := [name for name, value in shared.items() if value != expected[name]]:
+            raise UserError(
+                f"{folder} holds runs that cannot stand in one table ({first.system.name} and {result.system.name} differ in "
+                f"{', '.join(differing)}): move one of them to another --workdir."
+            )
+    return results
+
+
+def _shared(run: Path, result: Result) -> dict[str, Any]:
+    about = {"split": run_folder.read_split(run), "version of the metrics": result.summary["metrics_version"]}
+    return about | {name: result.config[name] for name in SHARED}
 
 
 def read_run(run: Path, system: System, split: str) -> Result:
@@ -79,7 +99,7 @@ def _machine(known: dict[str, Any]) -> str:
 def training_hours(run: Path) -> float:
     """Wall-clock of a training's steps, compilation left out, over all its resumptions."""
     spent, last = 0.0, 0
-    for line in read_metrics(run):
+    for line in run_folder.read_metrics(run):
         if "seconds_per_step" in line:
             if not line["compiled"]:
                 spent += line["seconds_per_step"] * (line["step"] - last)

@@ -143,6 +143,10 @@ def test_tables_are_made_and_what_is_there_is_kept(reference, monkeypatch, capsy
     assert (folder / "tables.md").read_text() == text
     with pytest.raises(UserError, match="holds a run with other settings"):
         comparing.compare(reference.replace(learning_rate=1.0))
+    split = json.loads((folder / "wide" / "split.json").read_text())
+    write_text(folder / "wide" / "split.json", json.dumps(split | {"val": split["train"]}))
+    with pytest.raises(UserError, match=r"cannot stand in one table \(narrow and wide differ in split\)"):
+        comparing.compare(reference)
 
 
 def test_a_divergence_is_a_row_and_not_repeated(reference, monkeypatch):
