@@ -117,7 +117,7 @@ def reference(cohort, tmp_path, monkeypatch):
     some = (
         System("narrow", "Narrow", (1, 2), dict(model="unet2d"), Paper(0.5, 30.0, 20.0)),
         System("large", "Large", (1,), dict(model="ica_unet")),
-        System("wide", "Wide", (2,), dict(model="unet2d", unet_width=2)),
+        System("steady", "Steady", (2,), dict(model="unet2d", schedule="constant")),
     )
     for module in (comparing, paper_tables):
         monkeypatch.setattr(module, "SYSTEMS", some)
@@ -132,9 +132,9 @@ def test_tables_are_made_and_what_is_there_is_kept(reference, monkeypatch, capsy
         assert "Large is left out: --crop=2,32,32: height and width" in told
     with (folder / "table_2.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["System"] for row in rows] == ["Narrow", "Wide"]
+    assert [row["System"] for row in rows] == ["Narrow", "Steady"]
     assert all(0 <= float(row["Dice ED LV"]) <= 1 for row in rows)
-    assert float(rows[1]["Parameters (M)"]) >= float(rows[0]["Parameters (M)"])
+    assert rows[0]["Parameters (M)"] == rows[1]["Parameters (M)"] == "0.00"
     assert "2 patients, 2 steps" in text and "\\begin{tabular}" in (folder / "table_1.tex").read_text()
     for name in ("train", "init_state", "make_step"):
         monkeypatch.setattr(comparing.training, name, None)
@@ -143,9 +143,9 @@ def test_tables_are_made_and_what_is_there_is_kept(reference, monkeypatch, capsy
     assert (folder / "tables.md").read_text() == text
     with pytest.raises(UserError, match="holds a run with other settings"):
         comparing.compare(reference.replace(learning_rate=1.0))
-    split = json.loads((folder / "wide" / "split.json").read_text())
-    write_text(folder / "wide" / "split.json", json.dumps(split | {"val": split["train"]}))
-    with pytest.raises(UserError, match=r"cannot stand in one table \(narrow and wide differ in split\)"):
+    split = json.loads((folder / "steady" / "split.json").read_text())
+    write_text(folder / "steady" / "split.json", json.dumps(split | {"val": split["train"]}))
+    with pytest.raises(UserError, match=r"cannot stand in one table \(narrow and steady differ in split\)"):
         comparing.compare(reference)
 
 
@@ -154,13 +154,13 @@ def test_a_divergence_is_a_row_and_not_repeated(reference, monkeypatch):
         raise Diverged(1, "loss not finite", ".")
 
     monkeypatch.setattr(comparing.training, "train", diverge)
-    folder = comparing.compare(reference, only=["wide"], timed=False)
-    assert "| Wide: diverged at step 1 (loss not finite) |" in (folder / "tables.md").read_text()
+    folder = comparing.compare(reference, only=["steady"], timed=False)
+    assert "| Steady: diverged at step 1 (loss not finite) |" in (folder / "tables.md").read_text()
     monkeypatch.setattr(comparing.training, "train", None)
-    comparing.compare(reference, only=["wide"], timed=False)
-    write_text(folder / "wide" / "config.json", reference.replace(unet_width=2, learning_rate=1.0).to_json())
+    comparing.compare(reference, only=["steady"], timed=False)
+    write_text(folder / "steady" / "config.json", reference.replace(schedule="constant", learning_rate=1.0).to_json())
     with pytest.raises(UserError, match="learning_rate 1.0 -> "):  # perhaps it would not with other settings
-        comparing.compare(reference, only=["wide"], timed=False)
+        comparing.compare(reference, only=["steady"], timed=False)
 
 
 def test_a_kill_costs_what_was_not_finished(reference, monkeypatch):
@@ -183,5 +183,5 @@ def test_a_kill_costs_what_was_not_finished(reference, monkeypatch):
 
 
 def test_a_word_that_fits_no_system(reference):
-    with pytest.raises(UserError, match="--only=foo fits no system: give parts of narrow, large, wide"):
+    with pytest.raises(UserError, match="--only=foo fits no system: give parts of narrow, large, steady"):
         comparing.compare(reference, only=["foo"])
