@@ -82,8 +82,8 @@ def test_a_neighbour_that_is_not_looked_at_is_not_encoded(neighbours, seen, monk
     segmenter = Segmenter(Config.make(**SMALL, neighbours=neighbours))
     encoded, placement = [], segmenter.place(CINE.shape[1:], SPACING)
     monkeypatch.setattr(segmenter, "encode", lambda where, frame: encoded.append(float(frame[0, 0, 0])) or ["features"])
-    monkeypatch.setattr(segmenter, "decode", lambda *features: ())
-    list(segmenter._decoded(CINE, Window(placement), [(0, 1, 2)]))
+    monkeypatch.setattr(segmenter, "decode", lambda *features: [()])
+    list(segmenter._read(CINE, Window(placement), [(0, 1, 2)]))
     assert set(encoded) == set(np.float32(CINE[sorted(seen), 0, 0, 0]).tolist()) and len(encoded) == len(seen)
 
 

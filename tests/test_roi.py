@@ -60,7 +60,7 @@ class Bright(Segmenter):
             strange = sum(jnp.any(other[1] != valid) for o, other in ((-1, previous), (1, following)) if o in offsets)
             lv = jnp.where(image > 3, 5.0, -5.0)
             rv = jnp.where(strange > 0, 9.0, -9.0) * jnp.ones_like(image)
-            return jnp.concatenate([jnp.zeros_like(image), rv, -9.0 + 0 * image, lv], axis=-1)
+            return (jnp.concatenate([jnp.zeros_like(image), rv, -9.0 + 0 * image, lv], axis=-1),)
 
         return encode, decode
 

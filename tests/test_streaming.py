@@ -77,9 +77,9 @@ def test_streaming_is_offline(stream, monkeypatch):
     logits, decode = [], segmenter.decode
 
     def kept(*features):
-        windows = decode(*features)
+        [windows] = decode(*features)
         logits.append(np.asarray(segmenter.to_logits(placement, windows)))
-        return windows
+        return [windows]
 
     monkeypatch.setattr(segmenter, "decode", kept)
     results = play(stream, CINE)
