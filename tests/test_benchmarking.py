@@ -6,6 +6,7 @@ import json
 import shutil
 
 import pytest
+from test_msu_net import SMALL as MSU_NET
 from tiny import SMALL
 
 from ica_unet_jax import benchmark_report, benchmarking, flops
@@ -83,7 +84,7 @@ def test_a_snippet_is_timed_from_answer_to_answer():
 def result(tmp_path_factory):
     """Of small networks: a stream that waits, one whose frames are larger than its window, a U-Net, a training step."""
     tiny, unet = Config.make(**SMALL), Config.make(model="unet2d", crop=(2, 64, 64), unet_width=2)
-    snippets = Config.make(model="msu_net", crop=(2, 32, 32), width_multiplier=0.05, span=3)
+    snippets = Config.make(**MSU_NET)  # which other tests have compiled
     rows = [
         Row("both", tiny, tiny.model.crop),
         Row("window", tiny.replace(neighbours="past"), (3, 80, 90)),
@@ -111,7 +112,7 @@ def test_each_row_stands_against_the_ceilings(result):
     assert rows["both"]["gflop"] == pytest.approx(flops.total(flops.streamed(config)).flops / 1e9)
     one = flops.total(flops.streamed(dataclasses.replace(config, neighbours="past"))).flops
     assert (rows["window"]["windows"], rows["window"]["gflop"]) == (2, pytest.approx(2 * one / 1e9))  # two depth windows
-    share = flops.total(flops.triple(Config.make(model="msu_net", crop=(2, 32, 32), width_multiplier=0.05, span=3).model)).flops / 3
+    share = flops.total(flops.triple(Config.make(**MSU_NET).model)).flops / 3
     assert rows["snippets"]["gflop"] == pytest.approx(share / 1e9, rel=1e-3)  # of one frame
     unet = flops.total(flops.training_sample(Config.make(model="unet2d", crop=(2, 64, 64), unet_width=2).model)).flops
     assert rows["train"]["gflop"] == pytest.approx(2 * unet / 1e9)  # a batch of two
