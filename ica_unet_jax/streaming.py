@@ -114,9 +114,7 @@ class StreamingSegmenter:
         self._number = self._number + 1 if number is None else number
         image = self.segmenter.put(self._checked(frame))
         current = _Frame(self._number, began if time_stamp is None else time_stamp, image)
-        if self._window.lost:
-            shown = (self._waiting or current).image  # the frame that is answered next
-            self._window.search(lambda placement: self.segmenter.look(placement, shown))
+        self._find(self._waiting or current)  # the frame that is answered next
         self._encode(current)
         asked = self._waiting if self._delayed else current
         result = None if asked is None else self._answer(asked, current, began)
@@ -124,16 +122,23 @@ class StreamingSegmenter:
             self._waiting = current
         if asked is None:
             jax.block_until_ready(current.features)  # the next call's clock is its own
-        else:
+        elif -1 in self.segmenter.config.model.frames:
             self._previous = asked
         return result
 
     def flush(self) -> Result | None:
         """Ends the cine: the result of the frame that waits for its successor, if one does. The next `push` starts anew."""
-        began, asked = self._clock(), self._waiting
-        result = None if asked is None else self._answer(asked, asked, began)
+        began, asked, result = self._clock(), self._waiting, None
+        if asked is not None:
+            self._find(asked)
+            result = self._answer(asked, asked, began)
         self.reset()
         return result
+
+    def _find(self, frame: _Frame) -> None:
+        """Searches it for the heart, where the window has lost that."""
+        if self._window.lost:
+            self._window.search(lambda placement: self.segmenter.look(placement, frame.image))
 
     def _answer(self, asked: _Frame, following: _Frame, began: float) -> Result:
         frames = self._previous or asked, asked, following
