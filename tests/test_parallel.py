@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from tiny import LOOP, SMALL, folder, lines
 
-from ica_unet_jax import checkpoints, parallel, training
+from ica_unet_jax import checkpoints, parallel, run_folder, training
 from ica_unet_jax.config import Config
 from ica_unet_jax.data import acdc, cache
 from ica_unet_jax.data.batches import Batches
@@ -215,3 +215,13 @@ def test_a_signal_to_one_process_stops_both_at_the_same_step(cohort, tmp_path):
     subprocess.run(rest, check=True, capture_output=True, env=environment())
     assert int(checkpoints.restore(workdir).step) == steps
     assert [line["step"] for line in figures(workdir) if "loss" in line] == [*range(1, steps + 1)]
+
+
+def test_an_error_of_the_first_alone_ends_both(cohort, tmp_path):
+    workdir = tmp_path / "run"
+    workdir.mkdir()
+    with run_folder.held(workdir):
+        both = pair(cohort, workdir)
+        told = [process.communicate(timeout=120)[1] for process in both]
+    assert both[0].returncode == 2 and told[0].endswith("choose another --workdir.\n") and told[0].count("\n") == 1
+    assert both[1].returncode != 0
