@@ -151,8 +151,17 @@ def provenance() -> dict[str, Any]:
         "devices": jax.device_count(),
         "processes": jax.process_count(),
         "cores": os.cpu_count(),
-        "machine": platform.machine(),
+        "machine": processor(),
     }
+
+
+def processor() -> str:
+    """The name of the processor, as far as the system tells it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
 
 
 def this_process() -> str:
