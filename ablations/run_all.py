@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import shlex
 import sys
 from pathlib import Path
@@ -23,7 +22,7 @@ from absl import flags  # noqa: E402
 from ica_unet_jax import flags as project_flags  # noqa: E402
 from ica_unet_jax.config import Config, fields  # noqa: E402
 from ica_unet_jax.errors import UserError  # noqa: E402
-from ica_unet_jax.run_folder import commit  # noqa: E402
+from ica_unet_jax.run_folder import commit, processor  # noqa: E402
 
 # A preset is what a flag has where it is not given; "" is none.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -134,7 +133,7 @@ def describe(workdir: Path, sweep) -> None:
     facts = {
         "command": shlex.join(["python", *sys.orig_argv[1:]]),
         "commit": commit(),
-        "hardware": {"cores": os.cpu_count(), "machine": platform.machine()},
+        "hardware": {"cores": os.cpu_count(), "machine": processor()},
     }
     write_text(path, json.dumps(facts | new, indent=2) + "\n")
 

@@ -221,7 +221,8 @@ def time_training(row: Row, best: Ceilings, seconds: float) -> dict[str, Any]:
 
 
 def training_step(config: Config) -> Callable[[], Any]:
-    """A call does a training step on made-up data of the right shapes; the first compiles."""
+    """A call does a training step on made-up data of the right shapes, on one device; the first compiles."""
+    config = config.replace(devices=1)
     batch, (d, *_), (rows, columns) = config.train.batch_size, config.model.crop, canvas(config.model.crop)
     rng = np.random.default_rng(0)
     frames = rng.standard_normal((batch, 2 * config.model.reach + 1, d, rows, columns), np.float32)

@@ -43,6 +43,10 @@ class Damaged(ValueError):
     """A checkpoint that cannot be read, or whose files are not those that were saved."""
 
 
+class AllDamaged(UserError):
+    """There are checkpoints, and none of them can be read."""
+
+
 class Checkpoints:
     """`RUN/checkpoints`: the two latest states (one to fall back on) and the one with the best validation Dice.
 
@@ -129,7 +133,8 @@ class Checkpoints:
         A latest checkpoint that is damaged is named on stderr, and the one before it is taken.
 
         Raises:
-          UserError: there is no checkpoint yet, or none that can be read.
+          UserError: there is no checkpoint yet.
+          AllDamaged: none can be read, or not the best.
         """
         best = self.best_step()
         steps = self.steps()[::-1] if which == "latest" else [] if best is None else [best]
@@ -139,8 +144,11 @@ class Checkpoints:
             try:
                 return self._load(step, template)
             except Damaged as error:
-                print(f"{self.folder / str(step)} is damaged ({error}): going back to the one before.", file=sys.stderr)
-        raise UserError(f"{self.run_dir} holds no checkpoint that can be read: train there again, or name another run folder.")
+                then = ": going back to the one before" if step != steps[-1] else ""
+                print(f"{self.folder / str(step)} is damaged ({error}){then}.", file=sys.stderr)
+        if which == "best":
+            raise AllDamaged(f"the best checkpoint of {self.run_dir} cannot be read: take the last by --checkpoint=latest.")
+        raise AllDamaged(f"{self.run_dir} holds no checkpoint that can be read: train there again, or name another run folder.")
 
     def set_aside_damaged(self, restored: int) -> list[int]:
         """Renames what `restore` has passed over on its way to step `restored`, and others that are damaged.
@@ -153,6 +161,12 @@ class Checkpoints:
             shutil.rmtree(aside, ignore_errors=True)
             (self.folder / str(step)).rename(aside)
         return damaged
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
 
     def close(self) -> None:
         if "_manager" in self.__dict__:

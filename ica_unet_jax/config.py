@@ -152,7 +152,7 @@ class TrainConfig(Part):
     seed: int = knob(0, "Seed of parameters, batches and augmentation.", low=0)
     steps: int = knob(10000, "Optimizer steps.", low=1)
     batch_size: int = knob(4, "Labelled frames a step, on all devices together.", low=1)
-    devices: int = knob(0, "Devices of each process that share the batch (0: all).", low=0)
+    devices: int = knob(0, "Devices of each process that share the batch (0: as many as it can be divided over).", low=0)
     learning_rate: float = knob(2e-3, "Largest learning rate.", low=0)
     optimizer: str = knob("adamw", "Optimizer.", choices=("adamw", "adam", "sgd"))
     momentum: float = knob(0.9, "Nesterov momentum of --optimizer=sgd.", low=0, high=0.9999)

@@ -55,7 +55,7 @@ def draw(
     decomposer = Decomposer(inference.load(run_dir, which))
     data = decomposer.segmenter.config.data
     data = dataclasses.replace(data, data_dir=str(data_dir) or data.data_dir)
-    cases = {case.name: case for case in cohort.open_cohort(data)}
+    cases = {case.name: case for case in cohort.open_cohort(data, write=False)}
     trained = run_folder.read_split(run_dir)
     name = patient or next((name for name in trained["val"] if name in cases), min(cases))
     if name not in cases:

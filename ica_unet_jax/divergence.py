@@ -39,7 +39,8 @@ def check_state(state: State, folder: Path) -> None:
 
 
 def _kept(folder: Path) -> str:
-    return f"; the last good state is kept in {folder}: lower --learning_rate or --clip_norm."
+    kept = f"the last good state is kept in {folder}" if any(folder.glob("checkpoints/[0-9]*")) else "nothing was saved yet"
+    return f"; {kept}: lower --learning_rate or --clip_norm."
 
 
 def check_learning(lines: Sequence[dict[str, Any]], config: TrainConfig, warmup: int) -> None:

@@ -27,7 +27,7 @@ _WINDOW = flags.DEFINE_enum(
     "Where the model looks in a larger frame: at its centre, where it finds the heart, or, for comparison alone, where "
     "the ground truth has it.",
 )
-_OUT = flags.DEFINE_string("out", "", "Folder to write into; empty: RUN/evaluation_SPLIT, with _follow or _oracle.")
+_OUT = flags.DEFINE_string("out", "", "Folder to write into; empty: RUN/evaluation_SPLIT, with what is asked for beside it, as in evaluation_val_follow.")
 _CINES = flags.DEFINE_integer(
     "cines", 3, "So many patients are segmented over their whole cine, for the figures over time.", lower_bound=0
 )

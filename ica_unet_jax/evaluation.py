@@ -47,7 +47,8 @@ def evaluate(
 
     Args:
       run_dir: of the training.
-      out: folder to write into; empty: evaluation_SPLIT in `run_dir`, or evaluation_SPLIT_WINDOW.
+      out: folder to write into; empty: evaluation_SPLIT in `run_dir`, with _best, _WINDOW, _largest_component and _mirror
+        where these are asked for.
       data_dir, label_map: the cohort; by default the training's.
       split: "val" or "test" of the run's split, or "all" patients of the cohort.
       which: "latest" or "best" checkpoint.
@@ -72,8 +73,9 @@ def evaluate(
     labelled = [case for case in chosen if case.labels]
     found, left_out = cohort.screen(labelled, lambda case: bool(acdc.read(case, label_map)), skip_bad_cases)
     labelled = [case for case in labelled if case.name in found]
-    suffix = "" if window == "centre" else f"_{window}"
-    folder = Path(out or Path(run_dir) / f"evaluation_{split}{suffix}")
+    options = {which: which == "best", window: window != "centre", "largest_component": largest_component, "mirror": mirror}
+    name = "_".join(["evaluation", split, *(option for option, chosen in options.items() if chosen)])
+    folder = Path(out or Path(run_dir) / name)
 
     rows, over_time = [], {}
     with Progress(len(labelled), unit="patient") as progress:
@@ -136,7 +138,7 @@ def choose_cases(trained: splits.Split, data: DataConfig, split: str) -> list[ac
     Raises:
       UserError: the cohort lacks some of them, or none of the chosen has a ground truth.
     """
-    found = cohort.open_cohort(data)
+    found = cohort.open_cohort(data, write=False)
     wanted = [] if split == "all" else trained.get(split, [])
     missing = sorted(set(wanted) - {case.name for case in found})
     if missing:

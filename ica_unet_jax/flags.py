@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Callable, Iterable
 
@@ -74,7 +75,7 @@ def run(main: Callable[[], None]) -> None:
             main()
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
-            sys.exit(2)
+            _leave(2)
         except Interrupted as stop:
             print(stop, file=sys.stderr)
             sys.exit(128 + stop.number)
@@ -86,9 +87,20 @@ def run(main: Callable[[], None]) -> None:
                 raise
             where = f"{error.filename} cannot be written" if error.filename else "nothing more can be written"
             print(f"error: {where} ({error.strerror}): make room, then the same command goes on.", file=sys.stderr)
-            sys.exit(2)
+            _leave(2)
 
     app.run(guarded, argv=argv)
+
+
+def _leave(code: int) -> None:
+    """Ends the process; at once where others belong to it, for whom JAX would otherwise wait, and they for this one."""
+    import jax  # only now: memory is kept before
+
+    if jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _flagfiles(arguments: list[str]) -> list[str]:

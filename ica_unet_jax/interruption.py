@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable
 
 from ica_unet_jax.errors import Interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+TOGETHER = 1.0  # s; what comes within it is one request: `timeout` and `srun` pass a signal on more than once
 
 
 class Interruption:
     """`with Interruption() as asked: ... asked.to_stop()` raises `Interrupted` there once a signal has come.
 
-    The second signal ends the process at once, as it would without this. Signals that are ignored stay so (nohup), and
-    outside the main thread, where Python allows no handler, nothing changes.
+    A second signal, later than `TOGETHER`, ends the process at once, as it would without this. Signals that are ignored
+    stay so (nohup), and outside the main thread, where Python allows no handler, nothing changes.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self._when = 0.0
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Interruption:
@@ -35,8 +38,11 @@ class Interruption:
         self._before = {}
 
     def _note(self, number: int, _) -> None:
-        self.received = number
-        self.__exit__()
+        if self.received is None:
+            self.received, self._when = number, time.monotonic()
+        elif time.monotonic() - self._when > TOGETHER:
+            self.__exit__()
+            signal.raise_signal(number)
 
     def to_stop(self, agree: Callable[[int | None], int | None] = lambda number: number) -> None:
         """Raises Interrupted if a signal has come; `agree` makes one answer of those of several processes."""

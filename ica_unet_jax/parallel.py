@@ -7,6 +7,7 @@ decisions; the first alone writes.
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 import jax
@@ -32,13 +33,15 @@ def connect(coordinator: str = "", processes: int | None = None, process_id: int
       process_id: which of them this is, counted from 0.
 
     Raises:
-      UserError: some of the three are missing, or the number is none of theirs.
+      UserError: some of the three are missing, one is no HOST:PORT, or the number is none of theirs.
     """
     told = bool(coordinator), processes is not None, process_id is not None
     if processes == 1 and not coordinator and not process_id:
         return
     if any(told) and not all(told):
         raise UserError("--coordinator, --processes and --process_id belong together: give all three to each process, or none.")
+    if all(told) and not re.fullmatch(r".+:\d+", coordinator):
+        raise UserError(f"--coordinator={coordinator} is no HOST:PORT: write for example node1:12345.")
     if all(told) and not 0 <= process_id < processes:
         raise UserError(f"--process_id={process_id} does not exist: the ids of --processes={processes} are 0 to {processes - 1}.")
     if not all(told) and int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) == 1:
@@ -65,18 +68,20 @@ def is_alone() -> bool:
 
 
 class Devices:
-    """One mesh of the devices of all processes, `config.devices` of each (0: all that it has).
+    """One mesh of the devices of all processes, `config.devices` of each (0: as many as the batch can be divided over).
 
     Raises:
       UserError: a process has fewer, or the batch cannot be divided over them.
     """
 
     def __init__(self, config: TrainConfig):
-        count, batch = config.devices or jax.local_device_count(), config.batch_size
-        if count > jax.local_device_count():
-            raise UserError(f"--devices={count}, but there are {jax.local_device_count()}: ask for fewer, or for all by --devices=0.")
+        there, batch, processes = jax.local_device_count(), config.batch_size, jax.process_count()
+        count = config.devices or max((n for n in range(1, there + 1) if batch % (n * processes) == 0), default=1)
+        if count > there:
+            raise UserError(f"--devices={count}, but there are {there}: ask for fewer, or leave it to --devices=0.")
+        self.idle = there - count if config.devices == 0 else 0  # of this process, as the batch does not go round
         chosen = [device for process in range(jax.process_count()) for device in jax.devices() if device.process_index == process]
-        chosen = np.reshape(chosen, (jax.process_count(), -1))[:, :count].ravel()
+        chosen = np.reshape(chosen, (processes, -1))[:, :count].ravel()
         if batch % len(chosen):
             raise UserError(
                 f"--batch_size={batch} cannot be divided over {len(chosen)} devices: take a multiple of {len(chosen)}, or fewer "

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import importlib.metadata
 import json
 import os
@@ -10,7 +13,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +61,29 @@ def open_run(config: Config, split: Split, left_out: Mapping[str, Sequence[str]]
         write_json(folder / "left_out.json", left_out)
     write_text(folder / "config.json", config.to_json())
     return folder
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keeps a second training out of a run folder while the block runs; the end of the process frees it too.
+
+    Raises:
+      UserError: another one has it.
+    """
+    if not parallel.is_first():
+        yield
+        return
+    with writing(folder):
+        file = (folder / "lock").open("w")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"--workdir={folder} is in use by another training: let it end, or choose another --workdir.") from None
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):  # file systems that have no locks
+                raise
+        yield
 
 
 def refuse_changes(config: Config) -> bool:
@@ -125,8 +151,17 @@ def provenance() -> dict[str, Any]:
         "devices": jax.device_count(),
         "processes": jax.process_count(),
         "cores": os.cpu_count(),
-        "machine": platform.machine(),
+        "machine": processor(),
     }
+
+
+def processor() -> str:
+    """The name of the processor, as far as the system tells it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
 
 
 def this_process() -> str:

@@ -24,8 +24,7 @@ class SnippetStream(StreamingSegmenter):
     def push(self, frame: np.ndarray, time_stamp: float | None = None, number: int | None = None) -> list[Result]:
         began = self._clock()
         current = self._arrive(frame, began, time_stamp, number)
-        if self._window.lost:
-            self._search(current)
+        self._find(current)
         self._encode(current)
         self._frames.append(current)
         if len(self._frames) < self.segmenter.decoded:

@@ -117,8 +117,7 @@ class StreamingSegmenter:
         """
         began = self._clock()
         current = self._arrive(frame, began, time_stamp, number)
-        if self._window.lost:
-            self._search(self._waiting or current)
+        self._find(self._waiting or current)  # the frame that is answered next
         self._encode(current)
         asked = self._waiting if self._delayed else current
         result = None if asked is None else self._answer(asked, current, began)
@@ -126,16 +125,23 @@ class StreamingSegmenter:
             self._waiting = current
         if asked is None:
             jax.block_until_ready(current.features)  # the next call's clock is its own
-        else:
+        elif -1 in self.segmenter.config.model.frames:
             self._previous = asked
         return result
 
     def flush(self) -> Result | None:
         """Ends the cine: the result of the frame that waits for its successor, if one does. The next `push` starts anew."""
-        began, asked = self._clock(), self._waiting
-        result = None if asked is None else self._answer(asked, asked, began)
+        began, asked, result = self._clock(), self._waiting, None
+        if asked is not None:
+            self._find(asked)
+            result = self._answer(asked, asked, began)
         self.reset()
         return result
+
+    def _find(self, frame: _Frame) -> None:
+        """Searches it for the heart, where the window has lost that."""
+        if self._window.lost:
+            self._window.search(lambda placement: self.segmenter.look(placement, frame.image))
 
     def _answer(self, asked: _Frame, following: _Frame, began: float) -> Result:
         frames = self._previous or asked, asked, following
@@ -155,10 +161,6 @@ class StreamingSegmenter:
         self._number = self._number + 1 if number is None else number
         image = self.segmenter.put(self._checked(frame))
         return _Frame(self._number, began if time_stamp is None else time_stamp, image)
-
-    def _search(self, frame: _Frame) -> None:
-        """Looks for the heart in the frame that is answered next."""
-        self._window.search(lambda placement: self.segmenter.look(placement, frame.image))
 
     def _encode(self, frame: _Frame) -> None:
         """Its features through the window as it lies now, if they are not there yet."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
@@ -137,14 +138,21 @@ def train(config: Config, *, pictures: bool = True) -> State:
     """
     if config.train.tensorboard:
         events.require()
-    devices, first_process = parallel.Devices(config.train), parallel.is_first()
+    parallel.Devices(config.train)  # refuses what does not go before the data are read
     run_folder.refuse_changes(config)
     samples, cines, split, left_out = load(config)
     folder = run_folder.open_run(config, split, left_out)
+    with run_folder.held(folder), Checkpoints(folder) as saved:
+        return _go_on(config, folder, saved, samples, cines, pictures)
+
+
+def _go_on(
+    config: Config, folder: Path, saved: Checkpoints, samples: list[cache.LabelledFrame], cines: list[acdc.Cine], pictures: bool
+) -> State:
+    """From the latest checkpoint, or the beginning, to the last step."""
+    devices, first_process = parallel.Devices(config.train), parallel.is_first()
     batches = Batches(samples, config.model.crop[0], config.train.batch_size, config.train.seed, devices.rows)
     validate = Validation(cines, segmenter_of(config))
-
-    saved = Checkpoints(folder)
     state, pending, damaged = begin(config, saved, samples)
     state, step, first = devices.replicate(state), make_step(config), int(state.step)
     metrics = run_folder.Metrics(folder, first, pending=pending, tensorboard=config.train.tensorboard)
@@ -153,7 +161,10 @@ def train(config: Config, *, pictures: bool = True) -> State:
     with Progress(config.train.steps, first, quiet=not first_process) as progress, metrics, Interruption() as asked:
         log = run_folder.Log(folder, progress.note)
         if damaged:
-            log(f"damaged checkpoints were set aside: of step {', '.join(map(str, damaged))}")
+            anew = "" if first else "; none is left, so training begins anew"
+            log(f"damaged checkpoints were set aside: of step {', '.join(map(str, damaged))}{anew}")
+        if devices.idle:
+            log(f"--batch_size={config.train.batch_size} does not go round: {devices.idle} devices of each process stay idle")
         if 0 < first < config.train.steps:
             log(f"going on from step {first} ({run_folder.this_process()})")
 
@@ -173,6 +184,9 @@ def train(config: Config, *, pictures: bool = True) -> State:
         try:
             if pending:
                 judge(state, first)
+            # What ended it before still holds, also where it had come to its last step.
+            divergence.check_learning(metrics.lines, config.train, warmup_steps(config.train))
+            asked.to_stop(parallel.any_signal)
             started, since = time.perf_counter(), first
             for number, batch in enumerate(batches.iterate(first, config.train.steps), start=first + 1):
                 state, recent[number] = step(state, devices.divide(batch))
@@ -197,9 +211,8 @@ def train(config: Config, *, pictures: bool = True) -> State:
             divergence.check_state(state, folder)
             if first_process and reached > (saved.latest_step() or 0):
                 saved.save(state)
-            text = f" at step {reached}: the state is saved in {folder}; the same command goes on from there"
-            raise Interrupted(stop.number, text) from None
-    saved.close()
+            kept = f"the state is saved in {folder}; the same command goes on from there" if reached else "nothing is lost"
+            raise Interrupted(stop.number, f" at step {reached}: {kept}") from None
     return state
 
 
@@ -236,11 +249,12 @@ def begin(config: Config, saved: Checkpoints, samples: Sequence[cache.LabelledFr
     """
     state, damaged = init_state(config), []
     if parallel.is_first() and saved.steps():
-        state = saved.restore(state)
+        with contextlib.suppress(checkpoints.AllDamaged):  # then from the beginning
+            state = saved.restore(state)
         damaged = saved.set_aside_damaged(int(state.step))
-    elif parallel.is_first() and config.train.init_from:
+    if parallel.is_first() and not int(state.step) and config.train.init_from:
         state = start_from(config.train.init_from, state)
-    else:
+    elif not int(state.step):
         state = state.replace(batch_stats=METHODS[config.model.model].prepare(state.batch_stats, samples, config.model.crop))
     step = int(state.step)
     pending = due(step, config.train) and not saved.validated(step)  # the end came during its validation

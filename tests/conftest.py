@@ -5,6 +5,8 @@ import shutil
 import subprocess
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Most of the tests' time is the compiler's, which takes half as long to make slower code.
+os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0 " + os.environ.get("XLA_FLAGS", "")
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
@@ -13,11 +15,16 @@ from jaxtyping import install_import_hook  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# What was compiled once is kept: most of the tests' time is the compiler's.
+# What was compiled once is kept.
 CACHE = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
 jax.config.update("jax_compilation_cache_dir", os.path.join(CACHE, "ica_unet_jax", "compiled"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 install_import_hook("ica_unet_jax", "typecheck.check")  # before the first import of the package
+
+
+def pytest_collection_modifyitems(items):
+    """What starts many processes comes first, so that no worker is left alone with it at the end."""
+    items.sort(key=lambda item: item.path.name not in ("test_documents.py", "test_parallel.py"))
 
 
 @pytest.fixture(scope="session")

@@ -140,8 +140,15 @@ def test_where_none_can_be_read_a_sentence_says_so(saved, tmp_path):
         ruin(tmp_path, step)
     with pytest.raises(UserError, match="holds no checkpoint that can be read: train there again, or name another run folder."):
         checkpoints.restore(tmp_path)
-    with pytest.raises(UserError, match="holds no checkpoint that can be read"):
+
+
+def test_a_damaged_best_sends_to_the_latest(saved, tmp_path, capfd):
+    saved.close()
+    ruin(tmp_path, 20)
+    with pytest.raises(UserError, match="the best checkpoint of .* cannot be read: take the last by --checkpoint=latest."):
         checkpoints.restore(tmp_path, "best")
+    assert "going back" not in capfd.readouterr().err
+    assert int(checkpoints.restore(tmp_path).step) == 50
 
 
 def large(step):

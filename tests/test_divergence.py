@@ -26,7 +26,7 @@ def test_every_part_of_the_state_is_looked_at(tmp_path, part, value):
     divergence.check_state(sound, tmp_path)
     tree = getattr(sound, part)
     bad = ({"nu": jnp.array([1, value])},) if part == "opt_state" else {next(iter(tree)): jnp.array([1, value])}
-    with pytest.raises(Diverged, match=rf"diverged at step 9 \({part}.* not finite\); the last good state is kept in"):
+    with pytest.raises(Diverged, match=rf"diverged at step 9 \({part}.* not finite\); nothing was saved yet"):
         divergence.check_state(sound.replace(**{part: bad}), tmp_path)
 
 
@@ -76,3 +76,16 @@ def test_nothing_that_is_not_finite_gets_into_a_checkpoint(make, compiled_once, 
     assert error.value.step == (4 if stopped == "at a checkpoint" else 3) and "not finite" in error.value.what
     assert Checkpoints(folder(config)).steps() == [2]
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(checkpoints.restore(folder(config))))
+
+
+def test_a_training_at_chance_in_the_end_has_diverged_however_often_it_is_started(make, compiled_once, monkeypatch):
+    config = make("chance", chance_validations=1)
+    monkeypatch.setattr(divergence, "CHANCE", 0.0)
+    for _ in range(2):
+        with pytest.raises(Diverged, match="step 2 "):
+            training.train(config)
+    monkeypatch.setattr(divergence, "CHANCE", 100.0)
+    training.train(config)
+    monkeypatch.setattr(divergence, "CHANCE", 0.0)
+    with pytest.raises(Diverged, match="step 4 "):
+        training.train(config)

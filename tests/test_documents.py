@@ -87,7 +87,8 @@ SWEEP = ("index.md", "report.html", "supervision.md", "supervision.tex", "superv
 LEAVES = {  # a text in each of the files that a chain leaves
     "phantom": {"runs/phantom/evaluation_val/summary.json": "dice"},
     "acdc": {"runs/acdc/evaluation_test/table.md": "Dice", "runs/acdc/report.md": "## Provenance"}
-    | dict.fromkeys(("masks.nii.gz", "followed.nii.gz", "stream.json", "beat.gif", "model.zip", "benchmark.json"), ""),
+    | dict.fromkeys(("masks.nii.gz", "followed.nii.gz", "stream.json", "beat.gif", "model.zip"), ""),
+    "benchmark": {"benchmark.json": "roi/unet2d"},
     "cv": {"runs/cv/table.md": "3 patients out of fold"},
     "acdc_mini": {"curves.png": ""},
     "alone": {f"runs/ablations/{name}": "" for name in SWEEP}

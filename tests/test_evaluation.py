@@ -51,7 +51,7 @@ def test_summary_holds_what_a_reader_needs(result, tiny_run):
 
 def test_validation_patients_are_those_of_the_run(tiny_run):
     folder = evaluation.evaluate(tiny_run, cines=0, largest_component=True)
-    assert folder == tiny_run / "evaluation_val"
+    assert folder == tiny_run / "evaluation_val_largest_component"
     summary = summary_of(folder)
     assert summary["patients"] == ["patient003", "patient004"]
     assert summary["notes"] == [] and summary["over_time"] == {} and summary["largest_component"]

@@ -13,13 +13,21 @@ import jax
 import pytest
 from tiny import LOOP, assert_same_bytes, folder, lines
 
-from ica_unet_jax import checkpoints, training
+from ica_unet_jax import checkpoints, interruption, run_folder, training
 from ica_unet_jax.checkpoints import Checkpoints
 from ica_unet_jax.data.batches import Batches
 from ica_unet_jax.errors import Interrupted, UserError
 from ica_unet_jax.interruption import SIGNALS, Interruption
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
+
+
+@pytest.fixture(autouse=True)
+def heard():
+    """SIGINT as Python has it; a shell's background job ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
@@ -84,7 +92,16 @@ def test_a_signal_cuts_a_validation_short_which_is_made_up_for(whole, make, monk
     assert spans == [(0, 4), (step, 4)]
 
 
-def test_the_second_signal_is_not_held_back():
+def test_a_signal_that_comes_twice_at_once_is_one():
+    with Interruption() as asked:
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+            os.kill(os.getpid(), number)
+        with pytest.raises(Interrupted, match="SIGTERM"):
+            asked.to_stop()
+
+
+def test_a_later_second_signal_is_not_held_back(monkeypatch):
+    monkeypatch.setattr(interruption, "TOGETHER", -1.0)
     with Interruption() as asked:
         asked.to_stop()
         os.kill(os.getpid(), signal.SIGINT)
@@ -113,6 +130,31 @@ def test_a_damaged_checkpoint_costs_the_way_from_the_one_before(whole, make, spa
     assert spans == [(2, 4)]
     assert "checkpoints/4 is damaged" in capfd.readouterr().err
     assert "set aside: of step 4" in (folder(config) / "training.log").read_text()
+
+
+def test_where_all_checkpoints_are_damaged_training_begins_anew(whole, make, spans):
+    shutil.copytree(folder(whole[0]), folder(make("ruined")))
+    config = make("ruined")
+    for path in (folder(config) / "checkpoints").rglob("manifest.ocdbt"):
+        path.write_bytes(b"")
+    same_end(config, whole)
+    assert spans == [(0, 4)]
+    text = "set aside: of step 2, 4; none is left, so training begins anew"
+    assert text in (folder(config) / "training.log").read_text()
+
+
+def test_a_signal_in_a_validation_made_up_for_is_heard(whole, make, monkeypatch):
+    config = make("pending")
+    shutil.copytree(folder(whole[0]), folder(config))
+    monkeypatch.setattr(Checkpoints, "validated", lambda self, step: False)
+    monkeypatch.setattr(training.evaluation, "training_report", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Interrupted, match="at step 4"):
+        training.train(config)
+
+
+def test_two_trainings_never_share_a_folder(whole):
+    with run_folder.held(folder(whole[0])), pytest.raises(UserError, match="is in use by another training"):
+        training.train(whole[0])
 
 
 def test_a_disk_that_gets_full_wherever_it_does(whole, make, small_disk, capfd):
@@ -205,7 +247,7 @@ def killed(cohort, uninterrupted, folder, kills):
 
 
 def test_kill_9_costs_nothing(cohort, uninterrupted, tmp_path):
-    killed(cohort, uninterrupted, tmp_path, 2)
+    killed(cohort, uninterrupted, tmp_path, 5)
 
 
 @pytest.mark.slow

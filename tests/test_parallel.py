@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from tiny import LOOP, SMALL, folder, lines
 
-from ica_unet_jax import checkpoints, parallel, training
+from ica_unet_jax import checkpoints, parallel, run_folder, training
 from ica_unet_jax.config import Config
 from ica_unet_jax.data import acdc, cache
 from ica_unet_jax.data.batches import Batches
@@ -74,10 +74,16 @@ def test_a_state_of_two_devices_goes_on_on_one(make):
 
 def test_a_batch_that_cannot_be_divided_is_a_sentence():
     with pytest.raises(UserError, match=r"--batch_size=3 cannot be divided over 2 devices: take a multiple of 2, or fewer of them by --devices."):
-        parallel.Devices(Config.make(batch_size=3).train)
-    with pytest.raises(UserError, match=r"--devices=3, but there are 2: ask for fewer, or for all by --devices=0."):
+        parallel.Devices(Config.make(batch_size=3, devices=2).train)
+    with pytest.raises(UserError, match=r"--devices=3, but there are 2: ask for fewer, or leave it to --devices=0."):
         parallel.Devices(Config.make(batch_size=3, devices=3).train)
     assert parallel.Devices(Config.make(batch_size=3, devices=1).train).rows == [0, 1, 2]
+
+
+def test_devices_for_which_the_batch_does_not_go_round_stay_idle():
+    for batch, used in ((3, 1), (4, 2)):
+        devices = parallel.Devices(Config.make(batch_size=batch).train)
+        assert (devices.everywhere.num_devices, devices.idle) == (used, 2 - used)
 
 
 def test_a_process_reads_its_rows_of_the_batch():
@@ -121,6 +127,8 @@ def test_tasks_of_a_slurm_step_find_each_other(initialized, monkeypatch):
 def test_half_an_address_is_refused(initialized, told):
     with pytest.raises(UserError, match="--coordinator, --processes and --process_id belong together"):
         parallel.connect(*told)
+    with pytest.raises(UserError, match="--coordinator=node1 is no HOST:PORT"):
+        parallel.connect("node1", 2, 1)
     with pytest.raises(UserError, match="--process_id=2 does not exist: the ids of --processes=2 are 0 to 1."):
         parallel.connect("node1:1234", 2, 2)
 
@@ -174,7 +182,7 @@ def test_all_devices_of_a_process_are_used_unless_told_otherwise(alone, cohort, 
     two = environment() | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     subprocess.run(command(cohort, tmp_path / "run", devices=0), check=True, capture_output=True, env=two)
     assert_same_figures(figures(tmp_path / "run"), figures(alone))
-    refused = subprocess.run(command(cohort, tmp_path / "odd", devices=0, batch_size=3), capture_output=True, text=True, env=two)
+    refused = subprocess.run(command(cohort, tmp_path / "odd", devices=2, batch_size=3), capture_output=True, text=True, env=two)
     assert refused.returncode == 2 and not (tmp_path / "odd").exists()
     assert refused.stderr.startswith("error: --batch_size=3 cannot be divided over 2 devices") and refused.stderr.count("\n") == 1
 
@@ -207,3 +215,13 @@ def test_a_signal_to_one_process_stops_both_at_the_same_step(cohort, tmp_path):
     subprocess.run(rest, check=True, capture_output=True, env=environment())
     assert int(checkpoints.restore(workdir).step) == steps
     assert [line["step"] for line in figures(workdir) if "loss" in line] == [*range(1, steps + 1)]
+
+
+def test_an_error_of_the_first_alone_ends_both(cohort, tmp_path):
+    workdir = tmp_path / "run"
+    workdir.mkdir()
+    with run_folder.held(workdir):
+        both = pair(cohort, workdir)
+        told = [process.communicate(timeout=120)[1] for process in both]
+    assert both[0].returncode == 2 and told[0].endswith("choose another --workdir.\n") and told[0].count("\n") == 1
+    assert both[1].returncode != 0

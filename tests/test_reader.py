@@ -1,6 +1,7 @@
 """Whatever bytes a folder holds, the reader makes a usable case of them or tells what is wrong: no other exception."""
 
 import gzip
+import io
 import shutil
 import tempfile
 from pathlib import Path
@@ -125,3 +126,19 @@ def test_noise_is_no_image(data, suffix):
         path.write_bytes(data)
         with pytest.raises(UserError, match="cannot be read as NIfTI"):
             acdc.read_volume(path)
+
+
+def test_no_more_is_unpacked_than_a_header_promises(tmp_path):
+    """A .gz of 10 kB that unpacks to 10 MB, and a header that promises more than any cine has."""
+    sound = raw(nib.Nifti1Image(np.arange(64, dtype=np.uint8).reshape(4, 4, 4), np.eye(4)))
+    endless, large = tmp_path / "endless.nii.gz", tmp_path / "large.nii"
+    endless.write_bytes(gzip.compress(sound + bytes(10**7)))
+    with pytest.raises(UserError, match="it holds far more than the 416 bytes that its header promises"):
+        acdc.read_volume(endless)
+    header = nib.Nifti1Header.from_fileobj(io.BytesIO(sound))
+    header["dim"][1:4] = 32767
+    large.write_bytes(header.binaryblock + sound[348:])
+    with pytest.raises(UserError, match="its header promises 35181150962015 bytes, which no cine has"):
+        acdc.read_volume(large)
+    large.write_bytes(sound + bytes(1000))  # some write a little more
+    assert acdc.read_volume(large)[0].shape == (1, 4, 4, 4)

@@ -260,6 +260,15 @@ def test_a_stream_finds_a_heart_again_that_was_gone(segmenters):
     np.testing.assert_array_equal(stream.push(there).labels, 3 * disc(120, 150))
 
 
+def test_a_heart_that_comes_back_in_the_last_frame_is_found_as_offline(segmenters):
+    stream = StreamingSegmenter(segmenters["both"], SHAPE, SPACING, window="follow")
+    here, gone, there = (frame_with(truth) for truth in (disc(30, 30), 0 * disc(0, 0), disc(120, 150)))
+    cine = np.stack([here, *[gone] * MEMORY, there])
+    answers = [answer.labels for answer in (*map(stream.push, cine), stream.flush()) if answer]
+    np.testing.assert_array_equal(answers, segmenters["both"].segment_cine(cine, SPACING, window="follow"))
+    np.testing.assert_array_equal(answers[-1], 3 * disc(120, 150))
+
+
 @pytest.mark.parametrize("index", range(5))
 def test_a_phantom_off_the_centre_is_found_by_a_network_that_sees_it(index):
     shape, away = (8, 288, 288), 32  # 48 mm at 1.5 mm; cut to 256 x 256 with the heart aside

@@ -1,6 +1,8 @@
 """What is loaded never executes, and a data folder never leads outside itself."""
 
 import ast
+import builtins
+import io
 import json
 import os
 import pickle
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 
 import ica_unet_jax
-from ica_unet_jax import inference
+from ica_unet_jax import evaluation, inference
 from ica_unet_jax.data import acdc, cache, splits
 from ica_unet_jax.errors import BadData, UserError
 
@@ -113,11 +115,10 @@ def data(cohort, tmp_path):
 
 
 def opened(monkeypatch):
-    """The paths whose bytes or text are read from now on."""
-    seen = []
-    for name in ("read_bytes", "read_text"):
-        read = getattr(Path, name)
-        monkeypatch.setattr(Path, name, lambda path, *a, read=read, **k: seen.append(path.resolve()) or read(path, *a, **k))
+    """The paths of the files that are opened from now on."""
+    seen, open_ = [], open
+    for module in (builtins, io):  # pathlib has the second
+        monkeypatch.setattr(module, "open", lambda path, *a, **k: seen.append(Path(path).resolve()) or open_(path, *a, **k))
     return seen
 
 
@@ -173,8 +174,11 @@ def test_a_run_of_a_stranger_writes_nothing_when_it_is_loaded(tiny_run, tmp_path
     folder = shutil.copytree(tiny_run, tmp_path / "run")
     config = json.loads((folder / "config.json").read_text())
     places = {name: str(tmp_path / "elsewhere" / name) for name in ("workdir", "cache_dir", "phantom_dir")}
+    places |= dict(data_dir="", phantom_patients=4)
     (folder / "config.json").write_text(json.dumps(config | places))
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     inference.load(folder)
+    with pytest.raises(UserError, match="the phantom cohort of this run, is not there: name a cohort by --data_dir"):
+        evaluation.evaluate(folder, data_dir="")
     assert not (tmp_path / "elsewhere").exists()
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before

@@ -17,8 +17,10 @@ Problems = dict[str, list[str]]  # sentences by the name of a case
 ACDC_URL = "https://www.creatis.insa-lyon.fr/Challenge/acdc/"
 
 
-def folder(config: DataConfig) -> Path:
+def folder(config: DataConfig, *, write: bool = True) -> Path:
     """`config.data_dir`, or the phantom cohort that `config.phantom_patients` asks for, written if need be.
+
+    Without `write` it must be there: the configuration may be a stranger's, who does not choose where files appear.
 
     Raises:
       UserError: no data are named, or those named are not there.
@@ -31,6 +33,8 @@ def folder(config: DataConfig) -> Path:
         raise UserError(_missing("--data_dir is not given"))
     shape = config.phantom_shape
     phantom = Path(config.phantom_dir) / f"{config.phantom_patients}_patients_{'x'.join(map(str, shape))}"
+    if not phantom.is_dir() and not write:
+        raise UserError(f"{phantom}, the phantom cohort of this run, is not there: name a cohort by --data_dir.")
     if not phantom.is_dir():
         try:
             beating_heart.write_cohort(phantom, config.phantom_patients, shape=shape)
@@ -40,9 +44,9 @@ def folder(config: DataConfig) -> Path:
     return phantom
 
 
-def open_cohort(config: DataConfig) -> list[acdc.Case]:
-    """The cases in `folder(config)`; raises UserError as that and `acdc.find_cases` do."""
-    return acdc.find_cases(folder(config), config.label_map)
+def open_cohort(config: DataConfig, *, write: bool = True) -> list[acdc.Case]:
+    """The cases in `folder(config, write)`; raises UserError as that and `acdc.find_cases` do."""
+    return acdc.find_cases(folder(config, write=write), config.label_map)
 
 
 def _missing(problem: str) -> str:

@@ -8,6 +8,7 @@ file is long.
 from __future__ import annotations
 
 import gzip
+import io
 import logging
 import math
 import re
@@ -26,6 +27,8 @@ _UNREADABLE = (OSError, EOFError, ValueError, KeyError, TypeError, OverflowError
                nib.wrapstruct.WrapStructError, nib.filebasedimages.ImageFileError,
                nib.spatialimages.HeaderDataError, nib.spatialimages.HeaderTypeError)
 _NIFTI2 = 540  # length of its header, which is its first number
+_LONGEST = 2**35  # bytes
+_MORE = 2**20  # bytes behind the voxels
 _ZOOMS = (0.01, 100.0)  # mm; what lies beyond is no voxel of a heart
 _LARGEST = 1e30  # intensity; beyond it float32 arithmetic overflows
 
@@ -38,9 +41,20 @@ def spacing_of(image: nib.Nifti1Image) -> tuple[float, float, float]:
 
 def _parse(path: Path) -> tuple[nib.Nifti1Image, np.ndarray, np.ndarray]:
     """The image, its scaled array, and the voxel sizes as they are stored: nibabel turns 0 into 1 when it loads."""
-    data = path.read_bytes()
-    if path.name.endswith(".gz"):
-        data = gzip.decompress(data)
+    with (gzip.open if path.name.endswith(".gz") else open)(path, "rb") as file:
+        data, kind, stored = _read(file)
+    image = kind.from_bytes(data)
+    with np.errstate(all="ignore"):  # scaling beyond all bounds gives infinity, which is reported
+        array = np.asanyarray(image.dataobj)
+    return image, array, np.abs(stored["pixdim"][1:4])
+
+
+def _read(file: io.BufferedIOBase) -> tuple[bytes, type[nib.Nifti1Image], nib.Nifti1Header]:
+    """The bytes of an image, its kind and its header as stored.
+
+    A .gz can unpack to a thousand times its size, so no more is read than the header promises, and a little.
+    """
+    data = file.read(_NIFTI2)
     numbers = [int.from_bytes(data[:4], order) for order in ("little", "big")]
     kind = nib.Nifti2Image if _NIFTI2 in numbers else nib.Nifti1Image
     length = kind.header_class.template_dtype.itemsize
@@ -51,13 +65,16 @@ def _parse(path: Path) -> tuple[nib.Nifti1Image, np.ndarray, np.ndarray]:
         raise ValueError("it does not begin as a .nii does")
     if int(stored["datatype"]) not in nib.nifti1.data_type_codes.code:
         raise ValueError(f"its data type {stored['datatype']} is unknown")
-    claimed = max(0, int(stored["vox_offset"])) + math.prod(stored.get_data_shape()) * stored.get_data_dtype().itemsize
+    offset = int(stored["vox_offset"]) or kind.header_class.single_vox_offset
+    claimed = max(0, offset) + math.prod(stored.get_data_shape()) * stored.get_data_dtype().itemsize
+    if claimed > _LONGEST:
+        raise ValueError(f"its header promises {claimed} bytes, which no cine has")
+    data += file.read(max(0, claimed - len(data)))
     if claimed > len(data):
         raise ValueError(f"it holds {len(data)} bytes where its header promises {claimed}")
-    image = kind.from_bytes(data)
-    with np.errstate(all="ignore"):  # scaling beyond all bounds gives infinity, which is reported
-        array = np.asanyarray(image.dataobj)
-    return image, array, np.abs(stored["pixdim"][1:4])
+    if len(file.read(_MORE + 1)) > _MORE:  # up to the end, where the checksum of a .gz is verified
+        raise ValueError(f"it holds far more than the {claimed} bytes that its header promises")
+    return data, kind, stored
 
 
 def _open(path: Path) -> tuple[nib.Nifti1Image, np.ndarray, np.ndarray]:

@@ -14,14 +14,17 @@ def correlate(current: Streams, neighbour: Streams, radius: int) -> Float[Array,
 
     Out-of-plane neighbours count as zero. Displacements are ordered row by row, (2 * radius + 1)^2 of them.
     """
-    pad = [(0, 0), (0, 0), (0, 0), (radius, radius), (radius, radius), (0, 0)]
-    padded = jnp.pad(neighbour, pad)
-    _, _, _, height, width, _ = current.shape
-    count = current.shape[0] * current.shape[-1]
-    products = []
-    for i in range(2 * radius + 1):
-        rows = lax.slice_in_dim(padded, i, i + height, axis=3)
-        for j in range(2 * radius + 1):
-            shifted = lax.slice_in_dim(rows, j, j + width, axis=4)
-            products.append((current * shifted).sum((0, 5), dtype=jnp.float32) / count)
-    return jnp.stack(products, axis=-1).astype(current.dtype)
+    streams, batch, depth, height, width, channels = current.shape
+    side, count = 2 * radius + 1, streams * channels
+    # A row of the frame against whole rows of the neighbour is a matrix product; of it a band along the diagonal is kept.
+    # That is more arithmetic than is needed, and a third of the time of as many sums of products.
+    here, there = (x.transpose(1, 2, 3, 4, 0, 5).reshape(batch, depth, height, width, count) for x in (current, neighbour))
+    pad = (radius, radius)
+    there = jnp.pad(there, ((0, 0), (0, 0), pad, pad, (0, 0)))
+    there = jnp.stack([lax.slice_in_dim(there, i, i + height, axis=2) for i in range(side)], axis=3)
+    products = jnp.einsum("bdyxc,bdyinc->bdyixn", here, there, preferred_element_type=jnp.float32) / count
+    # Entry (x, x + j) of rows of n is entry (x, j) of rows of n + 1.
+    products = products.reshape(batch, depth, height, side, width * (width + 2 * radius))
+    products = jnp.pad(products, ((0, 0), (0, 0), (0, 0), (0, 0), (0, width)))
+    band = products.reshape(batch, depth, height, side, width, width + side)[..., :side]
+    return band.transpose(0, 1, 2, 4, 3, 5).reshape(batch, depth, height, width, side * side).astype(current.dtype)
