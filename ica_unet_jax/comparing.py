@@ -84,7 +84,8 @@ def train_system(config: Config, run: Path, system: System, split: str) -> None:
         return
     training.train(config, pictures=False)
     cleaning = dict(largest_component=system.cleaned, mirror=system.cleaned)
-    evaluation.evaluate(run, split=split, cines=0, pictures=False, skip_bad_cases=config.data.skip_bad_cases, **cleaning)
+    options = dict(out=summary.parent, cines=0, pictures=False, skip_bad_cases=config.data.skip_bad_cases)
+    evaluation.evaluate(run, split=split, **options, **cleaning)
 
 
 def time_system(config: Config, run: Path, seconds: float) -> None:

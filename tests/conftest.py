@@ -9,7 +9,6 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0 " + os.environ.get("XLA_FLAGS", "")
 
 import jax  # noqa: E402
-import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
 
@@ -42,23 +41,16 @@ def tiny_run(cohort, tmp_path_factory):
     """The run folder of a smallest network of random values; of `cohort` two patients train and two validate."""
     import tiny
 
-    from ica_unet_jax import run_folder, training
-    from ica_unet_jax.checkpoints import Checkpoints, State
+    from ica_unet_jax import run_folder
     from ica_unet_jax.config import Config
 
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     config = Config.make(**tiny.SMALL, data_dir=str(cohort), workdir=str(folder), steps=2)
-    run_folder.open_run(config, {"train": ["patient001", "patient002"], "val": ["patient003", "patient004"]})
+    tiny.write_run(config)
     log = run_folder.Metrics(folder, 0)
     for step in (1, 2):
         log.write(step=step, seconds_per_step=3.0, compiled=step == 1, loss=1 / step)
     log.write(step=2, dice_RV=0.1, dice_MYO=0.2, dice_LV=0.3, dice_mean=0.2)
-    variables = tiny.variables(config.model)  # unlike the state of `init_state`, not compiled
-    params = variables["params"]
-    optimizer = jax.jit(training.make_optimizer(config.train).init)(params)
-    checkpoints = Checkpoints(folder)
-    checkpoints.save(State(np.int32(2), params, params, variables["batch_stats"], optimizer), 0.2)
-    checkpoints.close()
     return folder
 
 

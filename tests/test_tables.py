@@ -6,12 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+import tiny
 
 from ica_unet_jax import benchmarking, comparing, paper_tables
 from ica_unet_jax.benchmarking import arrival_to_mask
 from ica_unet_jax.config import Config
 from ica_unet_jax.errors import Diverged, UserError
-from ica_unet_jax.files import write_text
+from ica_unet_jax.files import write_json, write_text
 from ica_unet_jax.paper_tables import phase_mean, ratios, read, read_run, table_1, training_hours
 from ica_unet_jax.systems import PUBLISHED, SYSTEMS, Paper, System
 from ica_unet_jax.timing import Ceilings
@@ -48,7 +49,7 @@ def test_every_system_of_the_papers_tables_is_there():
 def timing(name, frame_ms, compute_ms, waits):
     """What a benchmark tells of a system."""
     arrivals = {str(rate): {"p50": arrival_to_mask(compute_ms, frame_ms, rate, waits)} for rate in (22, 30)}
-    row = dict(frames_per_second=1e3 / frame_ms, compute_ms={"p50": compute_ms}, arrival_to_mask_ms=arrivals, parameters=2_500_000, gflop=1.5)
+    row = dict(frames_per_second=1e3 / frame_ms, compute_ms={"p50": compute_ms}, arrival_to_mask_ms=arrivals, parameters=2_500_000, gflop=1.5, grid=[2, 32, 32])
     return {"machine": MACHINE, "rows": {name: row}}
 
 
@@ -76,7 +77,7 @@ def test_a_phase_is_averaged_over_what_is_finite_and_measured():
 def folder(tmp_path):
     """Timings of ICA-UNet and of two spans of MSU-Net, and a training that diverged."""
     for name, *values in (("ica_unet_n4_independent", 20, 20, 1), ("msu_net_span2", 40, 80, 1), ("msu_net_span10", 10, 100, 9)):
-        write_text(tmp_path / name / "timing.json", json.dumps(timing(name, *values)))
+        write_json(tmp_path / name / "timing.json", timing(name, *values))
         write_text(tmp_path / name / "config.json", Config.make(steps=7).to_json())
     write_text(tmp_path / "msu_net_span2" / paper_tables.DIVERGED, "diverged at step 3 (loss not finite)\n")
     return tmp_path
@@ -113,20 +114,21 @@ def test_a_narrow_training_is_named(folder):
 @pytest.fixture
 def reference(cohort, tmp_path, monkeypatch):
     """Two cheap systems and one that does not fit the grid."""
-    small = dict(unet_width=1, batch_size=1, devices=1, steps=2, evaluate_every=2, folds=2, chance_validations=0, crop=(2, 32, 32))
     some = (
         System("narrow", "Narrow", (1, 2), dict(model="unet2d"), Paper(0.5, 30.0, 20.0)),
         System("large", "Large", (1,), dict(model="ica_unet")),
-        System("steady", "Steady", (2,), dict(model="unet2d", schedule="constant")),
+        System("steady", "Steady", (2,), dict(model="unet2d", flip=True), cleaned=True),
     )
     for module in (comparing, paper_tables):
         monkeypatch.setattr(module, "SYSTEMS", some)
     monkeypatch.setattr(benchmarking, "ceilings", lambda seconds: Ceilings(1e11, 4e11, 1e10))
-    return Config.make(model="unet2d", **small, data_dir=str(cohort), cache_dir=str(tmp_path / "cache"), workdir=str(tmp_path / "tables"))
+    return Config.make(**tiny.LOOP, data_dir=str(cohort), cache_dir=str(tmp_path / "cache"), workdir=str(tmp_path / "tables"))
 
 
 def test_tables_are_made_and_what_is_there_is_kept(reference, monkeypatch, capsys):
-    folder = comparing.compare(reference, seconds=0.0)
+    monkeypatch.setattr(comparing.training, "train", lambda config, pictures: tiny.write_run(config))
+    monkeypatch.setattr(comparing.benchmarking, "benchmark", lambda rows, seconds, json_file: write_json(json_file, timing(rows[0].name, 20, 20, 1)))
+    folder = comparing.compare(reference)
     text = (folder / "tables.md").read_text()
     for told in (capsys.readouterr().out, text):
         assert "Large is left out: --crop=2,32,32: height and width" in told
@@ -134,17 +136,18 @@ def test_tables_are_made_and_what_is_there_is_kept(reference, monkeypatch, capsy
         rows = list(csv.DictReader(file))
     assert [row["System"] for row in rows] == ["Narrow", "Steady"]
     assert all(0 <= float(row["Dice ED LV"]) <= 1 for row in rows)
-    assert rows[0]["Parameters (M)"] == rows[1]["Parameters (M)"] == "0.00"
-    assert "2 patients, 2 steps" in text and "\\begin{tabular}" in (folder / "table_1.tex").read_text()
-    for name in ("train", "init_state", "make_step"):
-        monkeypatch.setattr(comparing.training, name, None)
+    summaries = [json.loads((folder / name / "evaluation_val" / "summary.json").read_text()) for name in ("narrow", "steady")]
+    assert [(summary["mirror"], summary["largest_component"]) for summary in summaries] == [(False, False), (True, True)]
+    assert rows[0]["Parameters (M)"] == rows[1]["Parameters (M)"] == "2.50"
+    assert "2 patients, 4 steps" in text and "\\begin{tabular}" in (folder / "table_1.tex").read_text()
+    monkeypatch.setattr(comparing.training, "train", None)
     monkeypatch.setattr(comparing.benchmarking, "benchmark", None)
     comparing.compare(reference)
     assert (folder / "tables.md").read_text() == text
     with pytest.raises(UserError, match="holds a run with other settings"):
         comparing.compare(reference.replace(learning_rate=1.0))
     split = json.loads((folder / "steady" / "split.json").read_text())
-    write_text(folder / "steady" / "split.json", json.dumps(split | {"val": split["train"]}))
+    write_json(folder / "steady" / "split.json", split | {"val": split["train"]})
     with pytest.raises(UserError, match=r"cannot stand in one table \(narrow and steady differ in split\)"):
         comparing.compare(reference)
 
@@ -158,7 +161,7 @@ def test_a_divergence_is_a_row_and_not_repeated(reference, monkeypatch):
     assert "| Steady: diverged at step 1 (loss not finite) |" in (folder / "tables.md").read_text()
     monkeypatch.setattr(comparing.training, "train", None)
     comparing.compare(reference, only=["steady"], timed=False)
-    write_text(folder / "steady" / "config.json", reference.replace(schedule="constant", learning_rate=1.0).to_json())
+    write_text(folder / "steady" / "config.json", reference.replace(flip=True, learning_rate=1.0).to_json())
     with pytest.raises(UserError, match="learning_rate 1.0 -> "):  # perhaps it would not with other settings
         comparing.compare(reference, only=["steady"], timed=False)
 

@@ -1,4 +1,4 @@
-"""The smallest network, random values for it, and the shortest training, that the tests share."""
+"""The smallest network, random values for it, a run folder of them, and the shortest training, that the tests share."""
 
 import functools
 from pathlib import Path
@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ica_unet_jax import run_folder, training
+from ica_unet_jax.checkpoints import Checkpoints, State
 from ica_unet_jax.config import Config
 from ica_unet_jax.models import build_model
-from ica_unet_jax.run_folder import read_metrics
 
 SMALL = dict(
     crop=(2, 64, 64), contracting_blocks=2, bases=3, stream_width=2, projection_width=2,
@@ -50,7 +51,7 @@ def folder(config):
 def lines(config):
     """metrics.jsonl without the clock."""
     clock = {"seconds_per_step", "compiled"}
-    return [{k: v for k, v in line.items() if k not in clock} for line in read_metrics(folder(config))]
+    return [{k: v for k, v in line.items() if k not in clock} for line in run_folder.read_metrics(folder(config))]
 
 
 def frames(config, batch=1):
@@ -79,3 +80,14 @@ def variables(config, seed=0):
         return jnp.asarray(np.exp(x) if path[-1].key in ("var", "scale") else x, leaf.dtype)
 
     return jax.tree_util.tree_map_with_path(fill, dict(shapes(config)))
+
+
+def write_run(config, dice=0.2):
+    """The run folder of a network of random values; of the fixture `cohort` two patients train and two validate."""
+    run_folder.open_run(config, {"train": ["patient001", "patient002"], "val": ["patient003", "patient004"]})
+    values = {"batch_stats": {}} | variables(config.model)  # unlike the state of `init_state`, not compiled
+    params = values["params"]
+    optimizer = jax.jit(training.make_optimizer(config.train).init)(params)
+    checkpoints = Checkpoints(folder(config))
+    checkpoints.save(State(np.int32(config.train.steps), params, params, values["batch_stats"], optimizer), dice)
+    checkpoints.close()
