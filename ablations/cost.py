@@ -15,6 +15,7 @@ from ablations.runner import ROOT, Slot, environment
 from ica_unet_jax import flops
 from ica_unet_jax.config import Config
 from ica_unet_jax.errors import UserError
+from ica_unet_jax.markup import plain_table
 
 STEPS = 5  # timed, after the one that compiles
 
@@ -39,16 +40,15 @@ def report(workdir: Path, sweep: Sweep, left: Iterable[Run], shares: list[Slot])
         seconds = known or step * work(config) / work(base) * config.train.steps + compilation
         count = counts.get(name, 0)
         total += count * seconds
-        lines.append(f"| {name} | {count} | {seconds / 3600:.2f} | {'measured' if known else 'estimated'} |")
+        lines.append((name, count, f"{seconds / 3600:.2f}", "measured" if known else "estimated"))
     head = [
         f"{len(list(sweep.runs()))} runs, {sum(counts.values())} left; {len(shares)} at a time with {shares[0].threads} threads.",
         f"The reference takes {step:.3f} s a step after {compilation:.0f} s of compilation, measured now on this machine.",
         "",
-        "| cell | runs left | hours each | |",
-        "| --- | --- | --- | --- |",
+        plain_table(("cell", "runs left", "hours each", ""), lines),
     ]
     end = ["", f"Together {total / 3600:.1f} hours of training, {total / 3600 / len(shares):.1f} hours with {len(shares)} at a time."]
-    return "\n".join(head + lines + end)
+    return "\n".join(head + end)
 
 
 def finished_seconds(folder: Path) -> float | None:

@@ -87,7 +87,7 @@ def write_all(workdir: str | Path) -> None:
         write_text(workdir / f"{made.name}.tex", markup.latex(made))
         write_text(workdir / f"{made.name}.csv", csv_text([*map(csv_line, analysis.lines), *csv_peers(analysis)]))
     table, lines = timings(sweep)
-    write_text(workdir / "timings.md", f"# Timings\n\n{markup.markdown_table(table)}\n{table.note}\n")
+    write_text(workdir / "timings.md", f"# Timings\n\n{markup.markdown_table(table)}\n\n{table.note}\n")
     write_text(workdir / "timings.csv", csv_text(lines))
     write_text(workdir / "index.md", report.index(sweep, pages))
     write_text(workdir / "report.html", report.html(sweep, pages, workdir))

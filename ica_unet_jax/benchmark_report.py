@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ica_unet_jax.errors import UserError
-from ica_unet_jax.markup import NONE, counted
+from ica_unet_jax.markup import NONE, counted, plain_table
 
 Result = dict[str, Any]  # as `benchmarking.benchmark` gives it
 CANNOT = "cannot keep up"
@@ -73,11 +73,9 @@ def machine(result: Result) -> list[str]:
     ]
 
 
-def table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines of a Markdown table under its title; none without rows."""
-    lines = [f"| {' | '.join(cells)} |" for cells in rows]
-    rule = f"| --- {'| --- ' * (len(heads) - 1)}|"
-    return [f"**{title}**", "", f"| {' | '.join(heads)} |", rule, *lines, ""] if lines else []
+    return [f"**{title}**", "", plain_table(heads, rows), ""] if rows else []
 
 
 def stream_cells(name: str, row: dict[str, Any]) -> list[str]:

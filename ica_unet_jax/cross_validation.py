@@ -9,10 +9,11 @@ from typing import Any
 
 import jax
 
-from ica_unet_jax import experiment, report, run_folder
+from ica_unet_jax import experiment, run_folder
 from ica_unet_jax.config import Config
 from ica_unet_jax.errors import Diverged, UserError
 from ica_unet_jax.files import write_json, write_text
+from ica_unet_jax.markup import number, plain_table
 from ica_unet_jax.metrics import STRUCTURES, cases
 
 
@@ -110,9 +111,9 @@ def page(name: str, rows: list[cases.Row], parts: list[list[cases.Row]], left_ou
         (fold, summary["n_patients"], *(_plus_minus(summary["dice"][key], summary["dice_sd"][key]) for key in columns))
         for fold, summary in folds
     ]
-    lines.append(report.table(("Fold", "n", *(f"Dice {key}" for key in columns)), table))
+    lines.append(plain_table(("Fold", "n", *(f"Dice {key}" for key in columns)), table))
     return "\n".join(lines) + "\n"
 
 
 def _plus_minus(mean: float | None, sd: float | None) -> str:
-    return " ± ".join("–" if value is None else f"{value:.3f}" for value in (mean, sd))
+    return f"{number(mean, 3)} ± {number(sd, 3)}"

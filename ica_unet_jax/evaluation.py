@@ -16,6 +16,7 @@ from ica_unet_jax.data.geometry import Placement
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.files import write_json, write_text
 from ica_unet_jax.inference import Segmenter
+from ica_unet_jax.markup import number, plain_table
 from ica_unet_jax.metrics import STRUCTURES, cases
 from ica_unet_jax.metrics.clinical import neighbour_dice, roughness, volumes_ml
 from ica_unet_jax.postprocessing import largest_components
@@ -79,7 +80,7 @@ def evaluate(
 
     rows, over_time = [], {}
     with Progress(len(labelled), unit="patient") as progress:
-        for number, case in enumerate(labelled, start=1):
+        for done, case in enumerate(labelled, start=1):
             cine = acdc.read(case, label_map)
             whole = bool(case.cine) and len(cine.times) > 2 and len(over_time) < cines
             times = cine.times if whole else sorted(cine.labels)
@@ -94,7 +95,7 @@ def evaluate(
                 if pictures:
                     draw_volumes(folder / "pictures" / f"{case.name}_volumes.png", cine, labels)
                 over_time[case.name] = behaviour(cine, labels)
-            progress.update(number)
+            progress.update(done)
 
     summary = {
         "split": split,
@@ -299,11 +300,11 @@ def report(run_dir: Path, summary: dict[str, Any], rows: Sequence[cases.Row]) ->
     ]
     if summary["over_time"]:
         header = ["Whole cine", "Frames", *(f"{measure} {s}" for measure in OVER_TIME for s in STRUCTURES)]
-        lines += [f"| {' | '.join(header)} |", "| --- " * len(header) + "|"]
-    for name, behaved in summary["over_time"].items():
-        values = [behaved["prediction"][key][s] for key in OVER_TIME.values() for s in STRUCTURES]
-        cells = [name, str(behaved["n_frames"]), *("–" if value is None else f"{value:.3f}" for value in values)]
-        lines.append(f"| {' | '.join(cells)} |")
+        curves = []
+        for name, behaved in summary["over_time"].items():
+            values = [behaved["prediction"][key][s] for key in OVER_TIME.values() for s in STRUCTURES]
+            curves.append([name, behaved["n_frames"], *(number(value, 3) for value in values)])
+        lines.append(plain_table(header, curves))
     return "\n".join(lines) + "\n"
 
 

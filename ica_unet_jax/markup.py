@@ -1,4 +1,4 @@
-"""A page of tables as data, and as Markdown, LaTeX and HTML."""
+"""Tables, and pages of them, as data and as Markdown, LaTeX and HTML."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import html as entities
 import math
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 NONE = "–"
@@ -74,22 +74,28 @@ def markdown(page: Page) -> str:
     texts = [f"**{escape_markdown(page.question)}**", escape_markdown(page.answer), escape_markdown(page.facts)]
     blocks = [f"# {page.name}", *texts, f"![{page.name}: differences to the reference]({page.name}.png)"]
     for table in page.tables:
-        blocks += [f"## {escape_markdown(table.title)}", markdown_table(table).rstrip(), escape_markdown(table.note)]
+        blocks += [f"## {escape_markdown(table.title)}", markdown_table(table), escape_markdown(table.note)]
     blocks.append(f"The same as [CSV]({page.name}.csv) and [LaTeX]({page.name}.tex); all studies: [index](index.md).")
     return "\n\n".join(blocks) + "\n"
 
 
 def markdown_table(table: Table) -> str:
     states = [i for i, column in enumerate(table.columns) if column.verdict] or [len(table.columns) - 1]
-    lines = ["| " + " | ".join(escape_markdown(column.head) for column in table.columns) + " |"]
-    lines.append("| " + " | ".join("---:" if column.number else "---" for column in table.columns) + " |")
+    rows = []
     for row in table.rows:
         texts = [item.text for item in row.items]
         if row.state:
             texts += [NONE] * (len(table.columns) - len(texts))
             texts[states[0]] = row.state
-        lines.append("| " + " | ".join(map(escape_markdown, texts)) + " |")
-    return "\n".join(lines) + "\n"
+        rows.append(texts)
+    return plain_table([column.head for column in table.columns], rows, [column.number for column in table.columns])
+
+
+def plain_table(heads: Sequence[str], rows: Iterable[Sequence[object]], numbers: Sequence[bool] = ()) -> str:
+    """A Markdown table, without a newline at its end; the columns that `numbers` marks stand at the right."""
+    rules = ["---:" if number else "---" for number in numbers] or ["---"] * len(heads)
+    lines = [[escape_markdown(str(cell)) for cell in line] for line in (heads, *rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], rules, *lines[1:]))
 
 
 def latex(page: Page) -> str:

@@ -198,7 +198,7 @@ def write(folder: Path, split: str, left_out: Mapping[str, str]) -> None:
     facts = _facts(results, split)
     blocks = ["# The paper's tables", facts, *left_out.values()]
     for table in tables:
-        blocks += [f"## {table.title}", markdown_table(table).rstrip(), table.note]
+        blocks += [f"## {table.title}", markdown_table(table), table.note]
         blocks += ratios(results) if table is tables[0] else []
     write_text(folder / "tables.md", "\n\n".join(blocks) + "\n")
     for count, table in enumerate(tables, start=1):

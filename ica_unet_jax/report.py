@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
 
 from ica_unet_jax import run_folder
 from ica_unet_jax.config import Config
 from ica_unet_jax.files import write_text
+from ica_unet_jax.markup import plain_table
 
 
 def write(run_dir: str | Path) -> Path:
@@ -31,12 +31,6 @@ def write(run_dir: str | Path) -> Path:
     return folder / "report.md"
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
-
-
 def _progress(folder: Path, config: Config) -> str:
     lines = run_folder.read_metrics(folder)
     text = f"{max((line['step'] for line in lines), default=0)} of {config.train.steps} steps."
@@ -49,7 +43,7 @@ def _settings(config: Config) -> str:
     """What differs from the defaults."""
     defaults = Config().flat()
     rows = [(f"`--{name}`", _text(value), _text(defaults[name])) for name, value in config.diff(Config()).items()]
-    return table(("Setting", "here", "default"), rows) + "\n\nAll others are the defaults; `config.json` holds all."
+    return plain_table(("Setting", "here", "default"), rows) + "\n\nAll others are the defaults; `config.json` holds all."
 
 
 def _text(value: object) -> str:

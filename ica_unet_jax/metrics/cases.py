@@ -16,6 +16,7 @@ import numpy as np
 
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.files import replacing
+from ica_unet_jax.markup import number, plain_table
 from ica_unet_jax.metrics import STRUCTURES
 from ica_unet_jax.metrics.clinical import agreement, ejection_fraction, myocardial_mass, volumes_ml
 from ica_unet_jax.metrics.overlap import structure_dice
@@ -132,7 +133,7 @@ def markdown_table(rows: Sequence[Row]) -> str:
     """
     header = ["Group", "Phase", "n", *(f"Dice {name}" for name in STRUCTURES)]
     header += [*(f"HD95 {name} (mm)" for name in STRUCTURES), "n mm", f"Missed {' / '.join(STRUCTURES)}"]
-    lines = [header, ["---"] * len(header)]
+    lines = []
     phases = {row["phase"] for row in rows}
     parts = {phase: {phase} for phase in ("ED", "ES") if phase in phases}
     if phases == {"ED", "ES"}:
@@ -144,13 +145,10 @@ def markdown_table(rows: Sequence[Row]) -> str:
             chosen = [row for row in rows if group in ("", row["group"]) and row["phase"] in members]
             if chosen:
                 lines.append([group or "all", part, *_cells(summarize(chosen))])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return plain_table(header, lines) + "\n"
 
 
 def _cells(summary: dict[str, Any]) -> list[str]:
-    def number(value: float | None, digits: int) -> str:
-        return "–" if value is None else f"{value:.{digits}f}"
-
     overlaps = [f"{number(summary['dice'][s], 3)} ± {number(summary['dice_sd'][s], 3)}" for s in STRUCTURES]
     distances = [number(summary["hd95_mm"][s], 2) for s in STRUCTURES]
     missed = " / ".join(str(summary["n_missed"][s]) for s in STRUCTURES)
