@@ -8,13 +8,13 @@ of max(A, B) for normal A and B (Clark, Operations Research 9, 1961): ours, the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.scipy.stats import norm as normal
 
 from ica_unet_jax.models.layers import Dtype, convolve, depth_to_space, he_normal
 
@@ -56,8 +56,8 @@ def maximum(a: Canonical, b: Canonical) -> Canonical:
     deviation = jnp.sqrt(jnp.where(certain, 1.0, spread))
     ratio = difference / deviation
     # The chance that A is larger, and what the maximum gains over a choice by the means.
-    share = jnp.where(certain, 0.5 * (1 + jnp.sign(difference)), normal.cdf(ratio))
-    gain = jnp.where(certain, 0.0, deviation * normal.pdf(ratio))
+    share = 0.5 * (1 + jnp.where(certain, jnp.sign(difference), jax.lax.erf(ratio / math.sqrt(2))))
+    gain = jnp.where(certain, 0.0, deviation * jnp.exp(-0.5 * jnp.square(ratio)) / math.sqrt(2 * math.pi))
     # Both moments about the larger mean: no large numbers cancel.
     centre = jnp.maximum(a.mean, b.mean)
     a_mean, b_mean = a.mean - centre, b.mean - centre
@@ -75,9 +75,9 @@ def relu(x: Canonical) -> Canonical:
 
 def max_pool(x: Canonical) -> Canonical:
     """The largest of each 2x2 pixels of a plane: two pairs, then the larger of these."""
-    rows = [x.map(lambda y, i=i: y[:, :, i::2]) for i in (0, 1)]
-    columns = [[row.map(lambda y, j=j: y[:, :, :, j::2]) for j in (0, 1)] for row in rows]
-    return maximum(maximum(*columns[0]), maximum(*columns[1]))
+    left, right = (x.map(lambda y, j=j: y[:, :, :, j::2]) for j in (0, 1))
+    x = maximum(left, right)
+    return maximum(*(x.map(lambda y, i=i: y[:, :, i::2]) for i in (0, 1)))
 
 
 class CanonicalConv(nn.Module):
