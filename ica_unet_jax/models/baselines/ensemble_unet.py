@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from ica_unet_jax.config import NUM_CLASSES, LossConfig
 from ica_unet_jax.losses import cross_entropy, soft_dice
-from ica_unet_jax.models.baselines.frame_network import Frame, FrameNetwork, Outputs
+from ica_unet_jax.models.baselines.frame_network import Frame, FrameNetwork, Outputs, pool
 from ica_unet_jax.models.baselines.volumetric import Conv3d, ConvNorm
 from ica_unet_jax.models.layers import Dtype, Volume
 
@@ -49,7 +49,7 @@ class IsenseeUNet(nn.Module):
         x, skips = stage(x, self.width), []
         for i in range(1, STAGES):
             skips.append(x)
-            x = nn.max_pool(x, (1, 2, 2), (1, 2, 2))
+            x = pool(x)
             x = stage(drop(x) if i in DROPPED else x, self.width * 2**i)
         logits = None
         for level in range(STAGES - 2, -1, -1):

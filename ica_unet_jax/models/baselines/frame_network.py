@@ -2,15 +2,41 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from ica_unet_jax.config import ModelConfig
-from ica_unet_jax.models.layers import Volume
+from ica_unet_jax.models.layers import Conv, ConvBlock, Norm, Upsample, Volume
 
 Outputs = tuple[list[jax.Array], dict[str, Any]]
+
+
+class Layers(NamedTuple):
+    """The layers of a slice-by-slice network, with what the configuration says of them bound."""
+
+    conv: Callable[..., Conv]
+    block: Callable[..., ConvBlock]
+    upsample: Callable[..., Upsample]
+
+    @classmethod
+    def of(cls, config: ModelConfig, act: Callable[[jax.Array], jax.Array]) -> Layers:
+        dtype = jnp.dtype(config.compute_dtype)
+        conv, norm = functools.partial(Conv, dtype=dtype), functools.partial(Norm, kind=config.norm, dtype=dtype)
+        return cls(conv, functools.partial(ConvBlock, conv=conv, norm=norm, act=act), functools.partial(Upsample, dtype=dtype))
+
+    def stage(self, x: jax.Array, width: int, train: bool) -> jax.Array:
+        """Two convolutions, each with norm and activation."""
+        return self.block(width)(self.block(width)(x, train), train)
+
+
+def pool(x: jax.Array) -> jax.Array:
+    """The largest of each 2x2 pixels of a plane."""
+    return nn.max_pool(x, (1, 2, 2), (1, 2, 2))
 
 
 class Frame(NamedTuple):

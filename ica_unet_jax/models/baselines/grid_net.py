@@ -11,7 +11,6 @@ prior for each of eight parts of a stack from its first to its last slice; weigh
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -22,8 +21,7 @@ import numpy as np
 from ica_unet_jax.config import NUM_CLASSES, LossConfig
 from ica_unet_jax.data.cache import LabelledFrame
 from ica_unet_jax.losses import cross_entropy
-from ica_unet_jax.models.baselines.frame_network import Frame, FrameNetwork, Outputs
-from ica_unet_jax.models.layers import Conv, ConvBlock, Norm, Upsample
+from ica_unet_jax.models.baselines.frame_network import Frame, FrameNetwork, Layers, Outputs, pool
 
 WIDTHS = (32, 64, 128, 256, 256)
 PARTS = 8  # of a stack, each with its own prior
@@ -37,29 +35,22 @@ class GridNet(FrameNetwork):
     @nn.compact
     def segment(self, frame: Frame, train: bool) -> Outputs:
         c, dtype = self.config, jnp.dtype(self.config.compute_dtype)
-        conv = functools.partial(Conv, dtype=dtype)
-        norm = functools.partial(Norm, kind=c.norm, dtype=dtype)
-        block = functools.partial(ConvBlock, conv=conv, norm=norm, act=nn.relu)
+        layers = Layers.of(c, nn.relu)
         widths = [c.channels(width) for width in WIDTHS]
-        pool = functools.partial(nn.max_pool, window_shape=(1, 2, 2), strides=(1, 2, 2))
-
-        def stage(x: jax.Array, width: int) -> jax.Array:
-            return block(width)(block(width)(x, train), train)
-
         x, contracting, skips = frame.image.astype(dtype), [], []
         for level, width in enumerate(widths):
-            x = stage(pool(x) if level else x, width)
+            x = layers.stage(pool(x) if level else x, width, train)
             contracting.append(x)
         for level, width in enumerate(widths):
             above = [pool(skips[-1])] if level else []
-            skips.append(block(width)(jnp.concatenate([contracting[level], *above], axis=-1), train))
-        centre = mean_place(conv(1, kernel_size=1, use_bias=False)(skips[-1])[..., 0].astype(jnp.float32))
+            skips.append(layers.block(width)(jnp.concatenate([contracting[level], *above], axis=-1), train))
+        centre = mean_place(layers.conv(1, kernel_size=1, use_bias=False)(skips[-1])[..., 0].astype(jnp.float32))
         x = skips.pop()
         for width, skip in zip(widths[-2::-1], reversed(skips), strict=True):
-            x = stage(jnp.concatenate([Upsample(width, dtype=dtype)(x), skip], axis=-1), width)
+            x = layers.stage(jnp.concatenate([layers.upsample(width)(x), skip], axis=-1), width, train)
         prior = self.variable("batch_stats", "shape_prior", jnp.zeros, (PARTS, *c.crop[1:], NUM_CLASSES - 1)).value
         x = jnp.concatenate([x, place(prior, centre, frame.valid).astype(dtype)], axis=-1)
-        logits = conv(NUM_CLASSES, kernel_size=1)(stage(x, widths[0]))
+        logits = layers.conv(NUM_CLASSES, kernel_size=1)(layers.stage(x, widths[0], train))
         return [logits.astype(jnp.float32)], {"centre": centre}
 
 

@@ -10,7 +10,6 @@ first fine U-Net sees the coarse mask as well; losses in the image's own orienta
 
 from __future__ import annotations
 
-import functools
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -19,9 +18,10 @@ import jax.numpy as jnp
 
 from ica_unet_jax.config import NUM_CLASSES, LossConfig, ModelConfig
 from ica_unet_jax.losses import cross_entropy
-from ica_unet_jax.models.baselines.frame_network import Frame, FrameNetwork, Outputs
+from ica_unet_jax.models.baselines.frame_network import Frame, FrameNetwork, Layers, Outputs
 from ica_unet_jax.models.baselines.grid_net import mean_place
-from ica_unet_jax.models.layers import Conv, ConvBlock, Norm, Upsample, Volume
+from ica_unet_jax.models.baselines.unet2d import u_net
+from ica_unet_jax.models.layers import Conv, Volume
 from ica_unet_jax.sampling import bilinear
 
 COARSE, FINE = (16, 32, 64, 128, 128), (32, 64, 128, 256)  # channels, from full size down
@@ -46,24 +46,8 @@ class UNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: Volume, train: bool) -> tuple[jax.Array, jax.Array]:
-        dtype = jnp.dtype(self.config.compute_dtype)
-        conv = functools.partial(Conv, dtype=dtype)
-        norm = functools.partial(Norm, kind=self.config.norm, dtype=dtype)
-        block = functools.partial(ConvBlock, conv=conv, norm=norm, act=nn.relu)
         widths = [self.config.channels(width) for width in self.widths]
-
-        def stage(x: jax.Array, width: int) -> jax.Array:
-            return block(width)(block(width)(x, train), train)
-
-        skips = []
-        for width in widths[:-1]:
-            x = stage(x, width)
-            skips.append(x)
-            x = nn.max_pool(x, (1, 2, 2), (1, 2, 2))
-        bottom = x = stage(x, widths[-1])
-        for width, skip in zip(widths[-2::-1], reversed(skips), strict=True):
-            x = stage(jnp.concatenate([Upsample(width, dtype=dtype)(x), skip], axis=-1), width)
-        return conv(NUM_CLASSES, kernel_size=1)(x).astype(jnp.float32), bottom
+        return u_net(x, widths, Layers.of(self.config, nn.relu), train)
 
 
 class OmegaNet(FrameNetwork):

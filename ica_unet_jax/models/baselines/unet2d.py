@@ -6,14 +6,15 @@ convolutions a stage, batch norm, leaky ReLU, transposed convolutions, skips: 0.
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Sequence
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from ica_unet_jax.config import NUM_CLASSES
-from ica_unet_jax.models.baselines.frame_network import Frame, FrameNetwork, Outputs
-from ica_unet_jax.models.layers import Conv, ConvBlock, Norm, Upsample
+from ica_unet_jax.models.baselines.frame_network import Frame, FrameNetwork, Layers, Outputs, pool
+from ica_unet_jax.models.layers import leaky_relu
 
 STAGES = 4
 
@@ -23,21 +24,22 @@ class UNet2d(FrameNetwork):
 
     @nn.compact
     def segment(self, frame: Frame, train: bool) -> Outputs:
-        dtype = jnp.dtype(self.config.compute_dtype)
-        conv = functools.partial(Conv, dtype=dtype)
-        block = functools.partial(ConvBlock, conv=conv, norm=functools.partial(Norm, kind=self.config.norm, dtype=dtype))
         widths = [self.config.unet_width * 2**i for i in range(STAGES)]
+        logits, _ = u_net(frame.image, widths, Layers.of(self.config, leaky_relu), train)
+        return [logits], {}
 
-        def stage(x, width):
-            return block(width)(block(width)(x, train), train)
 
-        x, skips = frame.image.astype(dtype), []
-        for width in widths[:-1]:
-            x = stage(x, width)
-            skips.append(x)
-            x = nn.max_pool(x, (1, 2, 2), (1, 2, 2))
-        x = stage(x, widths[-1])
-        for width, skip in zip(widths[-2::-1], reversed(skips), strict=True):
-            x = Upsample(width, dtype=dtype)(x)
-            x = stage(jnp.concatenate([x, skip], axis=-1), width)
-        return [conv(NUM_CLASSES, kernel_size=1)(x).astype(jnp.float32)], {}
+def u_net(x: jax.Array, widths: Sequence[int], layers: Layers, train: bool) -> tuple[jax.Array, jax.Array]:
+    """(B, d, h, w, c) -> logits (B, d, h, w, 4) float32, and the features of the lowest resolution.
+
+    `widths` are the channels of the resolutions, from full size down. To be called inside a module, whose layers they are.
+    """
+    skips = []
+    for width in widths[:-1]:
+        x = layers.stage(x, width, train)
+        skips.append(x)
+        x = pool(x)
+    bottom = x = layers.stage(x, widths[-1], train)
+    for width, skip in zip(widths[-2::-1], reversed(skips), strict=True):
+        x = layers.stage(jnp.concatenate([layers.upsample(width)(x), skip], axis=-1), width, train)
+    return layers.conv(NUM_CLASSES, kernel_size=1)(x).astype(jnp.float32), bottom
