@@ -24,12 +24,13 @@ def test_parameters_are_those_of_the_public_code():
 
 @pytest.fixture(scope="module")
 def answered():
-    values, inputs = variables(CONFIG), frames(CONFIG, batch=2)
-    return values, inputs, jax.jit(build_model(CONFIG).apply)(values, *inputs)
+    """The compiled network, its variables, frames, and its answer to them."""
+    apply, values, inputs = jax.jit(build_model(CONFIG).apply), variables(CONFIG), frames(CONFIG, batch=2)
+    return apply, values, inputs, apply(values, *inputs)
 
 
 def test_the_answer_is_the_mean_of_two_softmaxes(answered):
-    _, _, ([logits], members) = answered
+    *_, ([logits], members) = answered
     mean = sum(jax.nn.softmax(y) for y in members.values()) / 2
     assert np.abs(members["plane"] - members["volume"]).max() > 0.1
     np.testing.assert_allclose(jnp.exp(logits), mean, atol=1e-6)
@@ -37,15 +38,15 @@ def test_the_answer_is_the_mean_of_two_softmaxes(answered):
 
 
 def test_the_plane_sees_one_slice_and_the_volume_its_neighbours(answered):
-    values, (previous, image, following, valid), (_, members) = answered
-    other = build_model(CONFIG).apply(values, previous, image.at[:, 1].add(normal(9, 2, 16, 16, 1)), following, valid)[1]
+    apply, values, (previous, image, following, valid), (_, members) = answered
+    other = apply(values, previous, image.at[:, 1].add(normal(9, 2, 16, 16, 1)), following, valid)[1]
     np.testing.assert_allclose(other["plane"][:, 0], members["plane"][:, 0], atol=1e-4)
     assert np.abs(other["plane"][:, 1] - members["plane"][:, 1]).max() > 1e-3
     assert np.abs(other["volume"][:, 0] - members["volume"][:, 0]).max() > 1e-3
 
 
 def test_dropout_acts_in_training_alone(answered):
-    values, inputs, (_, members) = answered
+    _, values, inputs, (_, members) = answered
     apply = jax.jit(lambda key: build_model(CONFIG).apply(values, *inputs, True, rngs={"dropout": key})[1])
     one, other = (apply(jax.random.key(seed)) for seed in (0, 1))
     for name in members:
@@ -57,12 +58,13 @@ def test_logits_are_summed_from_three_resolutions():
     """A head of a coarse resolution alone leaves blocks of its size."""
     network = IsenseeUNet(1, 2, 0.3)
     x = normal(0, 1, 1, 16, 16, 1)
-    values = jax.tree.map(jnp.asarray, dict(network.init(jax.random.key(0), x, False)))
+    apply = jax.jit(lambda params: network.apply({"params": params}, x, False))
+    values = jax.jit(lambda key: network.init(key, x, False))(jax.random.key(0))
     for head, block in ((0, 4), (1, 2), (2, 1)):
         params = dict(values["params"])
         for other in {0, 1, 2} - {head}:
             params[f"Conv3d_{other}"] = jax.tree.map(jnp.zeros_like, params[f"Conv3d_{other}"])
-        y = np.asarray(network.apply({"params": params}, x, False))[0, 0]
+        y = np.asarray(apply(params))[0, 0]
         blocks = y.reshape(16 // block, block, 16 // block, block, 4)
         np.testing.assert_array_equal(blocks, np.broadcast_to(blocks[:, :1, :, :1], blocks.shape))
         assert block == 1 or np.abs(np.diff(y[::block], axis=0)).max() > 1e-4
@@ -76,21 +78,24 @@ def test_enlarging_repeats_pixels():
 
 
 def test_the_loss_is_the_sum_of_two_trainings(answered):
-    values, (previous, image, following, valid), _ = answered
+    """Each network answers by its own parameters, and each term of the loss hears of one answer."""
+    apply, values, (previous, image, following, valid), (outputs, members) = answered
+    for name, other in (("plane", "volume"), ("volume", "plane")):
+        params = values["params"] | {other: jax.tree.map(jnp.negative, values["params"][other])}
+        np.testing.assert_array_equal(apply({"params": params}, previous, image, following, valid)[1][name], members[name])
     labels = jnp.asarray(np.random.default_rng(0).integers(0, 4, valid.shape[:-1]), jnp.uint8)
 
-    def value(params, part):
-        outputs, aux = build_model(CONFIG).apply({"params": params}, previous, image, following, valid)
-        total, terms = loss(outputs, aux, labels, image, valid, LossConfig())
-        return {"loss": total, **terms}[part]
+    @jax.jit
+    def gradients(members):
+        """Of the sum, and of each term alone."""
+        parts = ("loss", "soft_dice_plane", "cross_entropy_volume")
+        return [jax.grad(lambda x, part=part: loss(outputs, x, labels, image, valid, LossConfig())[1][part])(members) for part in parts]
 
-    gradient = jax.jit(jax.grad(value), static_argnums=1)
-    whole = gradient(values["params"], "loss")
-    for name, term in (("plane", "soft_dice_plane"), ("volume", "cross_entropy_volume")):
-        alone = gradient(values["params"], term)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), whole[name], alone[name])
-        other = {"plane": "volume", "volume": "plane"}[name]
-        assert not any(np.any(leaf) for leaf in jax.tree.leaves(alone[other]))
+    whole, of_plane, of_volume = gradients(members)
+    assert np.any(of_plane["plane"]) and np.any(of_volume["volume"])
+    assert not np.any(of_plane["volume"]) and not np.any(of_volume["plane"])
+    np.testing.assert_allclose(whole["plane"], of_plane["plane"], atol=1e-9)
+    np.testing.assert_allclose(whole["volume"], of_volume["volume"], atol=1e-9)
 
 
 def test_equal_chances_cost_ln_4_and_a_dice_of_fractions():

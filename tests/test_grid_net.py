@@ -88,7 +88,8 @@ def test_the_network_uses_its_prior_and_keeps_it_in_training():
     apply = jax.jit(model.apply)
     one, other = (apply({**values, "batch_stats": stats}, *inputs)[0][0] for stats in (values["batch_stats"], prior))
     assert np.abs(one - other).max() > 1e-3
-    _, updated = model.apply({**values, "batch_stats": prior}, *inputs, True, mutable=["batch_stats"])
+    train = jax.jit(lambda stats: model.apply({**values, "batch_stats": stats}, *inputs, True, mutable=["batch_stats"])[1])
+    updated = train(prior)
     np.testing.assert_array_equal(updated["batch_stats"]["shape_prior"], prior["shape_prior"])
 
 

@@ -1,6 +1,7 @@
 """What holds for every rival: it trains by the same step and answers by the same segmenter."""
 
 import math
+import sys
 
 import flax.linen as nn
 import jax
@@ -25,9 +26,16 @@ RIVALS = {
     "grid_net": dict(width_multiplier=0.125),
     "omega_net": dict(width_multiplier=0.125),
 }
+# The fewest resolutions with a layer of every kind: gradients of whole networks take long to compile.
+SHALLOW = {
+    "unet3d": {},
+    "ensemble_unet": dict(STAGES=3),
+    "msu_net": dict(STAGES=2, SCALES=(2,)),
+    "grid_net": dict(WIDTHS=(32, 64)),
+    "omega_net": dict(COARSE=(16, 32), FINE=(32, 64)),
+}
 LAYERS = set(layer_flops.COUNTS) - {MsuNet, nn.Dense}
 CROP = (2, 32, 32)
-STILL = dict(rotation=0.0, scaling=0.0, shift=0.0, elastic=0.0, slice_shift=0.0, gamma=0.0, brightness=0.0, noise=0.0, drop_neighbour=0.0)
 
 
 def make(name, **changes):
@@ -52,22 +60,27 @@ def test_the_names_are_the_methods():
 
 
 @pytest.mark.parametrize("name", RIVALS)
-def test_learns_a_heart_with_one_trace(name, monkeypatch):
-    config = make(name, steps=12, batch_size=2, learning_rate=3e-3, schedule="constant", warmup_steps=0, **STILL)
-    traces, augment = [], training.augment
-    monkeypatch.setattr(training, "augment", lambda *args: traces.append(1) or augment(*args))
+def test_learns_a_heart_with_one_trace_and_all_its_parameters(name, monkeypatch):
+    for constant, few in SHALLOW[name].items():
+        monkeypatch.setattr(sys.modules[METHODS[name].network.__module__], constant, few)
+    traces = []
+    monkeypatch.setattr(training, "augment", lambda key, batch, crop, data: traces.append(1) or crop_centre(batch, crop))
+    config = make(name, steps=12, batch_size=2, learning_rate=3e-3, weight_decay=0.0, schedule="constant", warmup_steps=0)
     step, state, batch = training.make_step(config), training.init_state(config), heart(config.model)
-    losses = []
+    before, losses = jax.tree.map(np.array, state.params), []
     for _ in range(12):
         state, terms = step(state, batch)
         losses.append(float(terms["loss"]))
         assert all(np.isfinite(float(value)) for value in terms.values())
     assert len(traces) == 1
     assert np.mean(losses[-3:]) < 0.9 * losses[0]
+    for (path, new), old in zip(jax.tree_util.tree_leaves_with_path(state.params), jax.tree.leaves(before), strict=True):
+        assert np.any(new != old), jax.tree_util.keystr(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RIVALS)
-def test_every_parameter_hears_of_the_loss(name):
+def test_every_parameter_hears_of_the_loss_at_full_depth(name):
     config = make(name)
     values, batch = variables(config.model), heart(config.model)
     centre = crop_centre(batch, CROP)
