@@ -245,7 +245,8 @@ def load(config: Config) -> tuple[list[cache.LabelledFrame], list[acdc.Cine], sp
 def begin(config: Config, saved: Checkpoints, samples: Sequence[cache.LabelledFrame]) -> tuple[State, bool, list[int]]:
     """The state to begin with, the same in all processes, though the first alone reads checkpoints.
 
-    A network that learns something from the labelled frames before its training, as a shape prior, has done so. With it, whether it is still to be validated, and the steps of damaged checkpoints, which are set aside.
+    A network that learns something from the labelled frames before its training, as a shape prior, has done so. With it,
+    whether it is still to be validated, and the steps of damaged checkpoints, which are set aside.
     """
     state, damaged = init_state(config), []
     if parallel.is_first() and saved.steps():

@@ -66,6 +66,8 @@ def run(command: str, folder: Path) -> str:
         words += TINY
         if any("phantom.flags" in word for word in words):
             words += ["--phantom_patients=4", "--phantom_shape=2,64,64"]
+        if any("baselines" in word for word in words):
+            words += ["--crop=2,32,32"]
     elif "ica_unet_jax.tables" in words:
         words += [*TINY, "--only=unet2d", "--seconds=0"]
     elif "ica_unet_jax.stream" in words:
@@ -91,6 +93,8 @@ LEAVES = {  # a text in each of the files that a chain leaves
     "benchmark": {"benchmark.json": "roi/unet2d"},
     "cv": {"runs/cv/table.md": "3 patients out of fold"},
     "acdc_mini": {"curves.png": ""},
+    "unet3d": {"runs/unet3d/evaluation_val/table.md": "Dice"},
+    "tables": {"runs/tables/tables.md": "| U-Net 2D |", "runs/tables/table_1.tex": "tabular", "runs/tables/table_2.csv": "U-Net 2D,"},
     "alone": {f"runs/ablations/{name}": "" for name in SWEEP}
     | {"runs/ablations/cells/*/*/done.json": '"done"', "runs/ablations/cells/*/*/config.json": '"steps": 3'},  # a flag wins over the preset
 }
