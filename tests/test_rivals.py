@@ -39,7 +39,7 @@ CROP = (2, 32, 32)
 
 
 def make(name, **changes):
-    return Config.make(model=name, crop=CROP, **RIVALS[name] | changes)
+    return Config.make(model=name, crop=CROP, devices=1, **RIVALS[name] | changes)
 
 
 def heart(config, batch=2):

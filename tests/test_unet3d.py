@@ -1,5 +1,6 @@
 """The plain 3D U-Net: planned as nnU-Net plans, equal to MONAI's, and its loss against fractions."""
 
+import functools
 import time
 
 import jax
@@ -189,12 +190,14 @@ def test_speed_beside_monai(capsys):
     torch = pytest.importorskip("torch")
     config = tiny(model="unet3d", crop=(8, 96, 96))
     values, (_, image, _, valid) = variables(config), frames(config)
-    net, ours = dynunet(config, values["params"]).eval(), jax.jit(lambda v, x: build_model(config).apply(v, x, x, x, valid)[0][-1])
+    fast = {"xla_backend_optimization_level": 3}  # the tests compile without
+    net = dynunet(config, values["params"]).eval()
+    ours = jax.jit(lambda v, x: build_model(config).apply(v, x, x, x, valid)[0][-1], compiler_options=fast)
     seen = torch.tensor(np.moveaxis(image, -1, 1).copy())
     ica = ModelConfig(crop=(8, 96, 96), contracting_blocks=3, decoder_convs=2)
     network, ica_values = build_model(ica), variables(ica)
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=fast)
     def streamed(v, previous, current, x):
         following = network.apply(v, x, valid, method=network.encode)
         return following, network.apply(v, previous, current, following, method=network.decode)[0][-1]
