@@ -107,7 +107,7 @@ class Backbone(nn.Module):
     def setup(self):
         c = self.config
         dense = c.streams == "dense"
-        conv = functools.partial(self.conv, as_patches=not dense)
+        conv = functools.partial(self.conv, stream=not dense)
         norm = functools.partial(self.norm, axis_name=STREAM_AXIS if c.streams == "shared" else None)
         block = functools.partial(ConvBlock, conv=conv, norm=norm)
         upsample = functools.partial(Upsample, dtype=self.conv.keywords["dtype"])
