@@ -119,7 +119,7 @@ def prepare(config: Config, sweep) -> None:
 
 def describe(workdir: Path, sweep) -> None:
     """`sweep.json`: the studies with their cells, for the tables; studies of earlier sweeps in this folder stay."""
-    from ica_unet_jax.files import write_text
+    from ica_unet_jax.files import write_json
 
     path = workdir / "sweep.json"
     new = sweep.description()
@@ -135,7 +135,7 @@ def describe(workdir: Path, sweep) -> None:
         "commit": commit(),
         "hardware": {"cores": os.cpu_count(), "machine": processor()},
     }
-    write_text(path, json.dumps(facts | new, indent=2) + "\n")
+    write_json(path, facts | new)
 
 
 def follow(workdir: Path, runs: list, left: list, shares: list) -> int:

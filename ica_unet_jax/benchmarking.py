@@ -19,7 +19,7 @@ from ica_unet_jax.data.augmentation import Batch
 from ica_unet_jax.data.cache import canvas
 from ica_unet_jax.data.geometry import Placement
 from ica_unet_jax.errors import UserError
-from ica_unet_jax.files import write_text
+from ica_unet_jax.files import write_json
 from ica_unet_jax.flops import Work
 from ica_unet_jax.inference import Segmenter
 from ica_unet_jax.models import init_variables
@@ -110,7 +110,7 @@ def benchmark(
         for number, row in enumerate(rows, start=1):
             result["rows"][row.name] = (time_stream if row.frame else time_training)(row, best, seconds)
             if json_file:
-                write_text(json_file, json.dumps(result, indent=2) + "\n")
+                write_json(json_file, result)
             progress.update(number)
     return result
 

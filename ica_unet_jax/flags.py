@@ -94,9 +94,8 @@ def run(main: Callable[[], None]) -> None:
 
 def _leave(code: int) -> None:
     """Ends the process; at once where others belong to it, for whom JAX would otherwise wait, and they for this one."""
-    import jax  # only now: memory is kept before
-
-    if jax.distributed.is_initialized():
+    jax = sys.modules.get("jax")  # a wrong flag is told before it is imported
+    if jax and jax.distributed.is_initialized():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

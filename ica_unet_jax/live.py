@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import time
 from array import array
@@ -17,7 +16,7 @@ from ica_unet_jax import inference, run_folder
 from ica_unet_jax.animation import Recorder
 from ica_unet_jax.compilation import Compilations
 from ica_unet_jax.errors import UserError
-from ica_unet_jax.files import write_text
+from ica_unet_jax.files import write_json
 from ica_unet_jax.live_view import LiveView
 from ica_unet_jax.metrics.clinical import ejection_fraction
 from ica_unet_jax.scanner import FrameQueue, Handover, Scanner, Shot, at_rate, open_source
@@ -193,7 +192,7 @@ def stream(
         "provenance": run_folder.provenance(),
     }
     if json_file:
-        write_text(json_file, json.dumps(summary, indent=2) + "\n")
+        write_json(json_file, summary)
     if recorder:
         recorder.save(gif, spacing, rate)
     return summary

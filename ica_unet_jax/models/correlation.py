@@ -17,7 +17,7 @@ def correlate(current: Streams, neighbour: Streams, radius: int) -> Float[Array,
     streams, batch, depth, height, width, channels = current.shape
     side, count = 2 * radius + 1, streams * channels
     # A row of the frame against whole rows of the neighbour is a matrix product; of it a band along the diagonal is kept.
-    # That is more arithmetic than is needed, and a third of the time of as many sums of products.
+    # That is more arithmetic than is needed, but in few products of a size that fills a processor.
     here, there = (x.transpose(1, 2, 3, 4, 0, 5).reshape(batch, depth, height, width, count) for x in (current, neighbour))
     pad = (radius, radius)
     there = jnp.pad(there, ((0, 0), (0, 0), pad, pad, (0, 0)))
