@@ -75,7 +75,7 @@ def _contract(net: IcaUNet, a_n: jax.Array):
 def _correlate(net: IcaUNet, streams: jax.Array):
     """With each neighbour, at the finest resolution: the coarser ones serve the auxiliary outputs alone."""
     radius = net.config.correlation_radius
-    return jnp.concatenate([correlate(streams, streams, radius) for _ in net.config.frames], axis=-1)
+    return jnp.concatenate([correlate(streams, streams, radius) for _ in net.config.frames])
 
 
 def _expand(net: IcaUNet, pyramid: tuple[jax.Array, ...], correlations: dict[int, jax.Array | None]):

@@ -78,8 +78,10 @@ def make_step(config: Config) -> Callable[[State, Batch], tuple[State, dict[str,
     """
     model, optimizer, devices = build_model(config.model), make_optimizer(config.train), parallel.Devices(config.train)
 
-    def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, dict[str, jax.Array]]:
-        batch = augment(jax.random.fold_in(key, state.step), batch, config.model.crop, config.data)
+    def augmented(batch: Batch, step: jax.Array, key: jax.Array) -> Batch:
+        return augment(jax.random.fold_in(key, step), batch, config.model.crop, config.data)
+
+    def step(state: State, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
         previous, current, following = (batch.frames[:, i, ..., None] for i in range(3))
         valid = batch.valid[..., None]
 
@@ -100,10 +102,12 @@ def make_step(config: Config) -> Callable[[State, Batch], tuple[State, dict[str,
         terms |= {"gradient_norm": optax.tree.norm(gradients), "parameter_norm": optax.tree.norm(params)}
         return State(state.step + 1, params, averaged, batch_stats, opt_state), terms
 
-    everywhere = devices.everywhere
-    compiled = jax.jit(step, in_shardings=(everywhere, devices.divided, everywhere), out_shardings=everywhere, donate_argnums=0)
+    everywhere, divided = devices.everywhere, devices.divided
+    # Apart, as XLA would fuse the warp of a frame into all that reads it, and warp anew for each.
+    augmented = jax.jit(augmented, in_shardings=(divided, everywhere, everywhere), out_shardings=divided)
+    compiled = jax.jit(step, in_shardings=(everywhere, divided), out_shardings=everywhere, donate_argnums=0)
     key = jax.jit(lambda: jax.random.key(config.train.seed + 1), out_shardings=everywhere)()
-    return lambda state, batch: compiled(state, batch, key)
+    return lambda state, batch: compiled(state, augmented(batch, state.step, key))
 
 
 @dataclasses.dataclass

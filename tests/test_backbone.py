@@ -15,7 +15,7 @@ from ica_unet_jax.models.layers import Conv, ConvBlock, Norm, Upsample
 STREAMS, LEVELS = 3, 2
 conv = functools.partial(Conv, dtype=jnp.float32)
 norm = functools.partial(Norm, dtype=jnp.float32)
-block = functools.partial(ConvBlock, conv=functools.partial(conv, stream=True), norm=norm)
+block = functools.partial(ConvBlock, conv=functools.partial(conv, as_patches=True), norm=norm)
 
 # Block, its fields, the shapes of its arrays for one stream, and which of them each stream has its own of.
 BLOCKS = {
