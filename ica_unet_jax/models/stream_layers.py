@@ -21,8 +21,6 @@ from ica_unet_jax.models.layers import Dtype, he_normal
 Stream = Float[Array, "_channels _batch _depth _height _width"]  # underscores: sizes may differ within a call
 Pads = tuple[int, int]  # zeros before and after, in rows and columns alike
 
-FEW_CHANNELS = 128  # products of an input with an output channel up to which `_by_planes` is the faster; see `benchmark`
-
 
 def convolve(x: Stream, kernel: Float[Array, "k k cin cout"], stride: int = 1) -> Stream:
     """In-plane convolution with zero padding, `k` odd; height and width are divided by the stride, 1 or 2."""
@@ -42,32 +40,13 @@ def convolve(x: Stream, kernel: Float[Array, "k k cin cout"], stride: int = 1) -
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _convolve(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
-    """Stride 1; its own derivative, as that of sums of slices would be sums of padded volumes."""
-    _, _, cin, cout = kernel.shape
-    by_patches, by_planes = functools.partial(_by_patches, pads=pads), functools.partial(_by_planes, pads=pads)
-    if cin * cout > FEW_CHANNELS:
-        return by_patches(x, kernel)
-    return lax.platform_dependent(x, kernel, cpu=by_planes, default=by_patches)
+    """Stride 1, as a matrix product with the patches of all pixels.
 
-
-def _by_patches(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
-    """A matrix product with the patches of all pixels."""
+    Its gradient towards `x` is written as one too. That of the patches would be a sum of padded volumes, which XLA computes
+    anew for everything that reads it.
+    """
     size, _, cin, cout = kernel.shape
     return _product(kernel.reshape(size * size * cin, cout), _patches(x, size, pads))
-
-
-def _by_planes(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
-    """Multiply-adds of whole planes, in one pass: nothing but the padded input is copied."""
-    size, _, cin, cout = kernel.shape
-    _, b, d, h, w = x.shape
-    x = _pad(x, pads)
-    y = jnp.zeros((cout, b, d, h, w), jnp.float32)
-    for i in range(size):
-        for j in range(size):
-            for c in range(cin):
-                plane = lax.slice(x[c], (0, 0, i, j), (b, d, i + h, j + w))
-                y = y + (plane[None] * kernel[i, j, c].reshape(cout, 1, 1, 1, 1)).astype(jnp.float32)
-    return y.astype(x.dtype)
 
 
 def _forward(x: jax.Array, kernel: jax.Array, pads: Pads) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
@@ -76,8 +55,7 @@ def _forward(x: jax.Array, kernel: jax.Array, pads: Pads) -> tuple[jax.Array, tu
 
 def _backward(pads: Pads, kept: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = kept
-    # Not by planes: XLA would fuse their sums into all that reads a gradient, and compute them anew for each.
-    dx = _by_patches(dy, kernel[::-1, ::-1].transpose(0, 1, 3, 2), pads[::-1])
+    dx = _convolve(dy, kernel[::-1, ::-1].transpose(0, 1, 3, 2), pads[::-1])
     dkernel = jnp.einsum("kbdhw,obdhw->ko", _patches(x, kernel.shape[0], pads), dy, preferred_element_type=jnp.float32)
     return dx, dkernel.reshape(kernel.shape).astype(kernel.dtype)
 
@@ -87,21 +65,14 @@ _convolve.defvjp(_forward, _backward)
 
 def _product(kernel: jax.Array, x: jax.Array) -> jax.Array:
     """Every pixel's channels times a matrix, (cin, cout)."""
-    if kernel.shape[1] == 1 and kernel.shape[0] <= FEW_CHANNELS // 8:
-        # As a matrix product of one column its gradient would come in another layout, to be copied back.
-        terms = [(x[c] * kernel[c, 0]).astype(jnp.float32) for c in range(kernel.shape[0])]
-        return sum(terms[1:], terms[0])[None].astype(x.dtype)
-    return jnp.einsum("co,cbdhw->obdhw", kernel, x, preferred_element_type=jnp.float32).astype(x.dtype)
-
-
-def _pad(x: jax.Array, pads: Pads) -> jax.Array:
-    return jnp.pad(x, ((0, 0),) * 3 + (pads,) * 2)
+    y = lax.dot_general(kernel, x, (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32)
+    return y.astype(x.dtype)
 
 
 def _patches(x: jax.Array, size: int, pads: Pads) -> jax.Array:
     """(c, b, d, h, w) -> (size * size * c, b, d, h, w), in the order of a kernel's rows."""
     h, w = x.shape[-2:]
-    x = _pad(x, pads)
+    x = jnp.pad(x, ((0, 0),) * 3 + (pads,) * 2)
     return jnp.concatenate([x[..., i : i + h, j : j + w] for i in range(size) for j in range(size)])
 
 
