@@ -1,7 +1,8 @@
-"""What JAX compiles: kept on disk from one process to the next, and counted."""
+"""What JAX compiles: for one window, kept on disk from one process to the next, and counted."""
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -21,6 +22,23 @@ def keep_on_disk() -> None:
         jax.config.update("jax_compilation_cache_dir", str(default_cache_dir() / "compiled"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
         compilation_cache.reset_cache()  # JAX looks at these settings once, at its first compilation
+
+
+@functools.cache
+def one_window_options() -> dict[str, str]:
+    """Options of the compiler for a network that sees one window at a time; none where this version of XLA lacks them.
+
+    The convolutions that XLA takes on CPUs by default divide a batch among the threads, and one window is no batch. Its
+    others divide a window too; a training step, which has a batch, is faster without them.
+    """
+    options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}
+    if jax.default_backend() != "cpu":
+        return {}
+    try:
+        jax.jit(lambda x: x).lower(0.0).compile(options)
+    except jax.errors.JaxRuntimeError:  # "No such compile option"
+        return {}
+    return options
 
 
 class Compilations:

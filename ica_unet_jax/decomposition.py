@@ -80,7 +80,7 @@ class Decomposer:
         ):
             self.traces += 1
             logits, aux = model.apply(variables, previous, current, following, valid)
-            reconstruction = aux["reconstruction"].mean(-1)
+            reconstruction = aux["reconstruction"][..., 0]
             parts = aux["bases"], aux["coefficients"], aux["mixed"][-1], reconstruction, logits[-1]
             return [part[0].astype("float32") for part in parts]
 

@@ -137,10 +137,10 @@ def correlation(config: ModelConfig, grid: Grid, channels: int) -> Product:
     return Product(products, values, gradients=1 + config.neighbour_gradients)
 
 
-def mixing(config: ModelConfig, grid: Grid) -> Product:
-    """A (x) X, A on `grid`: each coefficient stamps what of its patch lies inside the frame."""
+def mixing(config: ModelConfig, grid: Grid, u: int) -> Product:
+    """A (x) X of u channels, A on `grid`: each coefficient stamps what of its patch lies inside the frame."""
     (slices, rows, columns), (d, h, w) = grid, config.crop
-    m, u, height, width = config.bases, config.projection_width, h // 16, w // 16
+    m, height, width = config.bases, h // 16, w // 16
     a = slices * rows * columns
     inside = pairs(slices, 2, d) * pairs(rows, 4, height) * pairs(columns, 4, width)
     return Product(inside * m * u, a * m + d * height * width * u * m + 2 * 4 * 4 * a * u)
@@ -197,9 +197,9 @@ def _ica_unet(c: ModelConfig, training: bool) -> Parts:
         "expanding_path": [*expanding()],
         "correlation": [correlation(c, grids[k], copies * channels[k]) for k in outputs] * frames,
         "concatenation": [*concatenation()],
-        "mixing": [mixing(c, grids[k]) for k in outputs],
+        "mixing": [mixing(c, grids[k], c.projection_width) for k in outputs],
         "decoders": [*decoders()],
-        "reconstruction": [mixing(c, grids[n])] * training,
+        "reconstruction": [mixing(c, grids[n], 1)] * training,
         "neighbours": [p._replace(parameters=0, gradients=trained * p.gradients) for p in neighbours],
     }
 

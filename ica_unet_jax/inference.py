@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ica_unet_jax import checkpoints, roi, run_folder
+from ica_unet_jax import checkpoints, compilation, roi, run_folder
 from ica_unet_jax.config import Config
 from ica_unet_jax.data.device_geometry import NativeGrid, Windows
 from ica_unet_jax.data.geometry import Placement, place
@@ -74,8 +74,8 @@ class Segmenter:
         encode, decode = map(jax.jit, self.functions)
         variables = jax.eval_shape(lambda key: init_variables(self.config.model, key), jax.random.key(0))
         image = jax.ShapeDtypeStruct((1, *self.config.model.crop, 1), jnp.float32)
-        encoder = encode.lower(variables, image, image)
-        return encoder.compile(), decode.lower(variables, *[encoder.out_info] * self.decoded).compile()
+        encoder, options = encode.lower(variables, image, image), compilation.one_window_options()
+        return encoder.compile(options), decode.lower(variables, *[encoder.out_info] * self.decoded).compile(options)
 
     def place(self, shape: tuple[int, int, int], spacing: tuple[float, float, float]) -> Placement:
         """The windows of this model's grid on a native volume (s, h, w) with spacing (dz, dy, dx) in mm."""

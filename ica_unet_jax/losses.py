@@ -82,15 +82,15 @@ def ica_terms(
 ) -> dict[str, jax.Array]:
     """The three terms of L_ICA, unweighted, reduced as `config.ica_reduction` says.
 
-    `mean` takes the mean over values and voxels (and over the u channels in the reconstruction); `sum` is literal:
-    the sum of |X| per sample, the average of the independence term, the sum of squares per sample.
+    `mean` takes the mean over values and voxels; `sum` is literal: the sum of |X| per sample, the average of the
+    independence term, the sum of squares per sample. `reconstruction` is that of the frame, (B, d, h, w, 1).
     """
     x = bases
     if config.standardize_bases:
         x = standardize(x)
     elif config.whiten_bases:
         x = whiten(x)
-    error = jnp.square(reconstruction.mean(-1, keepdims=True) - frame) * valid
+    error = jnp.square(reconstruction - frame) * valid
     batch = bases.shape[0]
     if config.ica_reduction == "mean":
         sparsity, reconstructed = jnp.abs(x).mean(), error.sum() / jnp.maximum(valid.sum(), 1)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ica_unet_jax import flops
+from ica_unet_jax import compilation, flops
 from ica_unet_jax.config import ModelConfig
 from ica_unet_jax.flops import Work
 from ica_unet_jax.models import build_model
@@ -39,7 +39,8 @@ def parts(config: ModelConfig, variables: Any, image: jax.Array, valid: jax.Arra
 
     def add(name: str, method: Callable, *arrays: Any, of: tuple[str, ...] = ()) -> Any:
         """The part `name`, whose work is that of the parts `of` of `flops`; what it gives."""
-        compiled = jax.jit(lambda variables, *arrays: model.apply(variables, *arrays, method=method))
+        function = jax.jit(lambda variables, *arrays: model.apply(variables, *arrays, method=method))
+        compiled = function.lower(variables, *arrays).compile(compilation.one_window_options())
         names = of or (name,)
         found[name] = Part(lambda: compiled(variables, *arrays), flops.total({part: work[part] for part in names}))
         return found[name].call()
@@ -75,7 +76,7 @@ def _contract(net: IcaUNet, a_n: jax.Array):
 def _correlate(net: IcaUNet, streams: jax.Array):
     """With each neighbour, at the finest resolution: the coarser ones serve the auxiliary outputs alone."""
     radius = net.config.correlation_radius
-    return jnp.concatenate([correlate(streams, streams, radius) for _ in net.config.frames], axis=-1)
+    return jnp.concatenate([correlate(streams, streams, radius) for _ in net.config.frames])
 
 
 def _expand(net: IcaUNet, pyramid: tuple[jax.Array, ...], correlations: dict[int, jax.Array | None]):

@@ -61,11 +61,12 @@ def make_step(config: Config) -> Callable[[State, Batch], tuple[State, dict[str,
     model, optimizer, devices = build_model(config.model), make_optimizer(config.train), parallel.Devices(config.train)
     loss_function = METHODS[config.model.model].loss
 
+    def augmented(batch: Batch, step: jax.Array, key: jax.Array) -> Batch:
+        return augment(jax.random.fold_in(key, step), batch, config.model.crop, config.data)
+
     def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, dict[str, jax.Array]]:
-        key = jax.random.fold_in(key, state.step)
-        # `augment` splits its key for the samples of the batch; the number behind them is the network's.
-        rngs = {"dropout": jax.random.fold_in(key, config.train.batch_size)}
-        batch = augment(key, batch, config.model.crop, config.data)
+        # `augment` splits the step's key for the samples of the batch; the number behind them is the network's.
+        rngs = {"dropout": jax.random.fold_in(jax.random.fold_in(key, state.step), config.train.batch_size)}
         previous, current, following = window_of(batch)
         valid = batch.valid[..., None]
 
@@ -86,10 +87,12 @@ def make_step(config: Config) -> Callable[[State, Batch], tuple[State, dict[str,
         terms |= {"gradient_norm": optax.tree.norm(gradients), "parameter_norm": optax.tree.norm(params)}
         return State(state.step + 1, params, averaged, batch_stats, opt_state), terms
 
-    everywhere = devices.everywhere
-    compiled = jax.jit(step, in_shardings=(everywhere, devices.divided, everywhere), out_shardings=everywhere, donate_argnums=0)
+    everywhere, divided = devices.everywhere, devices.divided
+    # Apart, as XLA would fuse the warp of a frame into all that reads it, and warp anew for each.
+    augmented = jax.jit(augmented, in_shardings=(divided, everywhere, everywhere), out_shardings=divided)
+    compiled = jax.jit(step, in_shardings=(everywhere, divided, everywhere), out_shardings=everywhere, donate_argnums=0)
     key = jax.jit(lambda: jax.random.key(config.train.seed + 1), out_shardings=everywhere)()
-    return lambda state, batch: compiled(state, batch, key)
+    return lambda state, batch: compiled(state, augmented(batch, state.step, key), key)
 
 
 @dataclasses.dataclass

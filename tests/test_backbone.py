@@ -10,18 +10,19 @@ from tiny import normal, tiny
 
 from ica_unet_jax.models.backbone import Backbone, ConcatenationBlock, ContractingBlock, UpsampleBlock, lift
 from ica_unet_jax.models.correlation import correlate
-from ica_unet_jax.models.layers import Conv, ConvBlock, Norm, Upsample
+from ica_unet_jax.models.layers import ConvBlock, Norm
+from ica_unet_jax.models.stream_layers import Conv, Upsample
 
 STREAMS, LEVELS = 3, 2
 conv = functools.partial(Conv, dtype=jnp.float32)
-norm = functools.partial(Norm, dtype=jnp.float32)
-block = functools.partial(ConvBlock, conv=functools.partial(conv, as_patches=True), norm=norm)
+norm = functools.partial(Norm, dtype=jnp.float32, axis=0)
+block = functools.partial(ConvBlock, conv=conv, norm=norm)
 
 # Block, its fields, the shapes of its arrays for one stream, and which of them each stream has its own of.
 BLOCKS = {
-    "contract": (ContractingBlock, (4, 1, block), [(2, 1, 8, 8, 2)], (0,)),
-    "expand": (UpsampleBlock, (2, 1, block, norm, Upsample), [(2, 1, 4, 4, 4), (2, 1, 8, 8, 3)], (0, 0)),
-    "join": (ConcatenationBlock, (1, conv, norm, True), [(2, 1, 4, 4, 2), (2, 1, 4, 4, 1), (2, 1, 4, 4, 9)], (0, 0, None)),
+    "contract": (ContractingBlock, (4, 1, block), [(2, 2, 1, 8, 8)], (0,)),
+    "expand": (UpsampleBlock, (2, 1, block, norm, Upsample), [(4, 2, 1, 4, 4), (3, 2, 1, 8, 8)], (0, 0)),
+    "join": (ConcatenationBlock, (1, conv, norm, True), [(2, 2, 1, 4, 4), (1, 2, 1, 4, 4), (9, 2, 1, 4, 4)], (0, 0, None)),
 }
 
 
@@ -52,7 +53,7 @@ def test_lifted_is_looped(name):
 
 
 def make(streams, bases=STREAMS):
-    return Backbone(tiny(streams=streams, bases=bases), conv, norm)
+    return Backbone(tiny(streams=streams, bases=bases))
 
 
 def pass_through(backbone, coefficients, train=True):

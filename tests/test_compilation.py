@@ -45,3 +45,23 @@ def test_by_default_it_is_in_the_users_cache_even_after_a_first_compilation(sett
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.jit(lambda x: x * 17)(1.0)
     assert list((tmp_path / "ica_unet_jax" / "compiled").iterdir())
+
+
+@pytest.fixture
+def asked_anew():
+    compilation.one_window_options.cache_clear()
+    yield
+    compilation.one_window_options.cache_clear()
+
+
+def test_the_options_for_one_window_are_known_to_this_version(asked_anew):
+    function = jax.jit(lambda x: 2 * x)
+    assert function.lower(3.0).compile(compilation.one_window_options())(3.0) == 6
+
+
+def test_a_version_without_such_an_option_gets_none(asked_anew, monkeypatch):
+    def refuse(lowered, options=None):
+        raise jax.errors.JaxRuntimeError("INVALID_ARGUMENT: No such compile option")
+
+    monkeypatch.setattr(jax.stages.Lowered, "compile", refuse)
+    assert compilation.one_window_options() == {}

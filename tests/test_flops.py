@@ -77,8 +77,9 @@ def test_bytes_by_hand():
     assert shared.values == 3 * 16 * (2 + 1) + 2 + 2  # three streams, weights and norm once
     config = tiny()
     once = 16 * 16 * 3 + 2 * 4 * 4 * 2 * 3 + 2 * 64 * 64 * 2  # A, X and their product
+    mean = 16 * 16 * 3 + 2 * 4 * 4 * 3 + 2 * 64 * 64  # the same of the mean over the channels
     assert streamed(config)["mixing"].bytes == 4 * once
-    assert training_sample(config)["reconstruction"].bytes == 3 * 4 * once  # and a gradient towards A and X
+    assert training_sample(config)["reconstruction"].bytes == 3 * 4 * mean  # and a gradient towards A and X
     halved = total(streamed(tiny(compute_dtype="bfloat16")))
     assert halved == Work(total(streamed(config)).flops, total(streamed(config)).bytes // 2)
 
@@ -100,7 +101,7 @@ def test_mixing_equals_a_loop_over_all_pairs(crop, grid):
             inside &= 0 <= x - 4 * k + patch_columns // 2 - 2 < patch_columns
             count += inside
     assert 0 < count < 2 * half * 4 * rows * 4 * columns * half * rows * columns
-    assert flops.mixing(config, grid).products == count * 5 * 3
+    assert flops.mixing(config, grid, 3).products == count * 5 * 3
 
 
 @pytest.mark.parametrize("radius", [0, 1, 4])
@@ -177,6 +178,14 @@ def padded(monkeypatch):
     monkeypatch.setattr(
         flops, "pairs", lambda a, stride, patch: a * stride * (a if stride == 2 else len(_taps(patch)))
     )  # along the depth every coefficient meets every slice
+    conv = flops.conv
+
+    def in_blocks(*args, stride=1, **weights):
+        """A stream's stride of 2 has a kernel of whole blocks of 2x2 pixels."""
+        wide = dict(kernel=4) if stride == 2 and weights.get("copies", 1) > 1 else {}
+        return conv(*args, stride=stride, **weights | wide)
+
+    monkeypatch.setattr(flops, "conv", in_blocks)
 
 
 @pytest.fixture
@@ -184,8 +193,8 @@ def uncounted(monkeypatch):
     """A correlation without products in its place, which is counted apart: its lowering multiplies more than it keeps."""
 
     def correlate(current, neighbour, radius):
-        product = (current.mean((0, 5)) * neighbour.mean((0, 5)))[..., None]
-        return jnp.repeat(product, (2 * radius + 1) ** 2, axis=-1)
+        product = (current.mean((0, 1)) * neighbour.mean((0, 1)))[None]
+        return jnp.repeat(product, (2 * radius + 1) ** 2, axis=0)
 
     monkeypatch.setattr(ica_unet, "correlate", correlate)
 
@@ -229,10 +238,10 @@ def test_a_stream_needs_the_finest_output_alone():
     config = tiny(contracting_blocks=3)
     one, all_of_them = streamed(config), training_sample(config)
     assert one["reconstruction"] == Work(0, 0)
-    assert one["mixing"].flops == 2 * flops.mixing(config, (1, 16, 16)).products
+    assert one["mixing"].flops == 2 * flops.mixing(config, (1, 16, 16), config.projection_width).products
     # Patches as large as the stride: the mixing's work goes with the output's area.
     assert all_of_them["mixing"].flops == 3 * one["mixing"].flops * (1 + 1 / 4 + 1 / 16)
-    assert all_of_them["reconstruction"].flops == 3 * one["mixing"].flops
+    assert all_of_them["reconstruction"].flops == 3 * one["mixing"].flops // config.projection_width
 
 
 def test_gradients_cost_twice_the_forward_pass_but_for_the_first_layer_and_the_neighbours():

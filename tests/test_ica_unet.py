@@ -53,11 +53,11 @@ def test_shapes_of_the_docstring():
     assert aux["bases"].shape == (1, 10, 12, 12, 4, 32)
     assert aux["coefficients"].shape == (1, 5, 48, 48, 32)
     assert [a.shape for a in aux["mixed"]] == [(1, 5, size, size, 32) for size in (6, 12, 24, 48)]
-    assert aux["reconstruction"].shape == (1, 10, 192, 192, 4)
+    assert aux["reconstruction"].shape == (1, 10, 192, 192, 1)
     encode = functools.partial(model.apply, method=model.encode)
     features = jax.eval_shape(encode, shapes(config), *abstract(config)[:2])
     sizes = [(48, 1), (24, 8), (12, 16), (6, 16), (3, 16)]
-    assert [a.shape for a in features.pyramid] == [(32, 1, 5, size, size, width) for size, width in sizes]
+    assert [a.shape for a in features.pyramid] == [(32, width, 1, 5, size, size) for size, width in sizes]
 
 
 @pytest.mark.parametrize("streams, neighbours, bases_from", [*itertools.product(STREAMS, NEIGHBOURS, BASES_FROM)])
@@ -67,7 +67,7 @@ def test_shapes_of_every_variant(streams, neighbours, bases_from):
     assert [y.shape for y in logits] == [(1, 2, 32, 32, 4), (1, 2, 64, 64, 4)]
     assert aux["bases"].shape == (1, 2, 4, 4, 2, 3)
     assert aux["coefficients"].shape == (1, 1, 16, 16, 3)
-    assert aux["reconstruction"].shape == (1, 2, 64, 64, 2)
+    assert aux["reconstruction"].shape == (1, 2, 64, 64, 1)
 
 
 def test_an_ablated_part_has_no_parameters():

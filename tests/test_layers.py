@@ -17,22 +17,11 @@ def test_convolve_is_a_correlation_slice_by_slice(size, stride, dilation):
     x, kernel = normal(0, 2, 3, 8, 6, 2), normal(1, size, size, 2, 3)
     spread = np.zeros((dilation * (size - 1) + 1,) * 2 + (2, 3))
     spread[::dilation, ::dilation] = kernel
-    for as_patches in (False, True):
-        y = convolve(x, kernel, stride, dilation, as_patches=as_patches)
-        assert y.shape == (2, 3, 8 // stride, 6 // stride, 3)
-        for b, d, out in np.ndindex(2, 3, 3):
-            expected = sum(correlate2d(x[b, d, ..., i], spread[..., i, out], "same") for i in range(2))
-            np.testing.assert_allclose(y[b, d, ..., out], expected[::stride, ::stride], atol=1e-5)
-
-
-@pytest.mark.parametrize("stride", [1, 2])
-def test_patches_have_the_gradients_of_a_convolution(stride):
-    x, kernel = normal(0, 2, 3, 8, 6, 2), normal(1, 3, 3, 2, 4)
-    cotangent = normal(2, 2, 3, 8 // stride, 6 // stride, 4)
-    convolutions = (functools.partial(convolve, stride=stride, as_patches=p) for p in (True, False))
-    patches, plain = (jax.jit(lambda f=f: jax.vjp(f, x, kernel)[1](cotangent))() for f in convolutions)
-    for actual, expected in zip(patches, plain, strict=True):
-        np.testing.assert_allclose(actual, expected, atol=1e-4)
+    y = convolve(x, kernel, stride, dilation)
+    assert y.shape == (2, 3, 8 // stride, 6 // stride, 3)
+    for b, d, out in np.ndindex(2, 3, 3):
+        expected = sum(correlate2d(x[b, d, ..., i], spread[..., i, out], "same") for i in range(2))
+        np.testing.assert_allclose(y[b, d, ..., out], expected[::stride, ::stride], atol=1e-5)
 
 
 def test_upsample_stamps_2x2_kernels():

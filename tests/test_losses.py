@@ -25,21 +25,21 @@ def one_hot(labels):
 # --- the three ICA terms ---
 
 BASES = np.array([Fraction(1, 2), Fraction(-1, 4), Fraction(0), Fraction(3, 4)] * 2)  # two samples
-RECONSTRUCTION = [[Fraction(1), Fraction(1, 2)], [Fraction(0), Fraction(1)]]  # two voxels of two channels
+RECONSTRUCTION = [Fraction(3, 4), Fraction(1, 2)]  # two voxels
 FRAME = [Fraction(1, 4), Fraction(-1, 2)]
 
 
 def terms(**changes):
-    """Two equal samples of four basis values, two channels and two voxels; the very last voxel is padding."""
+    """Two equal samples of four basis values and two voxels; the very last voxel is padding."""
     bases = jnp.array(BASES.astype(float), jnp.float32).reshape(2, 1, 1, 1, 2, 2)
-    reconstruction = jnp.array([RECONSTRUCTION] * 2, jnp.float32).reshape(2, 1, 1, 2, 2)
+    reconstruction = jnp.array([RECONSTRUCTION] * 2, jnp.float32).reshape(2, 1, 1, 2, 1)
     frame = jnp.array([FRAME] * 2, jnp.float32).reshape(2, 1, 1, 2, 1)
     valid = jnp.array([1, 1, 1, 0], jnp.float32).reshape(2, 1, 1, 2, 1)
     return ica_terms(bases, reconstruction, frame, valid, LossConfig(**changes))
 
 
 def test_ica_terms_by_hand():
-    # The reconstruction's mean over channels is 3/4 and 1/2, the frame 1/4 and -1/2: errors 1/2 and 1.
+    # The reconstruction is 3/4 and 1/2, the frame 1/4 and -1/2: errors 1/2 and 1.
     squares = 2 * Fraction(1, 4) + 1  # the second voxel counts once
     alpha = 0.75
     independence = -alpha * np.mean([math.log(math.cosh(float(x) / alpha)) for x in BASES])

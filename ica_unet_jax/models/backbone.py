@@ -1,7 +1,7 @@
 """The U-Net that transforms the coefficients, each block written for one stream, and its lift over the m bases.
 
-A stream is one coefficient tensor and what the backbone makes of it: (B, d/2, h', w', channels). A lifted block maps
-(m, B, d/2, h', w', channels); the control `dense` runs the same blocks once, over all m coefficients as channels.
+A stream is one coefficient tensor and what the backbone makes of it: (channels, B, d/2, h', w'). A lifted block maps
+(m, channels, B, d/2, h', w'); the control `dense` runs the same blocks once, over all m coefficients as channels.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import jax
 import jax.numpy as jnp
 
 from ica_unet_jax.config import ModelConfig
-from ica_unet_jax.models.layers import ConvBlock, Upsample, Volume, leaky_relu
+from ica_unet_jax.models import stream_layers
+from ica_unet_jax.models.layers import ConvBlock, Norm, Volume, leaky_relu
+from ica_unet_jax.models.stream_layers import Stream
 
 STREAM_AXIS = "streams"  # the mapped axis, for statistics shared by all streams
 
@@ -27,7 +29,7 @@ class ContractingBlock(nn.Module):
     block: Callable[..., nn.Module]
 
     @nn.compact
-    def __call__(self, x: Volume, train: bool) -> Volume:
+    def __call__(self, x: Stream, train: bool) -> Stream:
         x = self.block(self.features, stride=2)(x, train)
         for _ in range(self.convs):
             x = self.block(self.features)(x, train)
@@ -45,10 +47,10 @@ class UpsampleBlock(nn.Module):
     act: Callable[[jax.Array], jax.Array] = leaky_relu
 
     @nn.compact
-    def __call__(self, x: Volume, skip: Volume | None, train: bool) -> Volume:
+    def __call__(self, x: Stream, skip: Stream | None, train: bool) -> Stream:
         x = self.act(self.norm()(self.upsample(self.features)(x), train))
         if skip is not None:
-            x = jnp.concatenate([x, skip], axis=-1)
+            x = jnp.concatenate([x, skip])
         for _ in range(self.convs):
             x = self.block(self.features)(x, train)
         return x
@@ -68,7 +70,7 @@ class ConcatenationBlock(nn.Module):
     act: Callable[[jax.Array], jax.Array] = leaky_relu
 
     @nn.compact
-    def __call__(self, expanded: Volume, skip: Volume, correlations: Volume | None, train: bool) -> Volume:
+    def __call__(self, expanded: Stream, skip: Stream, correlations: Stream | None, train: bool) -> Stream:
         one_by_one = functools.partial(self.conv, self.features, kernel_size=1, use_bias=False)
         x = one_by_one()(expanded) + one_by_one()(skip)
         if correlations is not None:
@@ -101,16 +103,16 @@ class Backbone(nn.Module):
     """
 
     config: ModelConfig
-    conv: Callable[..., nn.Module]
-    norm: Callable[..., nn.Module]
 
     def setup(self):
         c = self.config
         dense = c.streams == "dense"
-        conv = functools.partial(self.conv, as_patches=not dense)
-        norm = functools.partial(self.norm, axis_name=STREAM_AXIS if c.streams == "shared" else None)
+        dtype = jnp.dtype(c.compute_dtype)
+        conv = functools.partial(stream_layers.Conv, dense=dense, dtype=dtype)
+        shared = STREAM_AXIS if c.streams == "shared" else None
+        norm = functools.partial(Norm, kind=c.norm, dtype=dtype, axis=0, axis_name=shared)
         block = functools.partial(ConvBlock, conv=conv, norm=norm)
-        upsample = functools.partial(Upsample, dtype=self.conv.keywords["dtype"])
+        upsample = functools.partial(stream_layers.Upsample, dtype=dtype)
         outputs = c.bases if dense else 1
         levels = range(c.contracting_blocks, 0, -1)
         contracting, expanding = ContractingBlock, UpsampleBlock
@@ -127,16 +129,14 @@ class Backbone(nn.Module):
         return self.config.stream_width * (1 if level >= self.config.contracting_blocks - 1 else 2)
 
     def split(self, coefficients: Volume) -> jax.Array:
-        """(B, d/2, h', w', m) -> the streams (m, B, d/2, h', w', 1); dense: (1, B, d/2, h', w', m)."""
-        if self.config.streams == "dense":
-            return coefficients[None]
-        return coefficients.transpose(4, 0, 1, 2, 3)[..., None]
+        """(B, d/2, h', w', m) -> the streams (m, 1, B, d/2, h', w'); dense: (1, m, B, d/2, h', w')."""
+        streams = coefficients.transpose(4, 0, 1, 2, 3)
+        return streams[None] if self.config.streams == "dense" else streams[:, None]
 
     def merge(self, streams: jax.Array) -> Volume:
         """The inverse of `split`."""
-        if self.config.streams == "dense":
-            return streams[0]
-        return streams[..., 0].transpose(1, 2, 3, 4, 0)
+        coefficients = streams[0] if self.config.streams == "dense" else streams[:, 0]
+        return coefficients.transpose(1, 2, 3, 4, 0)
 
     def contracting_path(self, coefficients: Volume, train: bool) -> tuple[jax.Array, ...]:
         """A_n -> (A_n, A_{n-1}, ..., A_0) as streams."""
@@ -145,7 +145,7 @@ class Backbone(nn.Module):
             pyramid.append(self.contract[str(k)](pyramid[-1], train))
         return tuple(pyramid)
 
-    def expanding_path(self, pyramid: tuple[jax.Array, ...], correlations: dict[int, Volume | None], train: bool) -> list[Volume]:
+    def expanding_path(self, pyramid: tuple[jax.Array, ...], correlations: dict[int, Stream | None], train: bool) -> list[Volume]:
         """(A_n ... A_0) and the correlations of each level -> [A'_{c,1}, ..., A'_{c,n}], each (B, d/2, h', w', m)."""
         n = self.config.contracting_blocks
         x, joined = pyramid[n], []

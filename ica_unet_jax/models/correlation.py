@@ -6,19 +6,19 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-Streams = Float[Array, "streams batch depth height width channels"]
+Streams = Float[Array, "streams channels batch depth height width"]
 
 
-def correlate(current: Streams, neighbour: Streams, radius: int) -> Float[Array, "batch depth height width displacements"]:
+def correlate(current: Streams, neighbour: Streams, radius: int) -> Float[Array, "displacements batch depth height width"]:
     """Mean over streams and channels of current(y, x) * neighbour(y + i, x + j), for all |i|, |j| <= radius.
 
     Out-of-plane neighbours count as zero. Displacements are ordered row by row, (2 * radius + 1)^2 of them.
     """
-    streams, batch, depth, height, width, channels = current.shape
+    streams, channels, batch, depth, height, width = current.shape
     side, count = 2 * radius + 1, streams * channels
     # A row of the frame against whole rows of the neighbour is a matrix product; of it a band along the diagonal is kept.
     # That is more arithmetic than is needed, but in few products of a size that fills a processor.
-    here, there = (x.transpose(1, 2, 3, 4, 0, 5).reshape(batch, depth, height, width, count) for x in (current, neighbour))
+    here, there = (x.transpose(2, 3, 4, 5, 0, 1).reshape(batch, depth, height, width, count) for x in (current, neighbour))
     pad = (radius, radius)
     there = jnp.pad(there, ((0, 0), (0, 0), pad, pad, (0, 0)))
     there = jnp.stack([lax.slice_in_dim(there, i, i + height, axis=2) for i in range(side)], axis=3)
@@ -27,4 +27,4 @@ def correlate(current: Streams, neighbour: Streams, radius: int) -> Float[Array,
     products = products.reshape(batch, depth, height, side, width * (width + 2 * radius))
     products = jnp.pad(products, ((0, 0), (0, 0), (0, 0), (0, 0), (0, width)))
     band = products.reshape(batch, depth, height, side, width, width + side)[..., :side]
-    return band.transpose(0, 1, 2, 4, 3, 5).reshape(batch, depth, height, width, side * side).astype(current.dtype)
+    return band.transpose(3, 5, 0, 1, 2, 4).reshape(side * side, batch, depth, height, width).astype(current.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -49,7 +50,8 @@ class CoefficientBranch(nn.Module):
         x = (x * valid).reshape(b, d // 2, 2, h, w, c).transpose(0, 1, 3, 4, 2, 5).reshape(b, d // 2, h, w, 2 * c)
         x = self.block(self.width)(x, train)
         for i in range(self.convs):
-            x = self.block(self.width, dilation=2**i if self.dilate else 1)(x, train)
+            dilated = functools.partial(self.conv, dilation=2**i if self.dilate else 1)
+            x = self.block(self.width, conv=dilated)(x, train)
         return self.conv(self.bases, kernel_size=1)(x)
 
 

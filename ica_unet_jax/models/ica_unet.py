@@ -20,7 +20,7 @@ from ica_unet_jax.models.mixing import mix_with, stamps
 class FrameFeatures(NamedTuple):
     """What is kept of a frame: everything that it contributes as current frame or as a neighbour."""
 
-    pyramid: tuple[jax.Array, ...]  # A_n ... A_0 as streams, (m, B, d/2, h/4, w/4, 1) first
+    pyramid: tuple[jax.Array, ...]  # A_n ... A_0 as streams, (m, 1, B, d/2, h/4, w/4) first
     bases: jax.Array | None  # X, (B, d, h/16, w/16, u, m); None where the frame serves as neighbour alone
     valid: jax.Array  # (B, d, h, w, 1), 1 where there is image, 0 where there is padding
 
@@ -34,9 +34,9 @@ class IcaUNet(nn.Module):
     | --------------- | ------------------------------------------------------ |
     | frame           | (B, 10, 192, 192, 1)                                   |
     | X               | (B, 10, 12, 12, 4, 32)                                 |
-    | A_4             | (32, B, 5, 48, 48, 1), streams first                   |
-    | A_3 ... A_0     | (32, B, 5, 24, 24, 8), (.., 12, 12, 16), ..., (.., 3, 3, 16) |
-    | A'_1 ... A'_4   | (32, B, 5, 6, 6, 16), ..., (.., 48, 48, 8)             |
+    | A_4             | (32, 1, B, 5, 48, 48), streams first                   |
+    | A_3 ... A_0     | (32, 8, B, 5, 24, 24), (32, 16, .. 12, 12), ..., (32, 16, .. 3, 3) |
+    | A'_1 ... A'_4   | (32, 16, B, 5, 6, 6), ..., (32, 8, .. 48, 48)          |
     | A'_{c,1} ... A'_{c,4} | (B, 5, 6, 6, 32), ..., (B, 5, 48, 48, 32)        |
     | A'_{c,k} (x) X  | (B, 10, 24, 24, 4), ..., (B, 10, 192, 192, 4)          |
     | logits          | (B, 10, 24, 24, 4), ..., (B, 10, 192, 192, 4)          |
@@ -51,7 +51,7 @@ class IcaUNet(nn.Module):
         norm = functools.partial(Norm, kind=c.norm, dtype=dtype)
         block = functools.partial(ConvBlock, conv=conv, norm=norm)
         self.encoder = IcaEncoder(c, conv, block, dtype)
-        self.backbone = Backbone(c, conv, norm)
+        self.backbone = Backbone(c)
         decoder = nn.remat(IcaDecoder, static_argnums=(2,)) if c.remat else IcaDecoder
         self.decoders = [decoder(c.decoder_width, c.decoder_convs, block, conv) for _ in range(c.contracting_blocks)]
 
@@ -61,7 +61,7 @@ class IcaUNet(nn.Module):
         Returns:
           logits: [y_1, ..., y_n], coarse to fine, y_k (B, d, h / 2^(n-k), w / 2^(n-k), 4), float32.
           aux: `bases` X; `coefficients` A_n (B, d/2, h/4, w/4, m); `mixed` [A'_{c,k}]; `reconstruction`
-            A_n (x) X (B, d, h, w, u).
+            A_n (x) X, its mean over the u channels (ours), (B, d, h, w, 1).
         """
         features = self.encode(current, valid, train)
         neighbours = {}
@@ -90,7 +90,7 @@ class IcaUNet(nn.Module):
                 correlate(current.pyramid[n - k], neighbours[i].pyramid[n - k], self.config.correlation_radius)
                 for i in self.config.frames
             ]
-            correlations[k] = jnp.concatenate(parts, axis=-1) if parts else None
+            correlations[k] = jnp.concatenate(parts) if parts else None
         mixed = self.backbone.expanding_path(current.pyramid, correlations, train)
         matrix = stamps(current.bases)
         logits = []
@@ -100,11 +100,12 @@ class IcaUNet(nn.Module):
             logits.append(decoder(image, train).astype(jnp.float32))
         a_n = self.backbone.merge(current.pyramid[0])
         a_n = a_n * pool_valid(current.valid, 2, 4).astype(a_n.dtype)
+        mean = current.bases.mean(4, keepdims=True)  # A (x) X is linear in X: its mean over u is that of the mean of X
         aux = {
             "bases": current.bases.astype(jnp.float32),
             "coefficients": a_n.astype(jnp.float32),
             "mixed": mixed,
-            "reconstruction": self._mix(a_n, matrix, current.bases).astype(jnp.float32),
+            "reconstruction": self._mix(a_n, stamps(mean), mean).astype(jnp.float32),
         }
         return logits, aux
 

@@ -1,6 +1,7 @@
-"""Convolution, norm and activation, written for one coefficient stream.
+"""Convolution, norm and activation.
 
-Volumes are channels-last, (batch, depth, height, width, channels). Every convolution is in-plane, kernel
+Volumes are channels-last, (batch, depth, height, width, channels); those of a coefficient stream are not, see
+`stream_layers`. Every convolution is in-plane, kernel
 (1, k, k), so the depth is folded into the batch and the convolution is two-dimensional.
 """
 
@@ -23,38 +24,16 @@ leaky_relu = functools.partial(nn.leaky_relu, negative_slope=0.01)
 he_normal = nn.initializers.he_normal()
 
 
-def convolve(x: Volume, kernel: Float[Array, "k l cin cout"], stride: int = 1, dilation: int = 1, *, as_patches: bool = False) -> Volume:
-    """In-plane convolution with zero padding; height and width are divided by the stride.
-
-    `as_patches` writes it as patches @ kernel. Under `vmap` over kernels this becomes a batched matrix product,
-    where a convolution would become a grouped one, whose gradient XLA computes many times slower on CPUs.
-    """
+def convolve(x: Volume, kernel: Float[Array, "k l cin cout"], stride: int = 1, dilation: int = 1) -> Volume:
+    """In-plane convolution with zero padding; height and width are divided by the stride."""
     b, d, h, w, c = x.shape
     size = kernel.shape[0]
     pads = (dilation * (size // 2),) * 2
     x = x.reshape(b * d, h, w, c)
-    if as_patches:
-        y = _patches(x, size, stride, dilation) @ kernel.reshape(size * size * c, -1)
-    else:
-        y = lax.conv_general_dilated(
-            x, kernel, (stride, stride), (pads, pads), rhs_dilation=(dilation, dilation), dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
+    y = lax.conv_general_dilated(
+        x, kernel, (stride, stride), (pads, pads), rhs_dilation=(dilation, dilation), dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
     return y.reshape(b, d, *y.shape[1:])
-
-
-def _patches(x: jax.Array, size: int, stride: int, dilation: int) -> jax.Array:
-    """(n, h, w, c) -> (n, h/stride, w/stride, size*size*c), in the order of a kernel's rows."""
-    n, h, w, c = x.shape
-    pads = (dilation * (size // 2),) * 2
-    x = jnp.pad(x, ((0, 0), pads, pads, (0, 0)))
-    rows, columns = h // stride, w // stride
-    offsets = range(0, dilation * size, dilation)
-    taps = [
-        lax.slice(x, (0, i, j, 0), (n, i + stride * (rows - 1) + 1, j + stride * (columns - 1) + 1, c), (1, stride, stride, 1))
-        for i in offsets
-        for j in offsets
-    ]
-    return jnp.concatenate(taps, axis=-1)
 
 
 class Conv(nn.Module):
@@ -64,14 +43,13 @@ class Conv(nn.Module):
     kernel_size: int = 3
     stride: int = 1
     dilation: int = 1
-    as_patches: bool = False
     dtype: Dtype = jnp.float32
     use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: Volume) -> Volume:
         kernel = self.param("kernel", he_normal, (self.kernel_size, self.kernel_size, x.shape[-1], self.features))
-        y = convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.dilation, as_patches=self.as_patches)
+        y = convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.dilation)
         if self.use_bias:
             y = y + _row(self.param("bias", nn.initializers.zeros, (self.features,)), self.dtype)
         return y
@@ -95,28 +73,32 @@ class Upsample(nn.Module):
 class Norm(nn.Module):
     """Batch or group norm. Statistics and parameters are float32, the result has `dtype`.
 
-    `axis_name` names a mapped axis over which the statistics are shared (streams with shared weights).
+    `axis` is that of the channels; `axis_name` names a mapped axis over which the statistics are shared (streams with
+    shared weights).
     """
 
     kind: str = "batch"
     dtype: Dtype = jnp.float32
+    axis: int = -1
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, x: Volume, train: bool) -> Volume:
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         if self.kind == "group":
+            x = jnp.moveaxis(x, self.axis, -1)
             groups = next(g for g in (8, 4, 2, 1) if x.shape[-1] % g == 0)
             # Over the plane and the channels of a group, slice by slice: padded slices touch no other.
             b, d = x.shape[:2]
             y = nn.GroupNorm(num_groups=groups, epsilon=1e-6, dtype=self.dtype)(x.reshape(b * d, *x.shape[2:]))
-            return y.reshape(x.shape)
+            return jnp.moveaxis(y.reshape(x.shape), -1, self.axis)
+        running = not train
         return nn.BatchNorm(
-            use_running_average=not train, momentum=0.95, epsilon=1e-5, dtype=self.dtype, axis_name=self.axis_name
+            running, self.axis, momentum=0.95, epsilon=1e-5, dtype=self.dtype, axis_name=self.axis_name
         )(x)
 
 
 class ConvBlock(nn.Module):
-    """Convolution, norm, activation: the paper's conv. `conv` and `norm` come with dtype and lowering bound."""
+    """Convolution, norm, activation: the paper's conv. `conv` and `norm` come with dtype and layout bound."""
 
     features: int
     conv: Callable[..., nn.Module]
@@ -124,13 +106,11 @@ class ConvBlock(nn.Module):
     act: Callable[[jax.Array], jax.Array] = leaky_relu
     kernel_size: int = 3
     stride: int = 1
-    dilation: int = 1
 
     @nn.compact
-    def __call__(self, x: Volume, train: bool) -> Volume:
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         # The norm subtracts a mean, so a bias before it would be without effect.
-        conv = self.conv(self.features, self.kernel_size, self.stride, self.dilation, use_bias=False)
-        x = conv(x)
+        x = self.conv(self.features, self.kernel_size, self.stride, use_bias=False)(x)
         return self.act(self.norm()(x, train))
 
 

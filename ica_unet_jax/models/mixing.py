@@ -10,6 +10,9 @@ with X zero outside its patch: the size is exactly (d, 4h', 4w') at every resolu
 
 from __future__ import annotations
 
+import functools
+
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
@@ -78,21 +81,44 @@ def mix_with(coefficients: Coefficients, matrix, shape: tuple[int, ...]) -> Mixe
     _, depth, patch_rows, patch_columns, u, bases = shape
     if (shape[0], depth, bases) != (batch, 2 * half, m) or patch_rows % 2 or patch_columns % 2:
         raise ValueError(f"coefficients {coefficients.shape} do not fit bases {tuple(shape)}: need (B, d/2, h', w', m) and (B, d, even, even, u, m)")
-    row_taps, column_taps = _taps(patch_rows), _taps(patch_columns)
     a = coefficients.transpose(0, 2, 3, 1, 4).reshape(batch, rows, columns, half * m)
-    a = jnp.pad(a, ((0, 0), (-row_taps[0], row_taps[-1]), (-column_taps[0], column_taps[-1]), (0, 0)))
-    # Output block q of rows gathers the coefficients q + r, r over the taps.
-    a = jnp.concatenate(
-        [
-            a[:, r - row_taps[0] : r - row_taps[0] + rows, c - column_taps[0] : c - column_taps[0] + columns]
-            for r in row_taps
-            for c in column_taps
-        ],
-        axis=-1,
-    ).reshape(batch, rows * columns, -1)
-    y = jnp.einsum("bnk,bko->bno", a, matrix)
+    y = _gather_and_multiply(a, matrix, (patch_rows, patch_columns))
     y = y.reshape(batch, rows, columns, depth, 4, 4, u).transpose(0, 3, 1, 4, 2, 5, 6)
     return y.reshape(batch, depth, 4 * rows, 4 * columns, u)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _gather_and_multiply(a: jax.Array, matrix: jax.Array, patch: tuple[int, int]) -> jax.Array:
+    """(batch, rows, columns, depth_m) and the matrix of `stamps` -> (batch, rows, columns, depth_phases_u).
+
+    Its gradient towards `a` gathers and multiplies as well. That of the slices would be a sum of padded volumes, which XLA
+    computes anew for everything that reads it.
+    """
+    return jnp.einsum("byxk,bko->byxo", _gather(a, patch), matrix)
+
+
+def _gather(a: jax.Array, patch: tuple[int, int], sign: int = 1) -> jax.Array:
+    """For output block q the values at q + sign * r, r over the taps: (.., channels) -> (.., taps * channels), zero outside."""
+    rows, columns = a.shape[1:3]
+    taps = [[sign * r for r in _taps(size)] for size in patch]
+    (top, bottom), (left, right) = ((-min(r), max(r)) for r in taps)
+    a = jnp.pad(a, ((0, 0), (top, bottom), (left, right), (0, 0)))
+    return jnp.concatenate([a[:, top + r : top + r + rows, left + c : left + c + columns] for r in taps[0] for c in taps[1]], -1)
+
+
+def _forward(a: jax.Array, matrix: jax.Array, patch: tuple[int, int]) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _gather_and_multiply(a, matrix, patch), (a, matrix)
+
+
+def _backward(patch: tuple[int, int], kept: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+    a, matrix = kept
+    batch, channels, outputs = a.shape[0], a.shape[3], dy.shape[3]
+    transposed = matrix.reshape(batch, -1, channels, outputs).transpose(0, 1, 3, 2).reshape(batch, -1, channels)
+    da = jnp.einsum("byxk,bkc->byxc", _gather(dy, patch, -1), transposed)
+    return da, jnp.einsum("byxk,byxo->bko", _gather(a, patch), dy)
+
+
+_gather_and_multiply.defvjp(_forward, _backward)
 
 
 def mix_plain(coefficients: Coefficients, bases: Bases) -> Mixed:
