@@ -61,6 +61,7 @@ def test_two_devices_step_as_one(cohort, tmp_path):
         np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_state_of_two_devices_goes_on_on_one(make):
     """And back again; the figures are those of one device all along."""
     alone, moved = make("alone", batch_size=2), make("moved", batch_size=2, devices=2)
@@ -178,6 +179,7 @@ def figures(workdir):
     return lines(Config.make(workdir=str(workdir)))
 
 
+@pytest.mark.slow
 def test_all_devices_of_a_process_are_used_unless_told_otherwise(alone, cohort, tmp_path):
     two = environment() | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     subprocess.run(command(cohort, tmp_path / "run", devices=0), check=True, capture_output=True, env=two)
@@ -199,6 +201,7 @@ def test_two_processes_train_as_one_and_one_goes_on(alone, cohort, tmp_path):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_both_at_the_same_step(cohort, tmp_path):
     workdir, steps = tmp_path / "run", 300
     both = pair(cohort, workdir, steps=steps, evaluate_every=steps, final_evaluation=False)

@@ -59,7 +59,10 @@ def test_the_names_are_the_methods():
     assert set(MODELS) == set(METHODS) == {"ica_unet", "unet2d", *RIVALS}
 
 
-@pytest.mark.parametrize("name", RIVALS)
+HEAVY = pytest.param("ensemble_unet", marks=pytest.mark.slow)  # of a 2D and a 3D U-Net, which the others show apart
+
+
+@pytest.mark.parametrize("name", [HEAVY if name == "ensemble_unet" else name for name in RIVALS])
 def test_learns_a_heart_with_one_trace_and_all_its_parameters(name, monkeypatch):
     for constant, few in SHALLOW[name].items():
         monkeypatch.setattr(sys.modules[METHODS[name].network.__module__], constant, few)
