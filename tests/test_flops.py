@@ -11,7 +11,7 @@ from ica_unet_jax import flops
 from ica_unet_jax.flops import Work, parameters, streamed, total, training_sample, triple
 from ica_unet_jax.models import build_model, ica_unet
 from ica_unet_jax.models.layers import convolve
-from ica_unet_jax.models.mixing import _taps
+from ica_unet_jax.models.mixing import _Axis
 
 UNET = dict(model="unet2d", crop=(2, 32, 32))
 VARIANTS = [
@@ -176,7 +176,7 @@ def padded(monkeypatch):
     """Counts as the network's own lowering does: padded zeros are multiplied."""
     monkeypatch.setattr(flops, "taps", lambda size, kernel, stride=1, dilation=1: size // stride * kernel)
     monkeypatch.setattr(
-        flops, "pairs", lambda a, stride, patch: a * stride * (a if stride == 2 else len(_taps(patch)))
+        flops, "pairs", lambda a, stride, patch: a * stride * (a if stride == 2 else _Axis.of(patch, a).taps)
     )  # along the depth every coefficient meets every slice
     conv = flops.conv
 

@@ -11,6 +11,7 @@ with X zero outside its patch: the size is exactly (d, 4h', 4w') at every resolu
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,38 +42,55 @@ def mix(coefficients: Coefficients, bases: Bases) -> Mixed:
 def stamps(bases: Bases) -> Float[Array, "batch taps_depth_m depth_phases_u"]:
     """X rearranged into the matrix that `mix_with` multiplies by; the same for all resolutions of a frame.
 
-    The depth is folded into the channels (rows: coefficient slice j; columns: output slice z), the 4x4 positions
-    between coefficients into the columns, and what is left in-plane are a few whole steps, the taps.
+    The depth is folded into the channels (rows: coefficient slice j; columns: output slice z), the 4x4 positions within an
+    output block into the columns, and what is left in-plane are a few whole blocks, the taps.
     """
     batch, depth, _, _, u, m = bases.shape
     half = depth // 2
     # z - 2j + half - 1 for j = 0 ... half-1 reaches from -half + 1 to depth + half - 2.
     x = jnp.pad(bases, ((0, 0), (half - 1, half - 1), (0, 0), (0, 0), (0, 0), (0, 0)))
     x = jnp.stack([lax.slice_in_dim(x, 2 * (half - 1 - j), 2 * (half - 1 - j) + depth, axis=1) for j in range(half)], 1)
-    x = _phases(x, axis=3)
-    x = _phases(x, axis=5)
+    x = _phases(_phases(x, axis=3), axis=5)
     # now (batch, j, z, tap_y, phase_y, tap_x, phase_x, u, m)
     x = x.transpose(0, 3, 5, 1, 8, 2, 4, 6, 7)
     taps = x.shape[1] * x.shape[2]
     return x.reshape(batch, taps * half * m, depth * 16 * u)
 
 
-def _taps(patch: int) -> range:
-    """Whole steps r between an output block of 4 and the coefficients that reach it."""
-    pad = patch // 2 - 2
-    # k = phase + pad - 4r lies in [0, patch) for some phase in 0 ... 3.
-    return range(-((patch - 1 - pad) // 4), (3 + pad) // 4 + 1)
+class _Axis(NamedTuple):
+    """Rows, or columns, of a mixing as blocks of four.
+
+    Row y of the output reads entry k = y + pad - 4i of the patch that coefficient i stamps. With the blocks' grid moved by
+    `pad`, y + pad = 4q + phase, this is k = phase + 4 (q - i): a block reads as few coefficients as there are blocks in a
+    patch, the taps i = q - r, and hardly anything is multiplied that lies outside of a patch.
+    """
+
+    taps: int
+    first: int  # block q of the first row
+    cut: int  # rows of that block which lie before the output
+    blocks: int  # that together cover the output
+
+    @classmethod
+    def of(cls, patch: int, coefficients: int) -> _Axis:
+        pad = patch // 2 - 2
+        return cls(-(-patch // 4), pad // 4, pad % 4, coefficients + (pad % 4 > 0))
+
+    def reads(self) -> list[int]:
+        """For each tap, the coefficient that the first block reads."""
+        return [self.first - r for r in range(self.taps)]
+
+    def read_by(self) -> list[int]:
+        """For each tap, the place among the blocks of the one that reads the first coefficient."""
+        return [r - self.first for r in range(self.taps)]
 
 
 def _phases(x, axis: int):
-    """Splits a patch axis into (tap, phase): entry k = phase + pad - 4 * tap, zero outside the patch."""
+    """Splits a patch axis into (tap, phase): entry k = phase + 4 * tap, zero behind the patch."""
     patch = x.shape[axis]
-    pad, taps = patch // 2 - 2, _taps(patch)
-    front = 4 * taps[-1] - pad
+    taps = -(-patch // 4)
     widths = [(0, 0)] * x.ndim
-    widths[axis] = (front, max(0, pad - 4 * taps[0] + 4 - patch))
-    x = jnp.pad(x, widths)
-    return jnp.stack([lax.slice_in_dim(x, front + pad - 4 * r, front + pad - 4 * r + 4, axis=axis) for r in taps], axis)
+    widths[axis] = (0, 4 * taps - patch)
+    return jnp.pad(x, widths).reshape(*x.shape[:axis], taps, 4, *x.shape[axis + 1 :])
 
 
 def mix_with(coefficients: Coefficients, matrix, shape: tuple[int, ...]) -> Mixed:
@@ -82,40 +100,45 @@ def mix_with(coefficients: Coefficients, matrix, shape: tuple[int, ...]) -> Mixe
     if (shape[0], depth, bases) != (batch, 2 * half, m) or patch_rows % 2 or patch_columns % 2:
         raise ValueError(f"coefficients {coefficients.shape} do not fit bases {tuple(shape)}: need (B, d/2, h', w', m) and (B, d, even, even, u, m)")
     a = coefficients.transpose(0, 2, 3, 1, 4).reshape(batch, rows, columns, half * m)
-    y = _gather_and_multiply(a, matrix, (patch_rows, patch_columns))
-    y = y.reshape(batch, rows, columns, depth, 4, 4, u).transpose(0, 3, 1, 4, 2, 5, 6)
-    return y.reshape(batch, depth, 4 * rows, 4 * columns, u)
+    down, across = _Axis.of(patch_rows, rows), _Axis.of(patch_columns, columns)
+    y = _gather_and_multiply(a, matrix, (down, across))
+    y = y.reshape(batch, down.blocks, across.blocks, depth, 4, 4, u).transpose(0, 3, 1, 4, 2, 5, 6)
+    y = y.reshape(batch, depth, 4 * down.blocks, 4 * across.blocks, u)
+    return y[:, :, down.cut : down.cut + 4 * rows, across.cut : across.cut + 4 * columns]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _gather_and_multiply(a: jax.Array, matrix: jax.Array, patch: tuple[int, int]) -> jax.Array:
-    """(batch, rows, columns, depth_m) and the matrix of `stamps` -> (batch, rows, columns, depth_phases_u).
+def _gather_and_multiply(a: jax.Array, matrix: jax.Array, axes: tuple[_Axis, _Axis]) -> jax.Array:
+    """(batch, rows, columns, depth_m) and the matrix of `stamps` -> (batch, blocks, blocks, depth_phases_u).
 
     Its gradient towards `a` gathers and multiplies as well. That of the slices would be a sum of padded volumes, which XLA
     computes anew for everything that reads it.
     """
-    return jnp.einsum("byxk,bko->byxo", _gather(a, patch), matrix)
+    down, across = axes
+    return jnp.einsum("byxk,bko->byxo", _gather(a, (down.reads(), across.reads()), (down.blocks, across.blocks)), matrix)
 
 
-def _gather(a: jax.Array, patch: tuple[int, int], sign: int = 1) -> jax.Array:
-    """For output block q the values at q + sign * r, r over the taps: (.., channels) -> (.., taps * channels), zero outside."""
-    rows, columns = a.shape[1:3]
-    taps = [[sign * r for r in _taps(size)] for size in patch]
-    (top, bottom), (left, right) = ((-min(r), max(r)) for r in taps)
-    a = jnp.pad(a, ((0, 0), (top, bottom), (left, right), (0, 0)))
-    return jnp.concatenate([a[:, top + r : top + r + rows, left + c : left + c + columns] for r in taps[0] for c in taps[1]], -1)
+def _gather(a: jax.Array, starts: tuple[list[int], list[int]], size: tuple[int, int]) -> jax.Array:
+    """(.., rows, columns, channels) -> (.., *size, taps * channels): `size` of it from each of the starts on, zero outside."""
+    before = [max(0, -min(s)) for s in starts]
+    after = [max(0, max(s) + n - length) for s, n, length in zip(starts, size, a.shape[1:3], strict=True)]
+    a = jnp.pad(a, ((0, 0), *zip(before, after, strict=True), (0, 0)))
+    (top, left), (rows, columns) = before, size
+    return jnp.concatenate([a[:, top + i : top + i + rows, left + j : left + j + columns] for i in starts[0] for j in starts[1]], -1)
 
 
-def _forward(a: jax.Array, matrix: jax.Array, patch: tuple[int, int]) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _gather_and_multiply(a, matrix, patch), (a, matrix)
+def _forward(a: jax.Array, matrix: jax.Array, axes: tuple[_Axis, _Axis]) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _gather_and_multiply(a, matrix, axes), (a, matrix)
 
 
-def _backward(patch: tuple[int, int], kept: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _backward(axes: tuple[_Axis, _Axis], kept: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array, jax.Array]:
     a, matrix = kept
+    down, across = axes
     batch, channels, outputs = a.shape[0], a.shape[3], dy.shape[3]
     transposed = matrix.reshape(batch, -1, channels, outputs).transpose(0, 1, 3, 2).reshape(batch, -1, channels)
-    da = jnp.einsum("byxk,bkc->byxc", _gather(dy, patch, -1), transposed)
-    return da, jnp.einsum("byxk,byxo->bko", _gather(a, patch), dy)
+    da = jnp.einsum("byxk,bkc->byxc", _gather(dy, (down.read_by(), across.read_by()), a.shape[1:3]), transposed)
+    gathered = _gather(a, (down.reads(), across.reads()), (down.blocks, across.blocks))
+    return da, jnp.einsum("byxk,byxo->bko", gathered, dy)
 
 
 _gather_and_multiply.defvjp(_forward, _backward)
