@@ -19,7 +19,7 @@ VARIANTS = [
     dict(streams="shared", neighbours="past", bases_from="dictionary", encoder_convs=0),
     dict(streams="dense", bases=8, norm="group", expanding_skips=False, expanding_convs=2),
     dict(streams="dense", contracting_blocks=1, encoder_convs=3, encoder_dilation=False),
-    dict(bases_from="frame", crop=(4, 96, 64), correlation_radius=0, convs_per_block=2, decoder_convs=2),
+    dict(bases_from="frame", crop=(4, 192, 64), correlation_radius=0, convs_per_block=2, decoder_convs=2),
     dict(bases_from="frame_with_coordinates", neighbours="none", expanding_skips=False, expanding_convs=0),
     dict(decoder_convs=0, correlation_radius=-1, convs_per_block=0),
     dict(contracting_blocks=3, stream_width=3, neighbour_gradients=True),
@@ -177,7 +177,7 @@ def padded(monkeypatch):
     monkeypatch.setattr(flops, "taps", lambda size, kernel, stride=1, dilation=1: size // stride * kernel)
     monkeypatch.setattr(
         flops, "pairs", lambda a, stride, patch: a * stride * (a if stride == 2 else _Axis.of(patch, a).taps)
-    )  # along the depth every coefficient meets every slice
+    )  # along the depth every coefficient meets every slice; patches of whole blocks of four, or there is a block more
     conv = flops.conv
 
     def in_blocks(*args, stride=1, **weights):
