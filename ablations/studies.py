@@ -113,7 +113,7 @@ STUDIES = (
     ),
     Study("ica_weight", "How much weight should the ICA loss have?", "2.3", [dict(ica_weight=beta) for beta in (0.0, 0.05, 0.2, 1.0)]),
     Study("alpha", "Does alpha of the independence term matter?", "2.3", [dict(alpha=alpha) for alpha in (0.5, 0.75, 1.0)]),
-    Study("neighbours", "What are the neighbouring frames worth?", "2.2", [dict(neighbours=kind) for kind in ("both", "past", "none")]),
+    Study("neighbours", "What are the neighbouring frames worth?", "2.2", [dict(neighbours=kind) for kind in ("both", "past", "two_past", "none")]),
     Study(
         "correlation",
         "How far should the correlation with a neighbour reach?",

@@ -39,7 +39,7 @@ class ModelConfig(Part):
     bases_from: str = knob("dictionary_and_frame", "Where the bases X come from.", choices=("frame", "frame_with_coordinates", "dictionary", "dictionary_and_frame"))
     dictionary_cosines: bool = knob(True, "Each basis of the learned dictionary starts with another spatial frequency, not all with the same smooth window.")
     signed_coefficients: bool = knob(True, "The concatenation block T_k ends without an activation, so that mixed coefficients carry a sign, as those of the encoder do.")
-    neighbours: str = knob("both", "Frames whose coefficients reach frame t: t-1 and t+1 (paper), t-1 alone (causal), none.", choices=("both", "past", "none"))
+    neighbours: str = knob("both", "Frames whose coefficients reach frame t: t-1 and t+1 (paper), t-1 alone (causal), t-2 and t-1 (causal), none.", choices=("both", "past", "two_past", "none"))
     correlation_radius: int = knob(2, "In-plane displacements of the correlation with a neighbour; 0 is the plain product, -1 no correlation.", low=-1, high=8)
     neighbour_gradients: bool = knob(False, "Train the encoder through the neighbours' coefficients too (slower, and more memory).")
     norm: str = knob("batch", "Normalisation layer.", choices=("batch", "group"))
@@ -78,7 +78,7 @@ class ModelConfig(Part):
     @property
     def reach(self) -> int:
         """Frames before and after a labelled one that belong to a training sample."""
-        return self.span - 1 if self.model == "msu_net" else 1
+        return self.span - 1 if self.model == "msu_net" else max(1, -min(self.frames, default=0))
 
     @property
     def answered(self) -> int:
@@ -95,7 +95,7 @@ class ModelConfig(Part):
         """Offsets in time of the neighbours whose coefficients are used."""
         if self.model != "ica_unet" or self.correlation_radius < 0:
             return ()
-        return {"both": (-1, 1), "past": (-1,), "none": ()}[self.neighbours]
+        return {"both": (-1, 1), "past": (-1,), "two_past": (-2, -1), "none": ()}[self.neighbours]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,8 +179,8 @@ class Config:
     train: TrainConfig = TrainConfig()
 
     def __post_init__(self):
-        if self.data.cyclic and self.model.neighbours == "past":
-            raise UserError("--cyclic with --neighbours=past: the wrap would show the first frame its future; drop one of the two.")
+        if self.data.cyclic and self.model.neighbours in ("past", "two_past"):
+            raise UserError(f"--cyclic with --neighbours={self.model.neighbours}: the wrap would show the first frame its future; drop one of the two.")
         if self.loss.standardize_bases and self.loss.whiten_bases:
             raise UserError("--standardize_bases with --whiten_bases: whitened bases are standardized already; drop one of the two.")
         if self.data.fold >= self.data.folds:

@@ -4,7 +4,7 @@ The file is a ZIP archive:
 
   metadata.json  grid, spacing, neighbours, classes, checkpoint, provenance
   encode         frame (s, h, w) float32 -> features, a tuple of arrays
-  decode         (features of t-1, of t, of t+1) -> labels (s, h, w) uint8
+  decode         (features of t-1, of t, of t+1) -> labels (s, h, w) uint8; with two_past of t-2 ... t+2
 
 `encode` and `decode` are what `jax.export` serializes, with the weights in them, from native frame to native labels.
 A frame whose neighbour is missing is its own neighbour; features that `neighbours` leaves out are not looked at.
@@ -56,7 +56,7 @@ def export(
     shape, spacing = frames.shape[1:], spacing_of(image)
     encode, decode, features = step_functions(segmenter, shape, spacing)
     frame = jax.ShapeDtypeStruct(shape, jnp.float32)
-    to_export = {"encode": (encode, (frame,)), "decode": (decode, (features,) * 3)}
+    to_export = {"encode": (encode, (frame,)), "decode": (decode, (features,) * segmenter.decoded)}
     metadata = {
         "shape": list(shape),
         "spacing_mm": list(spacing),
@@ -93,8 +93,8 @@ def step_functions(
         # Flat, so that whoever loads it needs no class of this package.
         return tuple(jax.tree.leaves(features(frame)))
 
-    def decode(previous, current, following):
-        views = zip(*(jax.tree.unflatten(tree, leaves) for leaves in (previous, current, following)), strict=True)
+    def decode(*frames):
+        views = zip(*(jax.tree.unflatten(tree, leaves) for leaves in frames), strict=True)
         return grid.to_labels(tuple(decode_window(variables, *view)[0] for view in views), jnp.asarray(centre))
 
     return encode, decode, jax.eval_shape(encode, frame)

@@ -33,7 +33,6 @@ class Segmenter:
     """
 
     position = 0  # of the answer that is read, among those of one run of the network
-    first = 1  # of the frames that a run takes, the first that it answers
 
     def __init__(self, config: Config, variables=None, *, mirror: bool = False, step: int = 0):
         self.config, self.variables, self.mirror, self.step = config, variables, mirror, step
@@ -42,8 +41,13 @@ class Segmenter:
 
     @property
     def decoded(self) -> int:
-        """Frames whose features one run of the network takes."""
-        return 3
+        """Frames whose features one run of the network takes: those within its reach of frame t, in the order of time."""
+        return 2 * self.config.model.reach + 1
+
+    @property
+    def first(self) -> int:
+        """Of these, the first that the run answers."""
+        return self.config.model.reach
 
     @functools.cached_property
     def functions(self) -> tuple[Callable, Callable]:
@@ -51,19 +55,18 @@ class Segmenter:
 
         encode: variables, image (1, d, h, w, 1), its mask -> features.
         decode: variables, features of `decoded` frames -> logits (1, d, h, w, 4) of each that they answer, a tuple: of t
-          alone, for t-1, t and t+1, whether the model looks at them or not.
+          alone, whichever of the others the model looks at.
         """
-        model, offsets = build_model(self.config.model), self.config.model.frames
+        model, reach, offsets = build_model(self.config.model), self.config.model.reach, self.config.model.frames
 
         def encode(variables, image, valid):
             self.traces += 1
             return model.apply(variables, image, valid, method=model.encode)
 
-        def decode(variables, previous, current, following):
+        def decode(variables, *features):
             self.traces += 1
-            neighbours = {-1: previous, 1: following}
-            before, after = (neighbours[offset] if offset in offsets else None for offset in (-1, 1))
-            logits, _ = model.apply(variables, before, current, after, method=model.decode)
+            neighbours = {offset: features[reach + offset] for offset in offsets}
+            logits, _ = model.apply(variables, neighbours, features[reach], method=model.decode)
             return (logits[-1],)
 
         return encode, decode
@@ -144,8 +147,8 @@ class Segmenter:
 
     def _group(self, times: Times) -> Times:
         """The frames to be decoded together; one that the model does not look at is replaced by t: it is not encoded."""
-        used = {-1, 0, 1} & {0, *self.config.model.frames}
-        return tuple(times[1 + offset] if offset in used else times[1] for offset in (-1, 0, 1))
+        reach, used = self.config.model.reach, self.config.model.frames
+        return tuple(times[reach + (offset if offset in used else 0)] for offset in range(-reach, reach + 1))
 
     def _decoded(self, frames: Frames, window: Window, groups: Iterable[Times]) -> Iterator[tuple[Placement, list[Windows]]]:
         """All that each group of frames answers, seen through the window as it lies when the group's turn comes."""
@@ -186,7 +189,8 @@ class Segmenter:
 
     def _around(self, first: int) -> Times:
         """The frames, beyond the cine's ends perhaps, whose run answers frame `first` and, in snippets, those after it."""
-        return self._group((first - 1, first, first + 1))
+        reach = self.config.model.reach
+        return self._group(tuple(range(first - reach, first + reach + 1)))
 
 
 class SnippetSegmenter(Segmenter):
@@ -196,8 +200,6 @@ class SnippetSegmenter(Segmenter):
     is seen at `position` of a snippet of its own, 0 to span - 1; by default in the middle.
     """
 
-    first = 0
-
     def __init__(self, config: Config, variables=None, *, mirror: bool = False, step: int = 0):
         super().__init__(config, variables, mirror=mirror, step=step)
         self.position = config.model.span // 2
@@ -205,6 +207,10 @@ class SnippetSegmenter(Segmenter):
     @property
     def decoded(self) -> int:
         return self.config.model.span
+
+    @property
+    def first(self) -> int:
+        return 0
 
     @functools.cached_property
     def functions(self) -> tuple[Callable, Callable]:

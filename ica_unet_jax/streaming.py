@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -51,8 +52,8 @@ class StreamingSegmenter:
     `push` each frame as it arrives. With `neighbours=both` the answer for frame t comes with frame t+1, and with
     `flush` for the last; with `past` and `none` at once. A missing neighbour is the frame itself, as everywhere.
 
-    Each frame is encoded once. What is kept from call to call are the features of the last one or two frames, on the
-    device; what crosses between host and device is the frame in and its labels out. Everything is compiled and has run
+    Each frame is encoded once. What is kept from call to call are the features of the last one, two or three frames, on
+    the device; what crosses between host and device is the frame in and its labels out. Everything is compiled and has run
     once when the constructor returns, and compiled functions are kept on disk (`compilation.keep_on_disk`).
 
     With `window="follow"` the model's window is put on the heart, and follows it: frames larger than the window cost what
@@ -101,7 +102,7 @@ class StreamingSegmenter:
         """Forgets all frames: the next is the first of a new cine, number 1, and where the heart was."""
         self._number = 0
         self._waiting: _Frame | None = None  # for its successor
-        self._previous: _Frame | None = None
+        self._past: deque[_Frame] = deque(maxlen=-min(self.segmenter.config.model.frames, default=0) or 0)
         self._window = roi.open_window(self._kind, self._centre)
 
     def push(self, frame: np.ndarray, time_stamp: float | None = None, number: int | None = None) -> Result | None:
@@ -125,8 +126,8 @@ class StreamingSegmenter:
             self._waiting = current
         if asked is None:
             jax.block_until_ready(current.features)  # the next call's clock is its own
-        elif -1 in self.segmenter.config.model.frames:
-            self._previous = asked
+        else:
+            self._past.append(asked)
         return result
 
     def flush(self) -> Result | None:
@@ -144,7 +145,9 @@ class StreamingSegmenter:
             self._window.search(lambda placement: self.segmenter.look(placement, frame.image))
 
     def _answer(self, asked: _Frame, following: _Frame, began: float) -> Result:
-        frames = self._previous or asked, asked, following
+        reach = self.segmenter.config.model.reach
+        before = [*self._past] or [asked]
+        frames = [before[0]] * (reach - len(before)) + before[-reach:] + [asked] + [following] * reach
         for frame in frames:
             self._encode(frame)
         [windows] = self.segmenter.decode(*(frame.features for frame in frames))

@@ -75,6 +75,7 @@ REFUSED = [
     (dict(learning_rate=float("nan")), "--learning_rate=nan is too small: at least 0."),
     (dict(fold=5), r"--fold=5 does not exist: folds are 0 to 4 \(--folds=5\)."),
     (dict(cyclic=True, neighbours="past"), "the wrap would show the first frame its future; drop one of the two."),
+    (dict(cyclic=True, neighbours="two_past"), "the wrap would show the first frame its future; drop one of the two."),
     (dict(standardize_bases=True, whiten_bases=True), "whitened bases are standardized already; drop one of the two."),
     (dict(basis=3), "basis is no setting of this version: remove it, or see --help for the names."),
 ]
@@ -105,5 +106,6 @@ def test_frames_that_are_used():
         return Config.make(**changes).model.frames
 
     assert (make(), make(neighbours="past"), make(neighbours="none")) == ((-1, 1), (-1,), ())
+    assert make(neighbours="two_past") == (-2, -1)
     assert make(correlation_radius=-1) == make(model="unet2d") == ()
     assert make(correlation_radius=0) == (-1, 1)

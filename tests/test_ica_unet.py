@@ -15,7 +15,7 @@ from ica_unet_jax.models.ica import local_windows
 
 STREAMS = ("independent", "shared", "dense")
 BASES_FROM = ("frame", "frame_with_coordinates", "dictionary", "dictionary_and_frame")
-NEIGHBOURS = ("both", "past", "none")
+NEIGHBOURS = ("both", "past", "two_past", "none")
 
 
 def outputs(config, train=False):
@@ -120,7 +120,7 @@ def test_signed_coefficients_carry_a_sign(evaluate):
         np.testing.assert_allclose(z, np.where(y > 0, y, 0.01 * y), rtol=1e-6)
 
 
-@pytest.mark.parametrize("neighbours, used", [("both", (1, 1)), ("past", (1, 0)), ("none", (0, 0))])
+@pytest.mark.parametrize("neighbours, used", [("both", (1, 1)), ("past", (1, 0)), ("two_past", (1, 0)), ("none", (0, 0))])
 def test_gradients_reach_the_neighbours_that_are_used_and_no_others(neighbours, used):
     config = tiny(neighbours=neighbours, neighbour_gradients=True, contracting_blocks=1)
     *inputs, valid = frames(config)
@@ -197,9 +197,25 @@ def test_call_is_encode_then_decode(evaluate):
     decode = jax.jit(functools.partial(model.apply, method=model.decode))
     features = [encode(values, frame, valid) for frame in inputs]
     expected, _ = evaluate(config, values, (*inputs, valid))
-    assert_logits_close(decode(values, *features)[0], expected)
+    before, now, after = features
+    assert_logits_close(decode(values, {-1: before, 1: after}, now)[0], expected)
     with pytest.raises(AssertionError):
-        assert_logits_close(decode(values, *features[::-1])[0], expected)
+        assert_logits_close(decode(values, {-1: after, 1: before}, now)[0], expected)
+
+
+def test_two_frames_of_the_past_are_told_apart(evaluate):
+    config = tiny(neighbours="two_past")
+    previous, current, following, valid = frames(config)
+    assert previous.shape[-1] == 2
+    values = variables(config)
+    model = build_model(config)
+    encode = jax.jit(functools.partial(model.apply, method=model.encode))
+    older, last, now = (encode(values, frame, valid) for frame in (previous[..., :1], previous[..., 1:], current))
+    decode = jax.jit(functools.partial(model.apply, method=model.decode))
+    expected, _ = evaluate(config, values, (previous, current, following, valid))
+    assert_logits_close(decode(values, {-2: older, -1: last}, now)[0], expected)
+    with pytest.raises(AssertionError):
+        assert_logits_close(decode(values, {-2: last, -1: older}, now)[0], expected)
 
 
 def test_remat_changes_neither_variables_nor_gradients():

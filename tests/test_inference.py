@@ -77,13 +77,14 @@ def test_each_frame_is_encoded_once_and_nothing_is_compiled_again(segmenter, mon
     assert segmenter.traces == 2  # encode and decode
 
 
-@pytest.mark.parametrize("neighbours, seen", [("both", {0, 1, 2}), ("past", {0, 1}), ("none", {1})])
+@pytest.mark.parametrize("neighbours, seen", [("both", {1, 2, 3}), ("past", {1, 2}), ("two_past", {0, 1, 2}), ("none", {2})])
 def test_a_neighbour_that_is_not_looked_at_is_not_encoded(neighbours, seen, monkeypatch):
     segmenter = Segmenter(Config.make(**SMALL, neighbours=neighbours))
     encoded, placement = [], segmenter.place(CINE.shape[1:], SPACING)
     monkeypatch.setattr(segmenter, "encode", lambda where, frame: encoded.append(float(frame[0, 0, 0])) or ["features"])
     monkeypatch.setattr(segmenter, "decode", lambda *features: [()])
-    list(segmenter._read(CINE, Window(placement), [(0, 1, 2)]))
+    reach = segmenter.config.model.reach
+    list(segmenter._read(CINE, Window(placement), [tuple(range(2 - reach, 3 + reach))]))
     assert set(encoded) == set(np.float32(CINE[sorted(seen), 0, 0, 0]).tolist()) and len(encoded) == len(seen)
 
 

@@ -19,7 +19,7 @@ from ica_unet_jax.streaming import StreamingSegmenter
 SPACING = (10.0, 1.7, 1.4)
 PHANTOM = simulate(0, 0, (3, 56, 70), 5, SPACING)  # three slices: two windows of the model's two
 CINE = PHANTOM.frames
-KINDS = ("both", "past", "none")
+KINDS = ("both", "past", "two_past", "none")
 
 
 class Clock:
@@ -61,14 +61,20 @@ def play(stream, frames):
 
 
 def offline_logits(segmenter, times):
-    """The whole network on three frames at a time, NumPy's geometry, no reuse."""
+    """The whole network on each frame and those round it, `times`, NumPy's geometry, no reuse."""
     apply = jax.jit(build_model(segmenter.config.model).apply)
     placement = segmenter.place(CINE.shape[1:], SPACING)
     images = [jnp.float32(placement.forward(normalize(frame)))[..., None] for frame in CINE]
     valid = jnp.float32(placement.valid)[..., None]
+    reach = segmenter.config.model.reach
+
+    def parts(group):
+        """Frames before, at and after a time, each part in the channels of one array."""
+        around = [images[t] for t in group]
+        return (jnp.concatenate(part, -1) for part in (around[:reach], around[reach : reach + 1], around[reach + 1 :]))
+
     return [
-        placement.backward(np.asarray(apply(segmenter.variables, *(images[t] for t in triple), valid)[0][-1]))
-        for triple in times
+        placement.backward(np.asarray(apply(segmenter.variables, *parts(group), valid)[0][-1])) for group in times
     ]
 
 
@@ -83,7 +89,9 @@ def test_streaming_is_offline(stream, monkeypatch):
 
     monkeypatch.setattr(segmenter, "decode", kept)
     results = play(stream, CINE)
-    expected = offline_logits(segmenter, [(max(t - 1, 0), t, min(t + 1, 4)) for t in range(5)])
+    reach = segmenter.config.model.reach
+    around = [tuple(min(max(t + i, 0), 4) for i in range(-reach, reach + 1)) for t in range(5)]
+    expected = offline_logits(segmenter, around)
     for found, wanted, result in zip(logits, expected, results, strict=True):
         tolerance = 1e-5 * np.abs(wanted[placement.inside]).max()
         np.testing.assert_allclose(found, wanted, atol=tolerance)

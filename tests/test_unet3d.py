@@ -200,7 +200,7 @@ def test_speed_beside_monai(capsys):
     @functools.partial(jax.jit, compiler_options=fast)
     def streamed(v, previous, current, x):
         following = network.apply(v, x, valid, method=network.encode)
-        return following, network.apply(v, previous, current, following, method=network.decode)[0][-1]
+        return following, network.apply(v, {-1: previous, 1: following}, current, method=network.decode)[0][-1]
 
     first = network.apply(ica_values, image, valid, method=network.encode)
     calls = {

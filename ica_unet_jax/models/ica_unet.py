@@ -56,7 +56,9 @@ class IcaUNet(nn.Module):
         self.decoders = [decoder(c.decoder_width, c.decoder_convs, block, conv) for _ in range(c.contracting_blocks)]
 
     def __call__(self, previous: Volume, current: Volume, following: Volume, valid: Volume, train: bool = False):
-        """Three frames (B, d, h, w, 1) and the validity mask that they share -> (logits, aux).
+        """A frame (B, d, h, w, 1), those before and after it and the validity mask that they share -> (logits, aux).
+
+        `previous` and `following`, (B, d, h, w, config.reach), are in the order of time.
 
         Returns:
           logits: [y_1, ..., y_n], coarse to fine, y_k (B, d, h / 2^(n-k), w / 2^(n-k), 4), float32.
@@ -65,25 +67,22 @@ class IcaUNet(nn.Module):
         """
         features = self.encode(current, valid, train)
         neighbours = {}
-        for offset, frame in ((-1, previous), (1, following)):
-            if offset in self.config.frames:
-                pyramid = self._pyramid(self.encoder.low_level(frame * valid, train)[0], valid, train)
-                if not self.config.neighbour_gradients:
-                    pyramid = jax.lax.stop_gradient(pyramid)
-                neighbours[offset] = FrameFeatures(pyramid, None, valid)
-        return self.decode(neighbours.get(-1), features, neighbours.get(1), train)
+        for offset in self.config.frames:
+            frame = previous[..., offset, None] if offset < 0 else following[..., offset - 1, None]
+            pyramid = self._pyramid(self.encoder.low_level(frame * valid, train)[0], valid, train)
+            if not self.config.neighbour_gradients:
+                pyramid = jax.lax.stop_gradient(pyramid)
+            neighbours[offset] = FrameFeatures(pyramid, None, valid)
+        return self.decode(neighbours, features, train)
 
     def encode(self, frame: Volume, valid: Volume, train: bool = False) -> FrameFeatures:
         """One frame (B, d, h, w, 1) and its validity mask -> its features, once for all three of its roles."""
         low, low_bases = self.encoder.low_level(frame * valid, train)
         return FrameFeatures(self._pyramid(low, valid, train), self._bases(low_bases, valid, train), valid)
 
-    def decode(
-        self, previous: FrameFeatures | None, current: FrameFeatures, following: FrameFeatures | None, train: bool = False
-    ):
-        """The features of three frames -> (logits, aux) as `__call__` gives; unused neighbours may be None."""
+    def decode(self, neighbours: dict[int, FrameFeatures], current: FrameFeatures, train: bool = False):
+        """The features of a frame and, by their offsets in time, of its neighbours -> (logits, aux) as `__call__` gives."""
         n = self.config.contracting_blocks
-        neighbours = {-1: previous, 1: following}
         correlations = {}
         for k in range(1, n + 1):
             parts = [

@@ -52,12 +52,12 @@ class FrameNetwork(nn.Module):
     config: ModelConfig
 
     def __call__(self, previous: Volume, current: Volume, following: Volume, valid: Volume, train: bool = False) -> Outputs:
-        return self.decode(None, self.encode(current, valid), None, train)
+        return self.decode({}, self.encode(current, valid), train)
 
     def encode(self, frame: Volume, valid: Volume, train: bool = False) -> Frame:
         return Frame(frame * valid, valid)
 
-    def decode(self, previous: Frame | None, current: Frame, following: Frame | None, train: bool = False) -> Outputs:
+    def decode(self, neighbours: dict[int, Frame], current: Frame, train: bool = False) -> Outputs:
         return self.segment(current, train)
 
     def segment(self, frame: Frame, train: bool) -> Outputs:
