@@ -5,14 +5,13 @@ To add one, append a `Study` to `STUDIES`: a cell is a set of knobs of `ica_unet
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ica_unet_jax import flops
-from ica_unet_jax.config import Config, ModelConfig
+from ica_unet_jax.config import Config
 from ica_unet_jax.errors import UserError
 
 Changes = Mapping[str, Any]
@@ -55,18 +54,7 @@ def constant_width(reference: Config) -> list[Changes]:
 
 def dense_twins(reference: Config) -> list[Changes]:
     """The plain U-Net over m channels whose work, or whose number of parameters, is nearest the reference's."""
-    independent = reference.replace(streams="independent").model
-    widths = range(1, 1025)
-
-    def nearest(figure: Callable[[ModelConfig], float]) -> Changes:
-        def excess(width: int) -> float:
-            return figure(dataclasses.replace(independent, streams="dense", stream_width=width)) - figure(independent)
-
-        first = bisect.bisect_left(widths, 0, key=excess)  # it grows with the width
-        around = widths[max(0, first - 1) : first + 1] or widths[-1:]
-        return dict(streams="dense", stream_width=min(around, key=lambda width: abs(excess(width))))
-
-    return [nearest(lambda model: flops.total(flops.streamed(model)).flops), nearest(flops.parameters)]
+    return [flops.dense_twin(reference.model), flops.dense_twin(reference.model, flops.parameters)]
 
 
 def multiple_of_64(base: Config) -> Changes:

@@ -17,8 +17,11 @@ low level counts whole where one of its halves would do.
 
 from __future__ import annotations
 
+import bisect
+import dataclasses
 import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from ica_unet_jax.config import NUM_CLASSES, ModelConfig
 
@@ -68,6 +71,26 @@ def training_sample(config: ModelConfig) -> dict[str, Work]:
 def total(parts: dict[str, Work]) -> Work:
     """The sum over the parts."""
     return Work(*map(sum, zip(*parts.values(), strict=True)))
+
+
+def of_a_frame(config: ModelConfig) -> int:
+    """FLOPs of a stream's frame."""
+    return total(streamed(config)).flops
+
+
+def dense_twin(config: ModelConfig, figure: Callable[[ModelConfig], int] = of_a_frame) -> dict[str, Any]:
+    """The changes to `config` that make it the plain U-Net over m channels whose `figure` is nearest to its own.
+
+    With the stream width of a network of independent streams, for one stream each, it would be a very small one.
+    """
+    streams, widths = dataclasses.replace(config, streams="independent"), range(1, 1025)
+
+    def excess(width: int) -> int:
+        return figure(dataclasses.replace(streams, streams="dense", stream_width=width)) - figure(streams)
+
+    first = bisect.bisect_left(widths, 0, key=excess)  # it grows with the width
+    around = widths[max(0, first - 1) : first + 1] or widths[-1:]
+    return dict(streams="dense", stream_width=min(around, key=lambda width: abs(excess(width))))
 
 
 def parameters(config: ModelConfig) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from ica_unet_jax import flops
 from ica_unet_jax.config import Config
 
 # Network and training of each rival as published; the files in launch/baselines say the same (a test).
@@ -37,8 +38,12 @@ class System(NamedTuple):
     cleaned: bool = False  # evaluated with mirroring and largest components, as published
 
     def config(self, reference: Config) -> Config:
-        """The reference with this system's changes. Raises UserError where it does not fit the reference's grid."""
-        return reference.replace(**self.changes)
+        """The reference with this system's changes; dense streams with the width that makes as much work as independent ones.
+
+        Raises UserError where it does not fit the reference's grid.
+        """
+        config = reference.replace(**self.changes)
+        return config.replace(**flops.dense_twin(config.model)) if config.model.streams == "dense" else config
 
 
 def _msu_net(span: int, *paper: float) -> System:
