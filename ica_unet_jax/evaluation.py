@@ -84,11 +84,10 @@ def evaluate(
             cine = acdc.read(case, label_map)
             whole = bool(case.cine) and len(cine.times) > 2 and len(over_time) < cines
             times = cine.times if whole else sorted(cine.labels)
-            labels, placements = segment(segmenter, cine, times, largest_component, window)
-            if segmenter.config.model.answered > 1:
-                rows += judge_positions(segmenter, cine, largest_component, window)
-            else:
-                rows += judge(cine, labels, placements)
+            snippets = segmenter.config.model.answered > 1
+            if pictures or whole or not snippets:
+                labels, placements = segment(segmenter, cine, times, largest_component, window)
+            rows += judge_positions(segmenter, cine, largest_component, window) if snippets else judge(cine, labels, placements)
             if pictures:
                 draw_overlay(folder / "pictures" / f"{case.name}.png", cine, labels)
             if whole:

@@ -50,7 +50,7 @@ class StreamingSegmenter:
     """A trained model on a stream of frames of one geometry.
 
     `push` each frame as it arrives. With `neighbours=both` the answer for frame t comes with frame t+1, and with
-    `flush` for the last; with `past` and `none` at once. A missing neighbour is the frame itself, as everywhere.
+    `flush` for the last; with `past`, `two_past` and `none` at once. A missing neighbour is the frame itself, as everywhere.
 
     Each frame is encoded once. What is kept from call to call are the features of the last one, two or three frames, on
     the device; what crosses between host and device is the frame in and its labels out. Everything is compiled and has run
@@ -102,7 +102,7 @@ class StreamingSegmenter:
         """Forgets all frames: the next is the first of a new cine, number 1, and where the heart was."""
         self._number = 0
         self._waiting: _Frame | None = None  # for its successor
-        self._past: deque[_Frame] = deque(maxlen=-min(self.segmenter.config.model.frames, default=0) or 0)
+        self._past: deque[_Frame] = deque(maxlen=-min(self.segmenter.config.model.frames, default=0))
         self._window = roi.open_window(self._kind, self._centre)
 
     def push(self, frame: np.ndarray, time_stamp: float | None = None, number: int | None = None) -> Result | None:
@@ -147,7 +147,7 @@ class StreamingSegmenter:
     def _answer(self, asked: _Frame, following: _Frame, began: float) -> Result:
         reach = self.segmenter.config.model.reach
         before = [*self._past] or [asked]
-        frames = [before[0]] * (reach - len(before)) + before[-reach:] + [asked] + [following] * reach
+        frames = [before[0]] * (reach - len(before)) + before + [asked] + [following] * reach
         for frame in frames:
             self._encode(frame)
         [windows] = self.segmenter.decode(*(frame.features for frame in frames))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from scipy.special import logsumexp
 
 from ica_unet_jax import checkpoints, divergence, evaluation, events, parallel, run_folder
 from ica_unet_jax.checkpoints import Checkpoints, State
@@ -20,15 +18,14 @@ from ica_unet_jax.config import Config, TrainConfig
 from ica_unet_jax.data import acdc, cache, cohort, splits
 from ica_unet_jax.data.augmentation import Batch, augment
 from ica_unet_jax.data.batches import Batches
-from ica_unet_jax.data.geometry import argmax_labels
 from ica_unet_jax.errors import Interrupted, UserError
-from ica_unet_jax.inference import Segmenter, segmenter_of
+from ica_unet_jax.inference import segmenter_of
 from ica_unet_jax.interruption import Interruption
 from ica_unet_jax.metrics import STRUCTURES
-from ica_unet_jax.metrics.overlap import structure_dice
 from ica_unet_jax.models import METHODS, build_model, init_variables, same_shapes
 from ica_unet_jax.optimizers import make_optimizer, warmup_steps
 from ica_unet_jax.progress import Progress
+from ica_unet_jax.validation import Validation
 
 
 def init_state(config: Config) -> State:
@@ -42,13 +39,6 @@ def init_state(config: Config) -> State:
 
     state = jax.jit(init)(jax.random.key(config.train.seed))
     return parallel.Devices(config.train).replicate(state)
-
-
-def window_of(batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """What stands before the labelled frames, these, and what follows, each (B, d, h, w, number of frames)."""
-    middle = batch.frames.shape[1] // 2
-    frames = [batch.frames[:, i, ..., None] for i in range(batch.frames.shape[1])]
-    return tuple(jnp.concatenate(part, axis=-1) for part in (frames[:middle], frames[middle : middle + 1], frames[middle + 1 :]))
 
 
 def make_step(config: Config) -> Callable[[State, Batch], tuple[State, dict[str, jax.Array]]]:
@@ -67,7 +57,7 @@ def make_step(config: Config) -> Callable[[State, Batch], tuple[State, dict[str,
     def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, dict[str, jax.Array]]:
         # `augment` splits the step's key for the samples of the batch; the number behind them is the network's.
         rngs = {"dropout": jax.random.fold_in(jax.random.fold_in(key, state.step), config.train.batch_size)}
-        previous, current, following = window_of(batch)
+        previous, current, following = batch.parts()
         valid = batch.valid[..., None]
 
         def loss_of(params):
@@ -93,42 +83,6 @@ def make_step(config: Config) -> Callable[[State, Batch], tuple[State, dict[str,
     compiled = jax.jit(step, in_shardings=(everywhere, divided, everywhere), out_shardings=everywhere, donate_argnums=0)
     key = jax.jit(lambda: jax.random.key(config.train.seed + 1), out_shardings=everywhere)()
     return lambda state, batch: compiled(state, augmented(batch, state.step, key), key)
-
-
-@dataclasses.dataclass
-class Validation:
-    """Scores on the native grid of the validation patients' labelled frames."""
-
-    cines: list[acdc.Cine]
-    segmenter: Segmenter
-
-    def __call__(self, state: State, to_stop: Callable[[], None] = lambda: None) -> dict[str, float]:
-        """{"dice_RV", "dice_MYO", "dice_LV", "dice_mean", "validation_cross_entropy" (nats, inside the window)}.
-
-        Frames are averaged within a patient, then patients. `to_stop` is called after each frame and may raise.
-        """
-        self.segmenter.variables = parallel.own(state.variables)
-        patients = []
-        for cine in self.cines:
-            inside, scores = self.segmenter.place(cine.frames.shape[1:], cine.spacing).inside, []
-            for time_, logits in evaluation.logits(self.segmenter, cine, sorted(cine.labels)):
-                truth = cine.labels[time_]
-                dice = structure_dice(argmax_labels(logits), truth)
-                scores.append([*dice.values(), cross_entropy(logits[inside], truth[inside])])
-                to_stop()
-            patients.append(np.mean(scores, axis=0))
-        *dice, entropy = np.mean(patients, axis=0).tolist()
-        names = [f"dice_{name}" for name in STRUCTURES]
-        return dict(zip(names, dice, strict=True)) | {
-            "dice_mean": float(np.mean(dice)),
-            "validation_cross_entropy": entropy,
-        }
-
-
-def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Mean over voxels, in nats, of logits (n, classes) and labels (n,)."""
-    chosen = np.take_along_axis(logits, labels[:, None].astype(np.intp), axis=1)[:, 0]
-    return float(np.mean(logsumexp(logits, axis=1) - chosen))
 
 
 def train(config: Config, *, pictures: bool = True) -> State:

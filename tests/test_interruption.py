@@ -13,7 +13,7 @@ import jax
 import pytest
 from tiny import LOOP, assert_same_bytes, folder, lines
 
-from ica_unet_jax import checkpoints, interruption, run_folder, training
+from ica_unet_jax import checkpoints, interruption, run_folder, training, validation
 from ica_unet_jax.checkpoints import Checkpoints
 from ica_unet_jax.data.batches import Batches
 from ica_unet_jax.errors import Interrupted, UserError
@@ -73,7 +73,7 @@ def test_a_signal_saves_the_current_step(whole, make, monkeypatch, spans, number
 
 @pytest.mark.parametrize("step", [2, 4])
 def test_a_signal_cuts_a_validation_short_which_is_made_up_for(whole, make, monkeypatch, spans, step):
-    config, entropy = make(f"validation{step}"), training.cross_entropy
+    config, entropy = make(f"validation{step}"), validation.cross_entropy
     calls = []
 
     def ask(*values):
@@ -82,12 +82,12 @@ def test_a_signal_cuts_a_validation_short_which_is_made_up_for(whole, make, monk
             os.kill(os.getpid(), signal.SIGTERM)
         return entropy(*values)
 
-    monkeypatch.setattr(training, "cross_entropy", ask)
+    monkeypatch.setattr(validation, "cross_entropy", ask)
     with pytest.raises(Interrupted, match=f"at step {step}"):
         training.train(config)
     assert not Checkpoints(folder(config)).validated(step)
     assert not [line for line in lines(config) if line["step"] == step and "dice_mean" in line]
-    monkeypatch.setattr(training, "cross_entropy", entropy)
+    monkeypatch.setattr(validation, "cross_entropy", entropy)
     same_end(config, whole)
     assert spans == [(0, 4), (step, 4)]
 

@@ -87,7 +87,7 @@ def test_every_parameter_hears_of_the_loss_at_full_depth(name):
     config = make(name)
     values, batch = variables(config.model), heart(config.model)
     centre = crop_centre(batch, CROP)
-    window = training.window_of(centre)
+    window = centre.parts()
     valid = centre.valid[..., None]
 
     def value(params):

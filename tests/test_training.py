@@ -9,7 +9,7 @@ import optax
 import pytest
 from tiny import SMALL, assert_same_bytes, copy, folder, lines
 
-from ica_unet_jax import checkpoints, training
+from ica_unet_jax import checkpoints, training, validation
 from ica_unet_jax.config import Config
 from ica_unet_jax.data import acdc, cache
 from ica_unet_jax.data.batches import Batches
@@ -168,4 +168,4 @@ def test_fine_tuning_starts_from_the_averaged_parameters(whole, make):
 def test_cross_entropy_against_fractions():
     logits = np.log(np.array([[1, 1, 1, 1], [1, 5, 1, 1]], np.float32))  # 1/4 each; 5/8 and three times 1/8
     labels = np.array([2, 1], np.uint8)
-    np.testing.assert_allclose(training.cross_entropy(logits, labels), (np.log(4) + np.log(8 / 5)) / 2, rtol=1e-6)
+    np.testing.assert_allclose(validation.cross_entropy(logits, labels), (np.log(4) + np.log(8 / 5)) / 2, rtol=1e-6)

@@ -25,6 +25,11 @@ class Batch(NamedTuple):
     labels: UInt8[Array, "batch d h w"]
     valid: Float[Array, "batch d h w"]
 
+    def parts(self) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """What stands before the labelled frames, these, and what follows, each (batch, d, h, w, number of frames)."""
+        frames, middle = jnp.moveaxis(self.frames, 1, -1), self.frames.shape[1] // 2
+        return frames[..., :middle], frames[..., middle : middle + 1], frames[..., middle + 1 :]
+
 
 def augment(key: jax.Array, batch: Batch, crop: tuple[int, int, int], config: DataConfig) -> Batch:
     """A randomly warped and recoloured batch on the grid `crop`; the same key gives the same batch."""

@@ -1,8 +1,8 @@
 """Convolution, norm and activation.
 
 Volumes are channels-last, (batch, depth, height, width, channels); those of a coefficient stream are not, see
-`stream_layers`. Every convolution is in-plane, kernel
-(1, k, k), so the depth is folded into the batch and the convolution is two-dimensional.
+`stream_layers`. Every convolution is in-plane, kernel (1, k, k), so the depth is folded into the batch and the convolution
+is two-dimensional.
 """
 
 from __future__ import annotations
@@ -91,10 +91,8 @@ class Norm(nn.Module):
             b, d = x.shape[:2]
             y = nn.GroupNorm(num_groups=groups, epsilon=1e-6, dtype=self.dtype)(x.reshape(b * d, *x.shape[2:]))
             return jnp.moveaxis(y.reshape(x.shape), -1, self.axis)
-        running = not train
-        return nn.BatchNorm(
-            running, self.axis, momentum=0.95, epsilon=1e-5, dtype=self.dtype, axis_name=self.axis_name
-        )(x)
+        norm = functools.partial(nn.BatchNorm, axis=self.axis, axis_name=self.axis_name, momentum=0.95, epsilon=1e-5)
+        return norm(use_running_average=not train, dtype=self.dtype)(x)
 
 
 class ConvBlock(nn.Module):
