@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ablations.plan import Run, Sweep
 from ablations.runner import ROOT, Slot, environment
-from ica_unet_jax import flops
+from ica_unet_jax import distillation, flops
 from ica_unet_jax.config import Config
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.markup import plain_table
@@ -32,7 +32,10 @@ def report(workdir: Path, sweep: Sweep, left: Iterable[Run], shares: list[Slot])
     step, compilation = measure(base, shares[0])
 
     def work(config: Config) -> int:
-        return flops.total(flops.training_sample(config.model)).flops
+        """Of a sample; a student's with its teacher's answer, and with the training of a teacher of its own."""
+        own, teacher = distillation.own_teacher(config), distillation.teacher_config(config)
+        answer = flops.total(flops.triple(teacher.model)).flops if teacher else 0
+        return flops.total(flops.training_sample(config.model)).flops + answer + (work(own) if own else 0)
 
     lines, total = [], 0.0
     for name, config in cells.items():

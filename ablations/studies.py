@@ -52,6 +52,12 @@ def constant_width(reference: Config) -> list[Changes]:
     return [dict(bases=m, stream_width=width // m) for m in BASES if width % m == 0]
 
 
+def students(reference: Config) -> list[Changes]:
+    """Causal networks that learn also what one that sees t+1 makes of each frame; a quarter of the batch is unlabelled."""
+    quarter = reference.train.batch_size // 4
+    return [dict(neighbours=kind, distillation_weight=1.0, unlabelled=quarter) for kind in ("past", "two_past")]
+
+
 def dense_twins(reference: Config) -> list[Changes]:
     """The plain U-Net over m channels whose work, or whose number of parameters, is nearest the reference's."""
     return [flops.dense_twin(reference.model), flops.dense_twin(reference.model, flops.parameters)]
@@ -101,7 +107,12 @@ STUDIES = (
     ),
     Study("ica_weight", "How much weight should the ICA loss have?", "2.3", [dict(ica_weight=beta) for beta in (0.0, 0.05, 0.2, 1.0)]),
     Study("alpha", "Does alpha of the independence term matter?", "2.3", [dict(alpha=alpha) for alpha in (0.5, 0.75, 1.0)]),
-    Study("neighbours", "What are the neighbouring frames worth?", "2.2", [dict(neighbours=kind) for kind in ("both", "past", "two_past", "none")]),
+    Study(
+        "neighbours",
+        "What are the neighbouring frames worth, and can a causal network do without the next?",
+        "2.2",
+        lambda reference: [*(dict(neighbours=kind) for kind in ("both", "past", "two_past", "none")), *students(reference)],
+    ),
     Study(
         "correlation",
         "How far should the correlation with a neighbour reach?",

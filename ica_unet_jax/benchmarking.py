@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ica_unet_jax import flops, inference, run_folder, training
+from ica_unet_jax import distillation, flops, inference, run_folder, training
 from ica_unet_jax.config import Config
 from ica_unet_jax.data.augmentation import Batch
 from ica_unet_jax.data.cache import canvas
@@ -230,13 +230,14 @@ def training_step(config: Config) -> Callable[[], Any]:
     config = config.replace(devices=1)
     batch, (d, *_), (rows, columns) = config.train.batch_size, config.model.crop, canvas(config.model.crop)
     rng = np.random.default_rng(0)
-    frames = rng.standard_normal((batch, 2 * config.model.reach + 1, d, rows, columns), np.float32)
+    frames = rng.standard_normal((batch, 2 * distillation.reach(config) + 1, d, rows, columns), np.float32)
     labels = rng.integers(0, 4, (batch, d, rows, columns)).astype(np.uint8)
     data = Batch(frames, labels, np.ones(labels.shape, np.float32))
-    step, states = training.make_step(config), [training.init_state(config)]
+    teacher = distillation.teacher_config(config)
+    step, states, taught = training.make_step(config), [training.init_state(config)], teacher and untrained(teacher)
 
     def call() -> Any:
-        states[0], terms = step(states[0], data)
+        states[0], terms = step(states[0], data, taught)
         return terms
 
     return call

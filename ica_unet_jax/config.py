@@ -14,6 +14,7 @@ from ica_unet_jax.errors import UserError
 from ica_unet_jax.knobs import Part, Value, knob
 
 NUM_CLASSES = 4  # background, RV cavity, myocardium, LV cavity
+UNLABELLED = 255  # a voxel without ground truth
 MODELS = ("ica_unet", "unet2d", "unet3d", "ensemble_unet", "msu_net", "grid_net", "omega_net")
 
 
@@ -112,6 +113,7 @@ class LossConfig(Part):
     whiten_bases: bool = knob(False, "Decorrelate the bases as well, as FastICA does, before these terms.")
     auxiliary_weight: float = knob(0.1, "alpha_k, weight of the cross-entropy of each coarser output; the finest has 1.", low=0)
     dice_weight: float = knob(0.0, "Weight of a soft Dice loss on the finest output (0: the paper's loss).", low=0)
+    distillation_weight: float = knob(0.0, "Weight of the cross-entropy of the finest output against what a teacher makes of the frame, which sees t+1 (0: no teacher).", low=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,6 +154,7 @@ class TrainConfig(Part):
     seed: int = knob(0, "Seed of parameters, batches and augmentation.", low=0)
     steps: int = knob(10000, "Optimizer steps.", low=1)
     batch_size: int = knob(4, "Labelled frames a step, on all devices together.", low=1)
+    unlabelled: int = knob(0, "Of these, frames without ground truth, from which the teacher alone is learnt.", low=0)
     devices: int = knob(0, "Devices of each process that share the batch (0: as many as it can be divided over).", low=0)
     learning_rate: float = knob(2e-3, "Largest learning rate.", low=0)
     optimizer: str = knob("adamw", "Optimizer.", choices=("adamw", "adam", "sgd"))
@@ -167,6 +170,7 @@ class TrainConfig(Part):
     tensorboard: bool = knob(False, "Write the figures of metrics.jsonl as TensorBoard events too (extra `tensorboard`).")
     final_evaluation: bool = knob(True, "End with the evaluation of the validation patients.")
     init_from: str = knob("", "Run folder whose parameters are the start (fine-tuning).")
+    teacher: str = knob("", "Run folder of the teacher; empty: with --distillation_weight one with --neighbours=both is trained first, in WORKDIR/teacher.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,6 +187,12 @@ class Config:
             raise UserError(f"--cyclic with --neighbours={self.model.neighbours}: the wrap would show the first frame its future; drop one of the two.")
         if self.loss.standardize_bases and self.loss.whiten_bases:
             raise UserError("--standardize_bases with --whiten_bases: whitened bases are standardized already; drop one of the two.")
+        if self.loss.distillation_weight and self.model.answered > 1:
+            raise UserError(f"--distillation_weight with --model={self.model.model}: a student answers single frames; drop one of the two.")
+        if self.train.unlabelled and not self.loss.distillation_weight:
+            raise UserError(f"--unlabelled={self.train.unlabelled} needs a teacher: give --distillation_weight=1, or leave it out.")
+        if self.train.unlabelled >= self.train.batch_size:
+            raise UserError(f"--unlabelled={self.train.unlabelled} leaves no labelled frame in --batch_size={self.train.batch_size}: take fewer.")
         if self.data.fold >= self.data.folds:
             raise UserError(f"--fold={self.data.fold} does not exist: folds are 0 to {self.data.folds - 1} (--folds={self.data.folds}).")
 

@@ -54,7 +54,8 @@ def run(config: Config, only_fold: int | None = None) -> list[int]:
 def of_fold(config: Config, fold: int) -> Config:
     """The configuration of a fold's run: an ordinary one."""
     workdir = Path(config.train.workdir) / f"fold{fold}"
-    return config.replace(fold=fold, workdir=str(workdir), final_evaluation=True)
+    teacher = config.train.teacher and str(Path(config.train.teacher) / workdir.name)  # a cross-validation as well
+    return config.replace(fold=fold, workdir=str(workdir), teacher=teacher, final_evaluation=True)
 
 
 def is_finished(config: Config) -> bool:

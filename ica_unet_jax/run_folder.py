@@ -30,7 +30,7 @@ PACKAGES = ("ica-unet-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint"
 # Where a run lies and what it shows of itself change nothing of what it computes.
 MAY_CHANGE = {
     "workdir", "data_dir", "cache_dir", "phantom_dir", "log_every", "split_file", "init_from", "final_evaluation",
-    "chance_validations", "tensorboard", "skip_bad_cases", "devices",
+    "chance_validations", "tensorboard", "skip_bad_cases", "devices", "teacher",
 }  # fmt: skip
 Split = dict[str, list[str]]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ica_unet_jax import checkpoints, divergence, evaluation, events, parallel, run_folder
+from ica_unet_jax import checkpoints, distillation, divergence, evaluation, events, parallel, run_folder
 from ica_unet_jax.checkpoints import Checkpoints, State
-from ica_unet_jax.config import Config, TrainConfig
+from ica_unet_jax.config import UNLABELLED, Config, TrainConfig
 from ica_unet_jax.data import acdc, cache, cohort, splits
 from ica_unet_jax.data.augmentation import Batch, augment
 from ica_unet_jax.data.batches import Batches
@@ -41,31 +42,38 @@ def init_state(config: Config) -> State:
     return parallel.Devices(config.train).replicate(state)
 
 
-def make_step(config: Config) -> Callable[[State, Batch], tuple[State, dict[str, jax.Array]]]:
-    """The compiled training step; the state's buffers are donated. Randomness comes from (seed, step) alone.
+def make_step(config: Config) -> Callable[..., tuple[State, dict[str, jax.Array]]]:
+    """The compiled training step: state, batch and, where there is one, the teacher's variables -> state, terms of the loss.
+
+    The state's buffers are donated. Randomness comes from (seed, step) alone.
 
     It sees the whole batch, also where that is divided over several devices: batch statistics, losses and gradients are
     those of one. The seed is an argument of what is compiled, so that trainings that differ in it alone share one entry of a
     persistent compilation cache.
     """
     model, optimizer, devices = build_model(config.model), make_optimizer(config.train), parallel.Devices(config.train)
-    loss_function = METHODS[config.model.model].loss
+    loss_function, distill = METHODS[config.model.model].loss, distillation.make_loss(config)
 
     def augmented(batch: Batch, step: jax.Array, key: jax.Array) -> Batch:
         return augment(jax.random.fold_in(key, step), batch, config.model.crop, config.data)
 
-    def step(state: State, batch: Batch, key: jax.Array) -> tuple[State, dict[str, jax.Array]]:
+    def step(
+        state: State, batch: Batch, key: jax.Array, teacher: distillation.Variables | None
+    ) -> tuple[State, dict[str, jax.Array]]:
         # `augment` splits the step's key for the samples of the batch; the number behind them is the network's.
         rngs = {"dropout": jax.random.fold_in(jax.random.fold_in(key, state.step), config.train.batch_size)}
-        previous, current, following = batch.parts()
-        valid = batch.valid[..., None]
+        previous, current, following, valid = batch.parts(config.model.reach)
+        known = valid * (batch.labels != UNLABELLED)[..., None]
 
         def loss_of(params):
             variables = {"params": params, "batch_stats": state.batch_stats}
             (logits, aux), updates = model.apply(
                 variables, previous, current, following, valid, True, mutable=["batch_stats"], rngs=rngs
             )
-            loss, terms = loss_function(logits, aux, batch.labels, current, valid, config.loss)
+            loss, terms = loss_function(logits, aux, batch.labels, current, known, config.loss)
+            if distill:
+                terms["distillation"] = distill(logits[-1], batch, teacher)
+                terms["loss"] = loss = loss + config.loss.distillation_weight * terms["distillation"]
             return loss, (terms, updates.get("batch_stats", {}))
 
         (_, (terms, batch_stats)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
@@ -80,9 +88,9 @@ def make_step(config: Config) -> Callable[[State, Batch], tuple[State, dict[str,
     everywhere, divided = devices.everywhere, devices.divided
     # Apart, as XLA would fuse the warp of a frame into all that reads it, and warp anew for each.
     augmented = jax.jit(augmented, in_shardings=(divided, everywhere, everywhere), out_shardings=divided)
-    compiled = jax.jit(step, in_shardings=(everywhere, divided, everywhere), out_shardings=everywhere, donate_argnums=0)
+    compiled = jax.jit(step, in_shardings=(everywhere, divided, everywhere, everywhere), out_shardings=everywhere, donate_argnums=0)
     key = jax.jit(lambda: jax.random.key(config.train.seed + 1), out_shardings=everywhere)()
-    return lambda state, batch: compiled(state, augmented(batch, state.step, key), key)
+    return lambda state, batch, teacher=None: compiled(state, augmented(batch, state.step, key), key, teacher)
 
 
 def train(config: Config, *, pictures: bool = True) -> State:
@@ -92,26 +100,36 @@ def train(config: Config, *, pictures: bool = True) -> State:
       UserError: bad data (all of it at once), a run folder of another configuration, or one that cannot be written.
       Diverged: a loss, gradient or value of the state is not finite, or validation stays at chance.
       Interrupted: SIGINT or SIGTERM; the state of the current step is saved.
+
+    A student that has been given no teacher trains its own first, in `teacher` below its folder.
     """
     if config.train.tensorboard:
         events.require()
     parallel.Devices(config.train)  # refuses what does not go before the data are read
     run_folder.refuse_changes(config)
     samples, cines, split, left_out = load(config)
+    teacher = distillation.given_teacher(config, split)
     folder = run_folder.open_run(config, split, left_out)
+    if own := distillation.own_teacher(config):
+        if parallel.is_first():
+            print(f"the teacher first ({own.train.workdir})", file=sys.stderr)
+        teacher = jax.device_get(parallel.own(train(own, pictures=pictures).variables))
     with run_folder.held(folder), Checkpoints(folder) as saved:
-        return _go_on(config, folder, saved, samples, cines, pictures)
+        return _go_on(config, folder, saved, samples, cines, pictures, teacher)
 
 
 def _go_on(
-    config: Config, folder: Path, saved: Checkpoints, samples: list[cache.LabelledFrame], cines: list[acdc.Cine], pictures: bool
-) -> State:
+    config: Config, folder: Path, saved: Checkpoints, samples: list[cache.LearningFrame], cines: list[acdc.Cine],
+    pictures: bool, teacher: distillation.Variables | None,
+) -> State:  # fmt: skip
     """From the latest checkpoint, or the beginning, to the last step."""
     devices, first_process = parallel.Devices(config.train), parallel.is_first()
-    batches = Batches(samples, config.model.crop[0], config.train.batch_size, config.train.seed, devices.rows)
+    depth, size, seed = config.model.crop[0], config.train.batch_size, config.train.seed
+    batches = Batches(samples, depth, size, seed, devices.rows, config.train.unlabelled)
     validate = Validation(cines, segmenter_of(config))
     state, pending, damaged = begin(config, saved, samples)
     state, step, first = devices.replicate(state), make_step(config), int(state.step)
+    teacher = devices.replicate(teacher) if teacher else None
     metrics = run_folder.Metrics(folder, first, pending=pending, tensorboard=config.train.tensorboard)
     # Alone it stops at once; several do where they are at the same step and wait for the devices anyway, to write a line.
     alone = parallel.is_alone()
@@ -146,7 +164,7 @@ def _go_on(
             asked.to_stop(parallel.any_signal)
             started, since = time.perf_counter(), first
             for number, batch in enumerate(batches.iterate(first, config.train.steps), start=first + 1):
-                state, recent[number] = step(state, devices.divide(batch))
+                state, recent[number] = step(state, devices.divide(batch), teacher)
                 judged = due(number, config.train)
                 reported = judged or number % config.train.log_every == 0 or number == first + 1
                 if reported:
@@ -173,21 +191,24 @@ def _go_on(
     return state
 
 
-def load(config: Config) -> tuple[list[cache.LabelledFrame], list[acdc.Cine], splits.Split, cohort.Problems]:
+def load(config: Config) -> tuple[list[cache.LearningFrame], list[acdc.Cine], splits.Split, cohort.Problems]:
     """Frames to learn from, patients with a ground truth to validate, the split, and what is wrong with the left out.
 
     Raises:
-      UserError: bad data, all of them at once, unless --skip_bad_cases; or no labelled frame to learn from.
+      UserError: bad data, all of them at once, unless --skip_bad_cases; or no labelled frame to learn from, or no other
+        where --unlabelled wants some.
     """
     data = config.data
     cases = cohort.open_cohort(data)
     split = cohort.choose_split(data, cases)
     chosen = [case for part in ("train", "val") for case in splits.select(split, cases, part)]
+    reach = distillation.reach(config)
     learning, options = set(split["train"]), {name: getattr(data, name) for name in ("spacing", "label_map", "cyclic", "cache_dir")}
 
-    def read(case: acdc.Case) -> list[cache.LabelledFrame] | acdc.Cine:
+    def read(case: acdc.Case) -> list[cache.LearningFrame] | acdc.Cine:
         if case.name in learning:
-            return cache.preprocessed(case, crop=config.model.crop, reach=config.model.reach, **options)
+            unlabelled = bool(config.train.unlabelled)
+            return cache.preprocessed(case, crop=config.model.crop, reach=reach, unlabelled=unlabelled, **options)
         return acdc.read(case, data.label_map)
 
     found, left_out = cohort.screen(chosen, read, data.skip_bad_cases)
@@ -195,11 +216,13 @@ def load(config: Config) -> tuple[list[cache.LabelledFrame], list[acdc.Cine], sp
     samples = [frame for name, frames in found.items() if name in learning for frame in frames]
     if not samples:
         raise UserError("No frame of the training patients has a ground truth: add NAME_frameNN_gt.nii.gz files.")
+    if config.train.unlabelled and all(sample.labelled for sample in samples):
+        raise UserError(f"--unlabelled={config.train.unlabelled}: all frames of the training patients have a ground truth; leave it out.")
     cines = [cine for name, cine in found.items() if name not in learning and cine.labels]
     return samples, cines, split, left_out
 
 
-def begin(config: Config, saved: Checkpoints, samples: Sequence[cache.LabelledFrame]) -> tuple[State, bool, list[int]]:
+def begin(config: Config, saved: Checkpoints, samples: Sequence[cache.LearningFrame]) -> tuple[State, bool, list[int]]:
     """The state to begin with, the same in all processes, though the first alone reads checkpoints.
 
     A network that learns something from the labelled frames before its training, as a shape prior, has done so. With it,
@@ -213,7 +236,8 @@ def begin(config: Config, saved: Checkpoints, samples: Sequence[cache.LabelledFr
     if parallel.is_first() and not int(state.step) and config.train.init_from:
         state = start_from(config.train.init_from, state)
     elif not int(state.step):
-        state = state.replace(batch_stats=METHODS[config.model.model].prepare(state.batch_stats, samples, config.model.crop))
+        labelled, prepare = [sample for sample in samples if sample.labelled], METHODS[config.model.model].prepare
+        state = state.replace(batch_stats=prepare(state.batch_stats, labelled, config.model.crop))
     step = int(state.step)
     pending = due(step, config.train) and not saved.validated(step)  # the end came during its validation
     state, pending = parallel.from_first((state, np.bool_(pending)))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tiny import normal
 
-from ica_unet_jax.config import DataConfig
+from ica_unet_jax.config import UNLABELLED, DataConfig
 from ica_unet_jax.data.augmentation import Batch, augment, crop_centre
 
 CANVAS, CROP = (2, 40, 48), (2, 32, 32)
@@ -151,3 +151,13 @@ def test_a_stack_moves_through_the_depth_as_a_whole():
         assert not frame[:, ~inside].any() and not mask[~inside].any()
         seen.add(shift)
     assert seen == {-2, -1, 0, 1, 2}
+
+
+def test_what_has_no_ground_truth_has_none_after_the_warp():
+    labels = np.array(sample().labels)
+    labels[4:] = UNLABELLED
+    labels[0, :, 19:21, 23:25] = UNLABELLED  # a hole in the middle
+    warped = run(sample(labels=labels), **STRONG | COLOURS_OFF)
+    inside = np.asarray(warped.valid, bool)
+    assert np.all(np.asarray(warped.labels)[4:][inside[4:]] == UNLABELLED) and not np.asarray(warped.labels)[~inside].any()
+    assert np.asarray(warped.labels)[1:4].max() < 4 and 0 < np.mean(np.asarray(warped.labels)[0] == UNLABELLED) < 0.1

@@ -1,19 +1,20 @@
 """Batches are a function of the seed and the step."""
 
+import dataclasses
 import itertools
 
 import numpy as np
 import pytest
 
 from ica_unet_jax.data.batches import Batches
-from ica_unet_jax.data.cache import LabelledFrame
+from ica_unet_jax.data.cache import LearningFrame
 
 
 def sample(number, slices=2):
     """All frames show 100 * number + slice, as do the labels, modulo 256."""
     image = (100 * number + np.arange(slices))[:, None, None] * np.ones((1, 4, 6))
     frames = np.stack([image - 0.25, image, image + 0.25]).astype(np.float16)
-    return LabelledFrame(f"case{number}", 0, frames, (image % 256).astype(np.uint8), np.ones(image.shape, bool))
+    return LearningFrame(f"case{number}", 0, frames, (image % 256).astype(np.uint8), np.ones(image.shape, bool))
 
 
 SAMPLES = [sample(number) for number in range(5)]
@@ -58,6 +59,14 @@ def test_iterating_is_indexing_and_goes_on_where_it_stopped():
     resumed = [*itertools.islice(batches.iterate(0, 6), 2), *batches.iterate(2, 6)]
     assert all(same(a, b) for a, b in zip(whole, resumed, strict=True))
     assert list(batches.iterate(6, 6)) == []
+
+
+def test_frames_without_ground_truth_have_the_last_rows_and_epochs_of_their_own():
+    others = [dataclasses.replace(sample(number), labelled=False) for number in range(5, 8)]
+    plain, mixed = Batches(SAMPLES, 2, 2, 0), Batches([*others, *SAMPLES], 2, 3, 0, unlabelled=1)
+    seen = [numbers([mixed[step]]) for step in range(6)]
+    assert [row[:2] for row in seen] == [numbers([plain[step]]) for step in range(6)]
+    assert all(sorted(row[2] for row in epoch) == [5, 6, 7] for epoch in (seen[:3], seen[3:]))
 
 
 def test_every_depth_window_of_a_long_stack_is_seen():

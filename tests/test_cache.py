@@ -5,6 +5,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from ica_unet_jax.config import UNLABELLED
 from ica_unet_jax.data import cache
 from ica_unet_jax.data.acdc import find_cases, read
 from ica_unet_jax.data.geometry import normalize, place
@@ -51,6 +52,24 @@ def test_a_wider_window_holds_the_narrow_one(case, tmp_path):
         assert wide.frames.shape == (7, 3, 40, 40)
         np.testing.assert_array_equal(wide.frames[2:5], narrow.frames)
         np.testing.assert_array_equal(wide.labels, narrow.labels)
+
+
+@pytest.mark.parametrize("cyclic", [False, True])
+@pytest.mark.parametrize("reach", [1, 2])
+def test_all_frames_of_a_case_share_what_is_stored(case, tmp_path, reach, cyclic):
+    options = OPTIONS | dict(reach=reach, cyclic=cyclic, cache_dir=tmp_path / "cache")
+    labelled, every = cache.preprocessed(case, **options), cache.preprocessed(case, **options, unlabelled=True)
+    assert [(frame.time, frame.labelled) for frame in every] == [(t, t in (0, 3)) for t in range(6)]
+    for one, same in zip(labelled, (every[0], every[3]), strict=True):
+        for part in ("frames", "labels", "valid"):
+            np.testing.assert_array_equal(getattr(one, part), getattr(same, part))
+    cine = read(case)
+    for frame in every:
+        for image, time in zip(frame.frames, cine.window(frame.time, reach, cyclic), strict=True):
+            np.testing.assert_array_equal(image, every[time].frames[reach])
+        assert frame.labelled or np.all(frame.labels == UNLABELLED)
+    stored = next(np.load(path) for path in (tmp_path / "cache").glob("*/frames.npy") if len(np.load(path)) != 2 * (2 * reach + 1))
+    assert len(stored) == 6 + 2 * reach
 
 
 def test_cyclic_neighbours(case, tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 from tiny import frames, tiny, variables
 
 from ica_unet_jax.config import LossConfig
-from ica_unet_jax.data.cache import LabelledFrame
+from ica_unet_jax.data.cache import LearningFrame
 from ica_unet_jax.models import build_model
 from ica_unet_jax.models.baselines import grid_net
 from ica_unet_jax.models.baselines.grid_net import (
@@ -25,7 +25,7 @@ CONFIG = tiny(model="grid_net", crop=(2, 32, 32), width_multiplier=0.125)
 
 def sample(labels):
     labels = np.asarray(labels, np.uint8)
-    return LabelledFrame("a", 0, np.zeros((3, *labels.shape), np.float16), labels, np.ones(labels.shape, bool))
+    return LearningFrame("a", 0, np.zeros((3, *labels.shape), np.float16), labels, np.ones(labels.shape, bool))
 
 
 def square(slices, row, column, size=40, half=3, value=3):

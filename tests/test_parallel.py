@@ -88,7 +88,7 @@ def test_devices_for_which_the_batch_does_not_go_round_stay_idle():
 
 
 def test_a_process_reads_its_rows_of_the_batch():
-    sample = cache.LabelledFrame("x", 0, np.arange(3 * 9, dtype=np.float16).reshape(3, 9, 1, 1), np.zeros((9, 1, 1), np.uint8), np.ones((9, 1, 1), bool))
+    sample = cache.LearningFrame("x", 0, np.arange(3 * 9, dtype=np.float16).reshape(3, 9, 1, 1), np.zeros((9, 1, 1), np.uint8), np.ones((9, 1, 1), bool))
     whole, part = Batches([sample] * 3, 2, 4, 0), Batches([sample] * 3, 2, 4, 0, [1, 3])
     for step in range(5):
         for all_rows, own_rows in zip(whole[step], part[step], strict=True):

@@ -87,8 +87,7 @@ def test_every_parameter_hears_of_the_loss_at_full_depth(name):
     config = make(name)
     values, batch = variables(config.model), heart(config.model)
     centre = crop_centre(batch, CROP)
-    window = centre.parts()
-    valid = centre.valid[..., None]
+    *window, valid = centre.parts(config.model.reach)
 
     def value(params):
         (logits, aux), _ = build_model(config.model).apply(

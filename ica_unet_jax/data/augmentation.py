@@ -1,7 +1,8 @@
 """Augmentation on the device, inside jit: one warp for the frames, their labels and the mask.
 
-Each sample of a batch is (n, d, H, W), a labelled frame in the middle of its neighbours, on a canvas wider than the model's grid; the result is on the grid. The warp of
-a slice is affine plus elastic plus its own shift, read off the canvas by bilinear interpolation in the plane.
+Each sample of a batch is (n, d, H, W), a frame in the middle of its neighbours, on a canvas wider than the model's grid; the
+result is on the grid. The warp of a slice is affine plus elastic plus its own shift, read off the canvas by bilinear
+interpolation in the plane.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
-from ica_unet_jax.config import NUM_CLASSES, DataConfig
+from ica_unet_jax.config import NUM_CLASSES, UNLABELLED, DataConfig
 from ica_unet_jax.sampling import bilinear
 
 ELASTIC_GRID = 4  # control points per side
@@ -21,14 +22,15 @@ ELASTIC_GRID = 4  # control points per side
 class Batch(NamedTuple):
     """Training samples. On the canvas as read, on the model's grid after `augment` or `crop_centre`."""
 
-    frames: Float[Array, "batch n d h w"]  # in time; the middle one is labelled
-    labels: UInt8[Array, "batch d h w"]
+    frames: Float[Array, "batch n d h w"]  # in time; the labels are those of the middle one
+    labels: UInt8[Array, "batch d h w"]  # UNLABELLED where there is no ground truth
     valid: Float[Array, "batch d h w"]
 
-    def parts(self) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """What stands before the labelled frames, these, and what follows, each (batch, d, h, w, number of frames)."""
+    def parts(self, reach: int) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+        """What a network is called with: `reach` frames before the middle ones, these, as many after, and the mask."""
         frames, middle = jnp.moveaxis(self.frames, 1, -1), self.frames.shape[1] // 2
-        return frames[..., :middle], frames[..., middle : middle + 1], frames[..., middle + 1 :]
+        before, after = frames[..., middle - reach : middle], frames[..., middle + 1 : middle + 1 + reach]
+        return before, frames[..., middle : middle + 1], after, self.valid[..., None]
 
 
 def augment(key: jax.Array, batch: Batch, crop: tuple[int, int, int], config: DataConfig) -> Batch:
@@ -56,7 +58,7 @@ def _augment_one(key: jax.Array, sample: Batch, crop: tuple[int, int, int], conf
     warped = jax.vmap(bilinear)(channels, rows, columns)
     # A voxel counts only where all that it was read from is image.
     valid = (warped[..., -1] > 0.999).astype(jnp.float32)
-    labels = warped[..., count:-1].argmax(-1).astype(jnp.uint8)
+    labels = jnp.where(warped[..., count:-1].any(-1), warped[..., count:-1].argmax(-1), UNLABELLED).astype(jnp.uint8)
     frames = _recolour(colour_key, warped[..., :count].transpose(3, 0, 1, 2), config) * valid[None]
     if config.drop_neighbour:
         dropped = jax.random.bernoulli(drop_key, config.drop_neighbour, (2,))

@@ -8,23 +8,30 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from ica_unet_jax.data.augmentation import Batch
-from ica_unet_jax.data.cache import LabelledFrame
+from ica_unet_jax.data.cache import LearningFrame
 from ica_unet_jax.data.geometry import fit_depth
 
 
 class Batches:
     """Every labelled frame once an epoch, in an order of its own each; random depth windows of long stacks.
 
-    With `rows` only these rows of each batch are read: the part of one of several processes.
+    The last `unlabelled` rows of a batch are frames without ground truth, which have epochs of their own. With `rows` only
+    these rows of each batch are read: the part of one of several processes.
     """
 
-    def __init__(self, samples: list[LabelledFrame], depth: int, batch_size: int, seed: int, rows: Sequence[int] | None = None):
-        self.samples, self.depth, self.batch_size, self.seed = samples, depth, batch_size, seed
+    def __init__(
+        self, samples: list[LearningFrame], depth: int, batch_size: int, seed: int, rows: Sequence[int] | None = None,
+        unlabelled: int = 0,
+    ):  # fmt: skip
+        self.depth, self.batch_size, self.seed = depth, batch_size, seed
         self.rows = range(batch_size) if rows is None else rows
+        # Frames, how many of them a batch has, and the last part of their epochs' seeds.
+        labelled, others = ([sample for sample in samples if sample.labelled is known] for known in (True, False))
+        self.kinds = [(labelled, batch_size - unlabelled, 0), (others, unlabelled, 2)]
 
     def __getitem__(self, step: int) -> Batch:
         """Arrays on the canvas: frames (B, n, d, Hc, Wc) float32, labels uint8, valid float32."""
-        chosen = [self._sample(step * self.batch_size + i) for i in range(self.batch_size)]
+        chosen = [self._sample(samples, step * count + i, kind) for samples, count, kind in self.kinds for i in range(count)]
         rng = np.random.default_rng([self.seed, step, 1])
         starts = [int(rng.integers(max(0, sample.labels.shape[0] - self.depth) + 1)) for sample in chosen]
         parts = [self._window(chosen[row], starts[row]) for row in self.rows]
@@ -39,11 +46,11 @@ class Batches:
                 pending = reader.submit(self.__getitem__, step + 1) if step + 1 < last else None
                 yield batch
 
-    def _sample(self, position: int) -> LabelledFrame:
-        epoch, place = divmod(position, len(self.samples))
-        order = np.random.default_rng([self.seed, epoch, 0]).permutation(len(self.samples))
-        return self.samples[order[place]]
+    def _sample(self, samples: list[LearningFrame], position: int, kind: int) -> LearningFrame:
+        epoch, place = divmod(position, len(samples))
+        order = np.random.default_rng([self.seed, epoch, kind]).permutation(len(samples))
+        return samples[order[place]]
 
-    def _window(self, sample: LabelledFrame, start: int) -> Batch:
+    def _window(self, sample: LearningFrame, start: int) -> Batch:
         fit = [fit_depth(np.asarray(x), self.depth, start) for x in (sample.frames, sample.labels, sample.valid)]
         return Batch(fit[0].astype(np.float32), fit[1], fit[2].astype(np.float32))

@@ -1,4 +1,4 @@
-"""Labelled frames with the frames round them on the model's in-plane grid, computed once and kept as .npy files."""
+"""Frames to learn from, with the frames round them, on the model's in-plane grid, computed once and kept as .npy files."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ from pathlib import Path
 
 import numpy as np
 
-from ica_unet_jax.config import NUM_CLASSES
+from ica_unet_jax.config import NUM_CLASSES, UNLABELLED
 from ica_unet_jax.data import acdc
 from ica_unet_jax.data.acdc import Case
 from ica_unet_jax.data.geometry import Placement, normalize, place, resample_labels
 from ica_unet_jax.errors import BadData, UserError
 
-FORMAT = 1  # part of the key: raise it when the stored values change
+FORMAT = 2  # part of the key: raise it when the stored values change
 MARGIN = 1.25
-_PARTS = ("frames", "labels", "valid", "times")
+_PARTS = ("frames", "starts", "labels", "valid", "times")
 
 
 @dataclasses.dataclass
-class LabelledFrame:
-    """One labelled frame of a case on the canvas: all slices, in-plane voxels of `spacing`, round the image centre.
+class LearningFrame:
+    """One frame of a case on the canvas: all slices, in-plane voxels of `spacing`, round the image centre.
 
     `frames` is float16 (2 * reach + 1, s, Hc, Wc): the frames t - reach ... t + reach, each z-scored alone, 0 outside the
     image, memory-mapped.
-    `labels` is uint8 (s, Hc, Wc), `valid` bool (s, Hc, Wc): true inside the image. `time` is the 0-based frame number.
+    `labels` is uint8 (s, Hc, Wc), `UNLABELLED` all over where the frame has no ground truth; `valid` is bool (s, Hc, Wc):
+    true inside the image. `time` is the 0-based frame number.
     """
 
     case_name: str
@@ -37,6 +38,7 @@ class LabelledFrame:
     frames: np.ndarray
     labels: np.ndarray
     valid: np.ndarray
+    labelled: bool = True
 
 
 def default_cache_dir() -> Path:
@@ -50,8 +52,11 @@ def canvas(crop: tuple[int, int, int], margin: float = MARGIN) -> tuple[int, int
 
 
 def preprocessed(case: Case, *, crop: tuple[int, int, int], spacing: float, label_map: str = "", cyclic: bool = False,
-                 cache_dir: str | Path = "", margin: float = MARGIN, reach: int = 1) -> list[LabelledFrame]:
+                 cache_dir: str | Path = "", margin: float = MARGIN, reach: int = 1,
+                 unlabelled: bool = False) -> list[LearningFrame]:
     """The labelled frames of one case, from the cache or computed and stored there; [] without ground truth.
+
+    With `unlabelled` all frames of the case, those without ground truth too.
 
     The canvas is `margin` times the height and width of `crop` (d, H, W), made even, so that augmentation may move the
     window; `spacing` is its voxel size in mm. An empty `cache_dir` is the user's cache folder. A case is computed again
@@ -63,17 +68,18 @@ def preprocessed(case: Case, *, crop: tuple[int, int, int], spacing: float, labe
         raise BadData(problems)
     if not case.labels:
         return []
-    options = dict(canvas=canvas(crop, margin), spacing=spacing, label_map=label_map, cyclic=cyclic, reach=reach)
+    options = dict(canvas=canvas(crop, margin), spacing=spacing, label_map=label_map, cyclic=cyclic, reach=reach,
+                   unlabelled=unlabelled)
     root = Path(cache_dir) if cache_dir else default_cache_dir()
     folder = root / f"{case.name}-{_key(case, options)}"
     if not folder.is_dir():
         _store(folder, _compute(case, **options))
     try:
-        return _load(case, folder)
+        return _load(case, folder, reach)
     except (OSError, ValueError, EOFError):  # damaged by a full disk or a killed copy
         shutil.rmtree(folder, ignore_errors=True)
         _store(folder, _compute(case, **options))
-        return _load(case, folder)
+        return _load(case, folder, reach)
 
 
 def _key(case: Case, options: dict) -> str:
@@ -86,17 +92,28 @@ def _key(case: Case, options: dict) -> str:
 
 
 def _compute(case: Case, *, canvas: tuple[int, int], spacing: float, label_map: str,
-             cyclic: bool, reach: int) -> dict[str, np.ndarray]:
-    """The stored arrays: frames (k, 2 * reach + 1, s, Hc, Wc), labels (k, s, Hc, Wc), valid (Hc, Wc), times (k,)."""
+             cyclic: bool, reach: int, unlabelled: bool) -> dict[str, np.ndarray]:
+    """The stored arrays: labels (k, s, Hc, Wc), valid (Hc, Wc), times (k,), and frames (n, s, Hc, Wc).
+
+    Of these the 2 * reach + 1 from starts[i] on are those round times[i]; windows that follow each other share theirs.
+    """
     cine = acdc.read(case, label_map)
     slices = cine.frames.shape[1]
     placement = place(cine.frames.shape[1:], cine.spacing, (slices, *canvas), spacing)
-    times = sorted(cine.labels)
-    windows = {time: cine.window(time, reach, cyclic) for time in times}
-    ready = {time: _prepare(cine.frame(time), placement) for time in set().union(*windows.values())}
+    times = sorted(cine.times if unlabelled else cine.labels)
+    order, starts = [], []
+    for time in times:
+        window = cine.window(time, reach, cyclic)
+        shared = 2 * reach if tuple(order[-2 * reach :]) == window[:-1] else 0
+        starts.append(len(order) - shared)
+        order += window[shared:]
+    ready = {time: _prepare(cine.frame(time), placement) for time in set(order)}
+    unknown = np.full((slices, *canvas), UNLABELLED, np.uint8)
+    truth = {time: resample_labels(labels, placement, NUM_CLASSES)[0] for time, labels in cine.labels.items()}
     return {
-        "frames": np.stack([np.stack([ready[other] for other in windows[time]]) for time in times]),
-        "labels": np.stack([resample_labels(cine.labels[time], placement, NUM_CLASSES)[0] for time in times]),
+        "frames": np.stack([ready[time] for time in order]),
+        "starts": np.array(starts),
+        "labels": np.stack([truth.get(time, unknown) for time in times]),
         "valid": placement.valid[0, 0],
         "times": np.array(times),
     }
@@ -123,12 +140,13 @@ def _store(folder: Path, arrays: dict[str, np.ndarray]) -> None:
                             "choose another folder or make room.") from error
 
 
-def _load(case: Case, folder: Path) -> list[LabelledFrame]:
+def _load(case: Case, folder: Path, reach: int) -> list[LearningFrame]:
     # Only the frames are mapped: each map holds a file handle, and cohorts have hundreds of cases.
-    frames, labels, valid, times = (
+    frames, starts, labels, valid, times = (
         np.load(folder / f"{part}.npy", mmap_mode="r" if part == "frames" else None, allow_pickle=False)
         for part in _PARTS)
-    if not len(frames) == len(labels) == len(times) == len(case.labels):
+    windows = [frames[start : start + 2 * reach + 1] for start in starts]
+    if not len(windows) == len(labels) == len(times) >= len(case.labels) or any(len(w) != 2 * reach + 1 for w in windows):
         raise ValueError(f"{folder} is incomplete.")
-    return [LabelledFrame(case.name, int(time), frames[i], labels[i], np.broadcast_to(valid, labels[i].shape))
+    return [LearningFrame(case.name, int(time), windows[i], labels[i], np.broadcast_to(valid, labels[i].shape), int(time) in case.labels)
             for i, time in enumerate(times)]

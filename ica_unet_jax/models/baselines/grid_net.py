@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ica_unet_jax.config import NUM_CLASSES, LossConfig
-from ica_unet_jax.data.cache import LabelledFrame
+from ica_unet_jax.data.cache import LearningFrame
 from ica_unet_jax.losses import cross_entropy
 from ica_unet_jax.models.baselines.frame_network import Frame, FrameNetwork, Layers, Outputs, pool
 
@@ -90,12 +90,12 @@ def _near(position: jax.Array, size: int) -> jax.Array:
     return jnp.maximum(0, 1 - jnp.abs(position[..., None] - jnp.arange(size, dtype=jnp.float32).reshape((1,) * position.ndim + (-1,))))
 
 
-def prepare(batch_stats: dict, samples: Sequence[LabelledFrame], crop: tuple[int, int, int]) -> dict:
+def prepare(batch_stats: dict, samples: Sequence[LearningFrame], crop: tuple[int, int, int]) -> dict:
     """The network's statistics with the shape prior of the training masks."""
     return {**batch_stats, "shape_prior": jnp.asarray(shape_prior(samples, crop))}
 
 
-def shape_prior(samples: Sequence[LabelledFrame], crop: tuple[int, int, int]) -> np.ndarray:
+def shape_prior(samples: Sequence[LearningFrame], crop: tuple[int, int, int]) -> np.ndarray:
     """Mean masks (PARTS, h, w, 3) of the slices that show a heart, moved so that its centre of mass is in the middle."""
     _, h, w = crop
     total, count = np.zeros((PARTS, h, w, NUM_CLASSES - 1), np.float32), np.zeros(PARTS, np.float32)
