@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import jax
 from jax.experimental.compilation_cache import compilation_cache
+from jax.experimental.xla_metadata import set_xla_metadata
 
-from ica_unet_jax.data.cache import default_cache_dir
+from ica_unet_jax.data.cache import compiled_dir
+
+Function = Callable[..., Any]
 
 _EVENT = "/jax/core/compile/backend_compile_duration"
+_in_one_piece = ContextVar("in_one_piece", default=False)
+
+
+def threads() -> int:
+    """As many as XLA computes with on this CPU: the cores that the process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def keep_on_disk() -> None:
@@ -19,7 +32,7 @@ def keep_on_disk() -> None:
     A network compiles in half a minute on a small machine and loads in a second.
     """
     if jax.config.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", str(default_cache_dir() / "compiled"))
+        jax.config.update("jax_compilation_cache_dir", str(compiled_dir(threads())))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
         compilation_cache.reset_cache()  # JAX looks at these settings once, at its first compilation
 
@@ -39,6 +52,41 @@ def one_window_options() -> dict[str, str]:
     except jax.errors.JaxRuntimeError:  # "No such compile option"
         return {}
     return options
+
+
+def apart(*static: int) -> Callable[[Function], Function]:
+    """A decorator: on CPUs XLA compiles the function by itself, and fuses nothing inside with anything outside.
+
+    XLA fuses element-wise work into everything that reads it and does it anew for each reader, and what moves data about then
+    runs value by value. `optimization_barrier` does not keep it from that on CPUs; a call that is not inlined does.
+
+    Arguments of the numbers `static` are not traced. Write the function with `jax.lax`: operations of `jax.numpy` are
+    functions of their own, and would be compiled apart from each other.
+    """
+
+    def decorate(function: Function) -> Function:
+        compiled = jax.jit(function, static_argnums=static)
+
+        @functools.wraps(function)
+        def call(*arguments: Any) -> Any:
+            if jax.default_backend() != "cpu" or _in_one_piece.get():
+                return function(*arguments)
+            with set_xla_metadata(inlineable="false"):
+                return compiled(*arguments)
+
+        return call
+
+    return decorate
+
+
+@contextlib.contextmanager
+def in_one_piece() -> Iterator[None]:
+    """What is traced in this block is compiled as one: for programs that run on other platforms too."""
+    token = _in_one_piece.set(True)
+    try:
+        yield
+    finally:
+        _in_one_piece.reset(token)
 
 
 class Compilations:

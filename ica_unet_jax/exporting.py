@@ -12,6 +12,7 @@ A frame whose neighbour is missing is its own neighbour; features that `neighbou
 
 from __future__ import annotations
 
+import contextlib
 import json
 import zipfile
 from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ica_unet_jax import inference, run_folder
+from ica_unet_jax import compilation, inference, run_folder
 from ica_unet_jax.data.volumes import read_volume, spacing_of
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.files import replacing
@@ -54,9 +55,7 @@ def export(
     if segmenter.config.model.answered > 1:
         raise UserError(f"--model={segmenter.config.model.model} answers whole snippets, for which there is no export: export another network.")
     shape, spacing = frames.shape[1:], spacing_of(image)
-    encode, decode, features = step_functions(segmenter, shape, spacing)
     frame = jax.ShapeDtypeStruct(shape, jnp.float32)
-    to_export = {"encode": (encode, (frame,)), "decode": (decode, (features,) * segmenter.decoded)}
     metadata = {
         "shape": list(shape),
         "spacing_mm": list(spacing),
@@ -68,7 +67,10 @@ def export(
         "config": segmenter.config.flat(),
         "provenance": run_folder.provenance(),
     }
-    with replacing(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+    tracing = contextlib.nullcontext() if set(platforms) == {"cpu"} else compilation.in_one_piece()
+    with tracing, replacing(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        encode, decode, features = step_functions(segmenter, shape, spacing)
+        to_export = {"encode": (encode, (frame,)), "decode": (decode, (features,) * segmenter.decoded)}
         archive.writestr("metadata.json", json.dumps(metadata, indent=2) + "\n")
         for name, (function, arguments) in to_export.items():
             exported = jax.export.export(jax.jit(function, keep_unused=True), platforms=platforms)(*arguments)

@@ -63,7 +63,7 @@ def make_step(config: Config) -> Callable[..., tuple[State, dict[str, jax.Array]
         # `augment` splits the step's key for the samples of the batch; the number behind them is the network's.
         rngs = {"dropout": jax.random.fold_in(jax.random.fold_in(key, state.step), config.train.batch_size)}
         previous, current, following, valid = batch.parts(config.model.reach)
-        known = valid * (batch.labels != UNLABELLED)[..., None]
+        known = valid * (batch.labels != UNLABELLED)[..., None] if config.train.unlabelled else valid
 
         def loss_of(params):
             variables = {"params": params, "batch_stats": state.batch_stats}

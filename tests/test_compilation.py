@@ -1,6 +1,10 @@
+import os
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from jax import lax
 from jax.experimental.compilation_cache import compilation_cache
 
 from ica_unet_jax import compilation
@@ -44,7 +48,26 @@ def test_by_default_it_is_in_the_users_cache_even_after_a_first_compilation(sett
     compilation.keep_on_disk()
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.jit(lambda x: x * 17)(1.0)
-    assert list((tmp_path / "ica_unet_jax" / "compiled").iterdir())
+    assert list((tmp_path / "ica_unet_jax" / "compiled" / str(len(os.sched_getaffinity(0)))).iterdir())
+
+
+@compilation.apart(1)
+def doubled(x, times):
+    return lax.concatenate([x] * times, x.ndim - 1)
+
+
+def squares(x):
+    return jnp.sum(jnp.square(jnp.tanh(doubled(jnp.tanh(x), 3))))
+
+
+@pytest.mark.parametrize("transform", [lambda f: f, jax.grad, lambda f: jax.vmap(jax.grad(f))])
+def test_what_is_compiled_apart_computes_the_same(transform):
+    x = jnp.linspace(-1, 1, 12).reshape(3, 4)
+    compiled = jax.jit(transform(squares)).lower(x).compile()
+    with compilation.in_one_piece():
+        whole = jax.jit(lambda x: transform(squares)(x)).lower(x).compile()
+    assert " call(" in compiled.as_text() and " call(" not in whole.as_text()
+    np.testing.assert_allclose(compiled(x), whole(x), rtol=1e-6)
 
 
 @pytest.fixture

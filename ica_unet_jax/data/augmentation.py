@@ -23,7 +23,7 @@ class Batch(NamedTuple):
     """Training samples. On the canvas as read, on the model's grid after `augment` or `crop_centre`."""
 
     frames: Float[Array, "batch n d h w"]  # in time; the labels are those of the middle one
-    labels: UInt8[Array, "batch d h w"]  # UNLABELLED where there is no ground truth
+    labels: UInt8[Array, "batch d h w"]  # UNLABELLED all over a sample without ground truth
     valid: Float[Array, "batch d h w"]
 
     def parts(self, reach: int) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
@@ -58,7 +58,8 @@ def _augment_one(key: jax.Array, sample: Batch, crop: tuple[int, int, int], conf
     warped = jax.vmap(bilinear)(channels, rows, columns)
     # A voxel counts only where all that it was read from is image.
     valid = (warped[..., -1] > 0.999).astype(jnp.float32)
-    labels = jnp.where(warped[..., count:-1].any(-1), warped[..., count:-1].argmax(-1), UNLABELLED).astype(jnp.uint8)
+    labels = warped[..., count:-1].argmax(-1).astype(jnp.uint8)
+    labels = jnp.where((sample.labels == UNLABELLED).any(), jnp.uint8(UNLABELLED), labels)
     frames = _recolour(colour_key, warped[..., :count].transpose(3, 0, 1, 2), config) * valid[None]
     if config.drop_neighbour:
         dropped = jax.random.bernoulli(drop_key, config.drop_neighbour, (2,))

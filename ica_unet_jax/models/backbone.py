@@ -108,11 +108,11 @@ class Backbone(nn.Module):
         c = self.config
         dense = c.streams == "dense"
         dtype = jnp.dtype(c.compute_dtype)
-        conv = functools.partial(stream_layers.Conv, dense=dense, dtype=dtype)
         shared = STREAM_AXIS if c.streams == "shared" else None
+        conv = functools.partial(stream_layers.Conv, dense=dense, dtype=dtype, axis_name=shared)
         norm = functools.partial(Norm, kind=c.norm, dtype=dtype, axis=0, axis_name=shared)
         block = functools.partial(ConvBlock, conv=conv, norm=norm)
-        upsample = functools.partial(stream_layers.Upsample, dtype=dtype)
+        upsample = functools.partial(stream_layers.Upsample, dtype=dtype, axis_name=shared)
         outputs = c.bases if dense else 1
         levels = range(c.contracting_blocks, 0, -1)
         contracting, expanding = ContractingBlock, UpsampleBlock

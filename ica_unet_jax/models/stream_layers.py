@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from ica_unet_jax.compilation import apart
 from ica_unet_jax.models.layers import Dtype, he_normal
 
 Stream = Float[Array, "_channels _batch _depth _height _width"]  # underscores: sizes may differ within a call
@@ -40,13 +41,20 @@ def convolve(x: Stream, kernel: Float[Array, "k k cin cout"], stride: int = 1) -
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _convolve(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
-    """Stride 1, as a matrix product with the patches of all pixels.
+    """Stride 1, as a matrix product: the columns that a kernel reads beside each other become channels, and so do its rows.
 
-    Its gradient towards `x` is written as one too. That of the patches would be a sum of padded volumes, which XLA computes
-    anew for everything that reads it.
+    One product gives what each row of the kernel makes of the plane; these are summed, moved by a row each. Patches of
+    whole kernels would be three times as much to write and to read.
     """
+    return _transform(_columns(x, kernel.shape[0], pads), kernel)
+
+
+def _transform(columns: jax.Array, kernel: jax.Array) -> jax.Array:
     size, _, cin, cout = kernel.shape
-    return _product(kernel.reshape(size * size * cin, cout), _patches(x, size, pads))
+    rows = _product(kernel.transpose(1, 2, 0, 3).reshape(size * cin, size * cout), columns)
+    height = rows.shape[3] - size + 1
+    parts = rows.reshape(size, cout, *rows.shape[1:])
+    return functools.reduce(jnp.add, (parts[i, :, :, :, i : i + height] for i in range(size)))
 
 
 def _forward(x: jax.Array, kernel: jax.Array, pads: Pads) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
@@ -54,10 +62,16 @@ def _forward(x: jax.Array, kernel: jax.Array, pads: Pads) -> tuple[jax.Array, tu
 
 
 def _backward(pads: Pads, kept: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Both gradients are products with the columns of `dy`; that of slices and pads would be a sum of padded volumes."""
     x, kernel = kept
-    dx = _convolve(dy, kernel[::-1, ::-1].transpose(0, 1, 3, 2), pads[::-1])
-    dkernel = jnp.einsum("kbdhw,obdhw->ko", _patches(x, kernel.shape[0], pads), dy, preferred_element_type=jnp.float32)
-    return dx, dkernel.reshape(kernel.shape).astype(kernel.dtype)
+    size, _, cin, cout = kernel.shape
+    columns = _columns(dy, size, pads[::-1])
+    dx = _transform(columns, kernel[::-1, ::-1].transpose(0, 1, 3, 2))
+    rows = _rows(x, size)
+    rows, columns = (part.reshape(part.shape[0], -1) for part in (rows, columns))
+    dkernel = lax.dot_general(rows, columns, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32)
+    dkernel = dkernel.reshape(size, cin, size, cout)[:, :, ::-1].transpose(0, 2, 1, 3)
+    return dx, dkernel.astype(kernel.dtype)
 
 
 _convolve.defvjp(_forward, _backward)
@@ -69,11 +83,24 @@ def _product(kernel: jax.Array, x: jax.Array) -> jax.Array:
     return y.astype(x.dtype)
 
 
-def _patches(x: jax.Array, size: int, pads: Pads) -> jax.Array:
-    """(c, b, d, h, w) -> (size * size * c, b, d, h, w), in the order of a kernel's rows."""
-    h, w = x.shape[-2:]
-    x = jnp.pad(x, ((0, 0),) * 3 + (pads,) * 2)
-    return jnp.concatenate([x[..., i : i + h, j : j + w] for i in range(size) for j in range(size)])
+@apart(1, 2)
+def _columns(x: jax.Array, size: int, pads: Pads) -> jax.Array:
+    """(c, b, d, h, w) -> (size * c, b, d, h + size - 1, w): zeros in front and behind, and `size` columns as channels."""
+    width = x.shape[-1]
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0)] * 3 + [(*pads, 0)] * 2)
+    return lax.concatenate([lax.slice_in_dim(x, j, j + width, axis=4) for j in range(size)], 0)
+
+
+@apart(1)
+def _rows(x: jax.Array, size: int) -> jax.Array:
+    """(c, b, d, h, w) -> (size * c, b, d, h + size - 1, w): `size` rows as channels, the last in front."""
+    zero = jnp.zeros((), x.dtype)
+    return lax.concatenate([lax.pad(x, zero, [(0, 0, 0)] * 3 + [(size - 1 - i, i, 0), (0, 0, 0)]) for i in range(size)], 0)
+
+
+def _for_each(kernel: jax.Array, axis_name: str | None) -> jax.Array:
+    """A kernel that the streams share, once for each: XLA would move all of them about for one large product."""
+    return kernel if axis_name is None else kernel + 0 * lax.axis_index(axis_name).astype(kernel.dtype)
 
 
 def pixels_to_channels(x: Stream) -> Stream:
@@ -99,7 +126,10 @@ def _convolve_dense(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 
 
 class Conv(nn.Module):
-    """In-plane convolution; see `convolve`. `dense`: of one stream of many channels, the control."""
+    """In-plane convolution; see `convolve`. `dense`: of one stream of many channels, the control.
+
+    `axis_name` is the mapped axis of streams that share the kernel.
+    """
 
     features: int
     kernel_size: int = 3
@@ -107,12 +137,13 @@ class Conv(nn.Module):
     dense: bool = False
     dtype: Dtype = jnp.float32
     use_bias: bool = True
+    axis_name: str | None = None
 
     @nn.compact
     def __call__(self, x: Stream) -> Stream:
         size = self.kernel_size
         kernel = self.param("kernel", he_normal, (size, size, x.shape[0], self.features)).astype(self.dtype)
-        x = x.astype(self.dtype)
+        x, kernel = x.astype(self.dtype), _for_each(kernel, self.axis_name)
         y = _convolve_dense(x, kernel, self.stride) if self.dense else convolve(x, kernel, self.stride)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
@@ -128,8 +159,9 @@ class Upsample(nn.Module):
 
     features: int
     dtype: Dtype = jnp.float32
+    axis_name: str | None = None
 
     @nn.compact
     def __call__(self, x: Stream) -> Stream:
         kernel = self.param("kernel", he_normal, (x.shape[0], 2 * 2 * self.features)).astype(self.dtype)
-        return channels_to_pixels(_product(kernel, x.astype(self.dtype)))
+        return channels_to_pixels(_product(_for_each(kernel, self.axis_name), x.astype(self.dtype)))
