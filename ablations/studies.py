@@ -112,6 +112,7 @@ STUDIES = (
         "What are the neighbouring frames worth, and can a causal network do without the next?",
         "2.2",
         lambda reference: [*(dict(neighbours=kind) for kind in ("both", "past", "two_past", "none")), *students(reference)],
+        lambda base: dict(neighbours="both", distillation_weight=0.0, unlabelled=0),
     ),
     Study(
         "correlation",

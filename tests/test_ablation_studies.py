@@ -71,6 +71,13 @@ def test_contracting_blocks_share_a_grid_that_fits_all():
     assert {config.model.contracting_blocks for config in configs("contracting_blocks")} == {2, 3, 4}
 
 
+def test_neighbours_are_compared_with_the_papers_whatever_the_flags():
+    [study] = choose("neighbours")
+    reference, *cells = study.configs(BASE.replace(neighbours="past", distillation_weight=1.0))
+    assert (reference.model.neighbours, reference.loss.distillation_weight) == ("both", 0)
+    assert [config.loss.distillation_weight for config in cells] == [0, 0, 0, 1, 1]
+
+
 def sweep(tmp_path, **changes):
     options = dict(workdir=tmp_path, base=BASE, studies=choose("loss_terms,ica_weight"), seeds=range(2), folds=1)
     return Sweep(**options | changes)
