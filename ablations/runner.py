@@ -21,7 +21,7 @@ from typing import Any
 from ablations import cell
 from ablations.plan import Run
 from ica_unet_jax.config import Config
-from ica_unet_jax.data.cache import default_cache_dir
+from ica_unet_jax.data.cache import compiled_dir
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.files import write_text
 from ica_unet_jax.run_folder import essential_changes, read_metrics
@@ -50,7 +50,7 @@ def environment(slot: Slot) -> dict[str, str]:
         share["CUDA_VISIBLE_DEVICES"] = str(slot.gpu)
         share["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 / slot.gpu_share:.2f}"
     compiled = {
-        "JAX_COMPILATION_CACHE_DIR": str(default_cache_dir() / "compiled"),
+        "JAX_COMPILATION_CACHE_DIR": str(compiled_dir(slot.threads)),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
     }
     return compiled | dict(os.environ) | share

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import functools
+import os
 from typing import Any
 
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
-from ica_unet_jax.data.cache import default_cache_dir
+from ica_unet_jax.data.cache import compiled_dir
 
 _EVENT = "/jax/core/compile/backend_compile_duration"
+
+
+def threads() -> int:
+    """As many as XLA computes with on this CPU: the cores that the process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def keep_on_disk() -> None:
@@ -19,7 +25,7 @@ def keep_on_disk() -> None:
     A network compiles in half a minute on a small machine and loads in a second.
     """
     if jax.config.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", str(default_cache_dir() / "compiled"))
+        jax.config.update("jax_compilation_cache_dir", str(compiled_dir(threads())))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
         compilation_cache.reset_cache()  # JAX looks at these settings once, at its first compilation
 

@@ -1,3 +1,5 @@
+import os
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -44,7 +46,18 @@ def test_by_default_it_is_in_the_users_cache_even_after_a_first_compilation(sett
     compilation.keep_on_disk()
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.jit(lambda x: x * 17)(1.0)
-    assert list((tmp_path / "ica_unet_jax" / "compiled").iterdir())
+    assert list((tmp_path / "ica_unet_jax" / "compiled" / str(len(os.sched_getaffinity(0)))).iterdir())
+
+
+def test_what_is_compiled_for_one_core_is_not_loaded_where_there_are_two(settings, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folders = []
+    for cores in ({0}, {0, 1}):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda pid, cores=cores: cores, raising=False)
+        jax.config.update("jax_compilation_cache_dir", None)
+        compilation.keep_on_disk()
+        folders.append(jax.config.jax_compilation_cache_dir)
+    assert folders[0] != folders[1]
 
 
 @pytest.fixture

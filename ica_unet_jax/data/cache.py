@@ -44,6 +44,15 @@ def default_cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ica_unet_jax"
 
 
+def compiled_dir(threads: int) -> Path:
+    """Where programs are kept that XLA has compiled for so many threads.
+
+    It divides work among the threads that it finds when it compiles, and JAX's cache does not tell such programs apart: what
+    was compiled on one core would be loaded, and run on one, where there are more.
+    """
+    return default_cache_dir() / "compiled" / str(threads)
+
+
 def canvas(crop: tuple[int, int, int], margin: float = MARGIN) -> tuple[int, int]:
     """Height and width of the canvas of a model's grid: `margin` times its own, made even."""
     return tuple(2 * round(margin * size / 2) for size in crop[1:])
