@@ -57,20 +57,16 @@ def paper_rows(compute_dtype: str = "float32") -> list[Row]:
     found = []
     for name, grid in (("roi", ROI), ("full", FULL)):
         for n, streams, neighbours in kinds:
-            config = _of_streams(Config.make(crop=grid, contracting_blocks=n, neighbours=neighbours, **common), streams)
+            config = Config.make(crop=grid, contracting_blocks=n, streams=streams, neighbours=neighbours, **common)
+            config = config.replace(**flops.equal_work(config.model))
             found.append(Row(f"{name}/n{n}/{streams}/{neighbours}", config, grid))
         found += [Row(f"{name}/{rival.name}", Config.make(crop=grid, **common, **rival.changes), grid) for rival in rivals]
     found.append(Row("window/n4/independent/past", Config.make(crop=ROI, neighbours="past", **common), FULL))
     for streams in ("independent", "dense", "shared"):
-        config = _of_streams(Config.make(crop=TRAINING, contracting_blocks=3, decoder_convs=2, **common), streams)
-        found.append(Row(f"train/n3/{streams}", config))
+        config = Config.make(crop=TRAINING, contracting_blocks=3, streams=streams, decoder_convs=2, **common)
+        found.append(Row(f"train/n3/{streams}", config.replace(**flops.equal_work(config.model))))
     trained = [rival for rival in rivals if rival.changes.get("span", 2) == 2]  # each network once
     return found + [Row(f"train/{rival.name}", Config.make(crop=TRAINING, **common, **rival.changes)) for rival in trained]
-
-
-def _of_streams(config: Config, streams: str) -> Config:
-    """Dense: with the width that makes as much work as independent streams do."""
-    return config.replace(**flops.dense_twin(config.model) if streams == "dense" else dict(streams=streams))
 
 
 def run_rows(run_dir: str | Path) -> list[Row]:

@@ -93,6 +93,11 @@ def dense_twin(config: ModelConfig, figure: Callable[[ModelConfig], int] = of_a_
     return dict(streams="dense", stream_width=min(around, key=lambda width: abs(excess(width))))
 
 
+def equal_work(config: ModelConfig) -> dict[str, Any]:
+    """The changes that give a dense network the width with which it works as much as independent streams; none for others."""
+    return dense_twin(config) if config.model == "ica_unet" and config.streams == "dense" else {}
+
+
 def parameters(config: ModelConfig) -> int:
     """Number of trainable parameters."""
     if config.model not in _BY_FORMULA:

@@ -43,7 +43,7 @@ class System(NamedTuple):
         Raises UserError where it does not fit the reference's grid.
         """
         config = reference.replace(**self.changes)
-        return config.replace(**flops.dense_twin(config.model)) if self.changes.get("streams") == "dense" else config
+        return config.replace(**flops.equal_work(config.model))
 
 
 def _msu_net(span: int, *paper: float) -> System:

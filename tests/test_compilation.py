@@ -70,6 +70,17 @@ def test_what_is_compiled_apart_computes_the_same(transform):
     np.testing.assert_allclose(compiled(x), whole(x), rtol=1e-6)
 
 
+def test_what_is_compiled_for_one_core_is_not_loaded_where_there_are_two(settings, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folders = []
+    for cores in ({0}, {0, 1}):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda pid, cores=cores: cores, raising=False)
+        jax.config.update("jax_compilation_cache_dir", None)
+        compilation.keep_on_disk()
+        folders.append(jax.config.jax_compilation_cache_dir)
+    assert folders[0] != folders[1]
+
+
 @pytest.fixture
 def asked_anew():
     compilation.one_window_options.cache_clear()
