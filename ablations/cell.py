@@ -63,12 +63,21 @@ def run(config, finished: Path) -> None:
 
 
 def finish(config, finished: Path, status: str, message: str, step: int, evaluation_seconds: float = 0.0) -> None:
-    """Moves what the tables need to `finished` by one rename; drops the rest of the workdir, the weights among it."""
+    """Leaves `finished` with what the tables need; drops the workdir, the weights among it."""
+    folder = Path(config.train.workdir)
+    keep_figures(config, folder, finished, status, message, step, evaluation_seconds)
+    if status != "crashed":  # a crashed one is tried again, from its last checkpoint
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def keep_figures(
+    config, folder: Path, finished: Path, status: str, message: str, step: int, evaluation_seconds: float | None
+) -> None:
+    """Copies what the tables need of a run folder to `finished`, which appears by one rename."""
     from ica_unet_jax.config import Config
     from ica_unet_jax.metrics.cases import METRICS_VERSION
     from ica_unet_jax.run_folder import MAY_CHANGE
 
-    folder = Path(config.train.workdir)
     temporary = finished.with_name(f".writing-{finished.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -90,11 +99,9 @@ def finish(config, finished: Path, status: str, message: str, step: int, evaluat
         finished.rename(before)
         shutil.rmtree(before)
     temporary.rename(finished)
-    if status != "crashed":  # a crashed one is tried again, from its last checkpoint
-        shutil.rmtree(folder, ignore_errors=True)
 
 
-def timing(folder: Path, steps: int, evaluation_seconds: float) -> dict[str, Any]:
+def timing(folder: Path, steps: int, evaluation_seconds: float | None) -> dict[str, Any]:
     """Seconds a step (median of the logged spans), of compilation, of training and of the evaluation."""
     from ica_unet_jax.run_folder import read_metrics
 

@@ -71,27 +71,29 @@ class Sweep:
         return {
             "seeds": list(self.seeds),
             "folds": list(range(self.folds)) if self.folds > 1 else [self.reference.data.fold],
-            "studies": [self._study(study) for study in self.studies],
+            "studies": [describe_study(study, self.reference, self.reference) for study in self.studies],
         }
 
-    def _study(self, study: Study) -> dict[str, Any]:
-        configs = study.configs(self.reference)
-        cells = [
-            {
-                "cell": cell_name(config, self.reference),
-                "label": label(config, configs[0]),
-                "parameters": flops.parameters(config.model),
-                "gflop": round(flops.total(flops.streamed(config.model)).flops / 1e9, 4),
-            }
-            for config in configs
-        ]
-        return {
-            "name": study.name,
-            "question": study.question,
-            "section": study.section,
-            "reference": cells[0]["cell"],
-            "cells": cells,
+
+def describe_study(study: Study, base: Config, reference: Config) -> dict[str, Any]:
+    """A study as `sweep.json` has it, round `base`; cells are named by what differs from the sweep's `reference`."""
+    configs = study.configs(base)
+    cells = [
+        {
+            "cell": cell_name(config, reference),
+            "label": label(config, configs[0]),
+            "parameters": flops.parameters(config.model),
+            "gflop": round(flops.total(flops.streamed(config.model)).flops / 1e9, 4),
         }
+        for config in configs
+    ]
+    return {
+        "name": study.name,
+        "question": study.question,
+        "section": study.section,
+        "reference": cells[0]["cell"],
+        "cells": cells,
+    }
 
 
 def cell_name(config: Config, reference: Config) -> str:

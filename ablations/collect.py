@@ -1,0 +1,87 @@
+"""The tables of runs that were trained by themselves, as of a sweep: each against the first, patient by patient.
+
+  python ablations/collect.py --runs=runs/both,runs/past,runs/student --workdir=runs/compared
+
+A run is a folder of `ica_unet_jax.train` or of `ica_unet_jax.cross_validate`; those that differ in seed and fold alone are one
+cell. They stay as they are, weights and all.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+if __name__ == "__main__":
+    sys.path[0] = str(ROOT)  # not this folder, whose modules would hide the standard library's
+
+from absl import flags  # noqa: E402
+
+from ablations.plan import Run, cell_name, describe_study  # noqa: E402
+from ablations.studies import Study  # noqa: E402
+from ica_unet_jax import flags as project_flags  # noqa: E402
+from ica_unet_jax.config import Config  # noqa: E402
+from ica_unet_jax.errors import UserError  # noqa: E402
+
+_RUNS = flags.DEFINE_list("runs", None, "Folders of runs or of cross-validations; the first is the reference.", required=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the figures and the tables.", required=True)
+_NAME = flags.DEFINE_string("name", "compared", "Name of the table's files.")
+_QUESTION = flags.DEFINE_string("question", "How do these runs compare?", "Heading of the table.")
+
+
+def main() -> None:
+    collect([Path(folder) for folder in _RUNS.value], Path(_WORKDIR.value), _NAME.value, _QUESTION.value)
+    print(Path(_WORKDIR.value) / "index.md")
+
+
+def collect(folders: Sequence[Path], workdir: Path, name: str = "compared", question: str = "How do these runs compare?") -> None:
+    """Writes sweep.json, the figures of all runs in cells/, and their tables into `workdir`, in place of what it held.
+
+    Raises:
+      UserError: a folder holds no run, or one that is not trained or judged to its last step; two runs have the same
+        settings, seed and fold; runs that cannot share a table.
+    """
+    from ablations import cell, tables
+    from ica_unet_jax import run_folder
+    from ica_unet_jax.cross_validation import is_finished
+    from ica_unet_jax.files import write_json
+
+    runs: dict[tuple[str, str], tuple[Run, Path]] = {}
+    for folder in (part for folder in folders for part in parts(folder)):
+        config = run_folder.read_config(folder).replace(workdir=str(folder), split_file="")  # the tables compare the splits themselves
+        if not is_finished(config):
+            raise UserError(f"{folder} is not trained and judged to its last step: go on with its command, then evaluate --workdir={folder}.")
+        reference = next(iter(runs.values()))[0].config if runs else config
+        run = Run(cell_name(config, reference), config)
+        if (run.cell, run.name) in runs:
+            raise UserError(f"{runs[run.cell, run.name][1]} and {folder} have the same settings, seed and fold: leave one out.")
+        runs[run.cell, run.name] = run, folder
+
+    for run, folder in runs.values():
+        cell.keep_figures(run.config, folder, workdir / "cells" / run.cell / run.name, "done", "", run.config.train.steps, None)
+    reference, *others = (run.config for run, _ in runs.values())
+    about = [run_folder.read_provenance(folder) for _, folder in runs.values()]
+    own = {*run_folder.MAY_CHANGE, "seed", "fold"}
+    changes = [{knob: value for knob, value in other.diff(reference).items() if knob not in own} for other in others]
+    study = Study(name, question, "", changes)
+    write_json(workdir / "sweep.json", {
+        "command": shlex.join(["python", *sys.orig_argv[1:]]),
+        "commit": ", ".join(dict.fromkeys(each["commit"] for each in about)),
+        "hardware": {key: about[0][key] for key in ("cores", "machine")},
+        "seeds": sorted({run.config.train.seed for run, _ in runs.values()}),
+        "folds": sorted({run.config.data.fold for run, _ in runs.values()}),
+        "studies": [describe_study(study, reference, reference)],
+    })  # fmt: skip
+    tables.write_all(workdir)
+
+
+def parts(folder: Path) -> list[Path]:
+    """The runs in a folder: its folds, or itself."""
+    return sorted(path for path in folder.glob("fold*") if path.is_dir()) or [folder]
+
+
+if __name__ == "__main__":
+    project_flags.run(main)

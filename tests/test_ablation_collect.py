@@ -1,0 +1,68 @@
+"""Runs that were trained by themselves, in the tables of a sweep."""
+
+import csv
+import json
+
+import pytest
+
+from ablations.collect import collect
+from ica_unet_jax import cross_validation, experiment
+from ica_unet_jax.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
+
+@pytest.fixture(scope="module")
+def runs(make, compiled_once):
+    """Two cross-validations that differ in one knob, and the first with another seed."""
+    folders = []
+    for name, changes in (("plain", {}), ("smooth", dict(ema_decay=0.5)), ("again", dict(seed=1))):
+        config = make(name, steps=2, **changes)
+        cross_validation.run(config)
+        folders.append(cross_validation.Path(config.train.workdir))
+    return folders
+
+
+def table(workdir):
+    with (workdir / "compared.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_table_of_cross_validations_is_over_all_patients(runs, tmp_path):
+    plain, smooth, _ = runs
+    before = sorted(plain.rglob("*"))
+    collect([plain, smooth], tmp_path / "out")
+    first, second = table(tmp_path / "out")
+    assert (first["label"], second["label"]) == ("reference", "ema_decay=0.5")
+    assert first["patients"] == second["patients"] == "4" and not first["state"]
+    pooled = [json.loads((folder / "summary.json").read_text())["dice"]["mean"] for folder in (plain, smooth)]
+    assert [float(line["dice_mean"]) for line in (first, second)] == pytest.approx(pooled, rel=1e-5)
+    assert float(second["difference"]) == pytest.approx(pooled[1] - pooled[0], abs=1e-6)
+    assert sorted(plain.rglob("*")) == before
+    assert "2 of 2 cells finished" in (tmp_path / "out" / "compared.md").read_text()
+
+
+def test_seeds_are_one_cell(runs, tmp_path):
+    plain, smooth, again = runs
+    collect([plain, again], tmp_path / "out")
+    (line,) = table(tmp_path / "out")
+    assert line["seeds_done"] == "2"
+
+
+def test_single_runs_with_the_same_split_share_a_table(runs, tmp_path):
+    plain, smooth, _ = runs
+    collect([plain / "fold1", smooth / "fold1"], tmp_path / "out")
+    assert [line["patients"] for line in table(tmp_path / "out")] == ["2", "2"]
+
+
+@pytest.mark.parametrize("which, words", [
+    (("plain", "plain"), "the same settings, seed and fold"),
+    (("plain", "nothing"), "config.json"),
+    (("plain", "unjudged"), "not trained and judged"),
+])  # fmt: skip
+def test_what_cannot_be_collected_is_named_and_nothing_is_written(runs, make, tmp_path, which, words):
+    folders = {"plain": runs[0], "nothing": tmp_path / "nothing", "unjudged": tmp_path / "unjudged"}
+    experiment.run(make("unjudged", workdir=str(folders["unjudged"]), steps=2, final_evaluation=False))
+    with pytest.raises(UserError, match=words):
+        collect([folders[name] for name in which], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
