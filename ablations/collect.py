@@ -8,7 +8,6 @@ cell. They stay as they are, weights and all.
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -23,7 +22,6 @@ from absl import flags  # noqa: E402
 from ablations.plan import Run, cell_name, describe_study  # noqa: E402
 from ablations.studies import Study  # noqa: E402
 from ica_unet_jax import flags as project_flags  # noqa: E402
-from ica_unet_jax.config import Config  # noqa: E402
 from ica_unet_jax.errors import UserError  # noqa: E402
 
 _RUNS = flags.DEFINE_list("runs", None, "Folders of runs or of cross-validations; the first is the reference.", required=True)
@@ -50,7 +48,7 @@ def collect(folders: Sequence[Path], workdir: Path, name: str = "compared", ques
     from ica_unet_jax.files import write_json
 
     runs: dict[tuple[str, str], tuple[Run, Path]] = {}
-    for folder in (part for folder in folders for part in parts(folder)):
+    for folder in (part for given in folders for part in parts(given)):
         config = run_folder.read_config(folder).replace(workdir=str(folder), split_file="")  # the tables compare the splits themselves
         if not is_finished(config):
             raise UserError(f"{folder} is not trained and judged to its last step: go on with its command, then evaluate --workdir={folder}.")

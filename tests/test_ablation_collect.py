@@ -33,7 +33,7 @@ def test_a_table_of_cross_validations_is_over_all_patients(runs, tmp_path):
     before = sorted(plain.rglob("*"))
     collect([plain, smooth], tmp_path / "out")
     first, second = table(tmp_path / "out")
-    assert (first["label"], second["label"]) == ("reference", "ema_decay=0.5")
+    assert (first["label"], second["label"]) == ("reference (ema_decay=0.99)", "ema_decay=0.5")
     assert first["patients"] == second["patients"] == "4" and not first["state"]
     pooled = [json.loads((folder / "summary.json").read_text())["dice"]["mean"] for folder in (plain, smooth)]
     assert [float(line["dice_mean"]) for line in (first, second)] == pytest.approx(pooled, rel=1e-5)

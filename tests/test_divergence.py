@@ -57,8 +57,8 @@ def test_nothing_that_is_not_finite_gets_into_a_checkpoint(make, compiled_once, 
     def spoiled(config):
         step = make_step(config)
 
-        def run(state, batch):
-            state, terms = step(state, batch)
+        def run(state, *inputs):
+            state, terms = step(state, *inputs)
             if int(state.step) == 3:
                 state = state.replace(params=jax.tree.map(lambda leaf: leaf * jnp.nan, state.params))
                 if stopped == "by a signal":

@@ -141,7 +141,7 @@ def test_launch_files_set_every_flag_they_name_and_are_valid():
         assert path.read_text().startswith("# "), path
     acdc = {line.split("=")[0][2:] for line in (ROOT / "launch/acdc.flags").read_text().splitlines() if line.startswith("--")}
     left = {field.name for part, field in fields() if part in ("model", "loss", "train")} - acdc
-    assert left == {"unet_width", "width_multiplier", "span", "sources", "anisotropy", "momentum", "workdir", "init_from", "devices"}
+    assert left == {"unet_width", "width_multiplier", "span", "sources", "anisotropy", "momentum", "workdir", "init_from", "teacher", "devices"}
 
 
 def test_the_study_in_the_readme_is_one():

@@ -180,12 +180,16 @@ def padded(monkeypatch):
     )  # along the depth every coefficient meets every slice; patches of whole blocks of four, or there is a block more
     conv = flops.conv
 
-    def in_blocks(*args, stride=1, **weights):
-        """A stream's stride of 2 has a kernel of whole blocks of 2x2 pixels."""
-        wide = dict(kernel=4) if stride == 2 and weights.get("copies", 1) > 1 else {}
-        return conv(*args, stride=stride, **weights | wide)
+    def of_rows(grid, *channels, stride=1, **weights):
+        """A stream's stride of 2 has a kernel of whole blocks of 2x2 pixels, and each of a kernel's rows meets the pads."""
+        if weights.get("copies", 1) == 1:
+            return conv(grid, *channels, stride=stride, **weights)
+        wide = weights | (dict(kernel=4) if stride == 2 else {})
+        outputs, beyond = grid[1] // stride, wide.get("kernel", 3) // stride - 1
+        product = conv(grid, *channels, stride=stride, **wide)
+        return product._replace(products=product.products * (outputs + beyond) // outputs)
 
-    monkeypatch.setattr(flops, "conv", in_blocks)
+    monkeypatch.setattr(flops, "conv", of_rows)
 
 
 @pytest.fixture

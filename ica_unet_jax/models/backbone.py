@@ -74,7 +74,7 @@ class ConcatenationBlock(nn.Module):
         one_by_one = functools.partial(self.conv, self.features, kernel_size=1, use_bias=False)
         x = one_by_one()(expanded) + one_by_one()(skip)
         if correlations is not None:
-            x = x + one_by_one()(correlations)
+            x = x + one_by_one(axis_name=None)(correlations)  # computed once where the streams share the kernel too
         x = self.norm()(x, train)
         return x if self.signed else self.act(x)
 
