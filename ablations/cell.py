@@ -91,7 +91,9 @@ def keep_figures(
             shutil.copy(source, temporary / source.name)
     _anonymous(temporary / "provenance.json")
     (temporary / "timing.json").write_text(_json(timing(folder, step, evaluation_seconds)))
-    done = {"status": status, "message": message, "step": step, "metrics_version": METRICS_VERSION}
+    judged = folder / "evaluation_val" / "summary.json"
+    version = json.loads(judged.read_text())["metrics_version"] if judged.is_file() else METRICS_VERSION
+    done = {"status": status, "message": message, "step": step, "metrics_version": version}
     (temporary / "done.json").write_text(_json(done))
     if finished.exists():  # of a crash, which this run made good; the tables never meet half of it
         before = finished.with_name(f".before-{finished.name}")

@@ -8,6 +8,7 @@ cell. They stay as they are, weights and all.
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -40,13 +41,15 @@ def collect(folders: Sequence[Path], workdir: Path, name: str = "compared", ques
 
     Raises:
       UserError: a folder holds no run, or one that is not trained or judged to its last step; two runs have the same
-        settings, seed and fold; runs that cannot share a table.
+        settings, seed and fold; runs that cannot share a table; `workdir` holds a sweep of other studies.
     """
     from ablations import cell, tables
     from ica_unet_jax import run_folder
     from ica_unet_jax.cross_validation import is_finished
     from ica_unet_jax.files import write_json
 
+    if (held := workdir / "sweep.json").is_file() and [study["name"] for study in json.loads(held.read_text())["studies"]] != [name]:
+        raise UserError(f"--workdir={workdir} holds a sweep of other studies: choose another folder.")
     runs: dict[tuple[str, str], tuple[Run, Path]] = {}
     for folder in (part for given in folders for part in parts(given)):
         config = run_folder.read_config(folder).replace(workdir=str(folder), split_file="")  # the tables compare the splits themselves

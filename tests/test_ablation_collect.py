@@ -66,3 +66,13 @@ def test_what_cannot_be_collected_is_named_and_nothing_is_written(runs, make, tm
     with pytest.raises(UserError, match=words):
         collect([folders[name] for name in which], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_another_sweep_is_left_alone(runs, tmp_path):
+    plain, smooth, _ = runs
+    collect([plain], tmp_path / "out", name="first")
+    collect([plain, smooth], tmp_path / "out", name="first")  # again, with one more
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match="other studies"):
+        collect([plain], tmp_path / "out", name="second")
+    assert before == {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
