@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,7 +39,7 @@ def main() -> None:
 
 
 def collect(folders: Sequence[Path], workdir: Path, name: str = "compared", question: str = "How do these runs compare?") -> None:
-    """Writes sweep.json, the figures of all runs in cells/, and their tables into `workdir`, in place of what it held.
+    """Writes sweep.json, the figures of all runs in cells/, and their tables into `workdir`; nothing where they do not fit.
 
     Raises:
       UserError: a folder holds no run, or one that is not trained or judged to its last step; two runs have the same
@@ -46,7 +48,7 @@ def collect(folders: Sequence[Path], workdir: Path, name: str = "compared", ques
     from ablations import cell, tables
     from ica_unet_jax import run_folder
     from ica_unet_jax.cross_validation import is_finished
-    from ica_unet_jax.files import write_json
+    from ica_unet_jax.files import write_json, writing
 
     if (held := workdir / "sweep.json").is_file() and [study["name"] for study in json.loads(held.read_text())["studies"]] != [name]:
         raise UserError(f"--workdir={workdir} holds a sweep of other studies: choose another folder.")
@@ -61,22 +63,26 @@ def collect(folders: Sequence[Path], workdir: Path, name: str = "compared", ques
             raise UserError(f"{runs[run.cell, run.name][1]} and {folder} have the same settings, seed and fold: leave one out.")
         runs[run.cell, run.name] = run, folder
 
-    for run, folder in runs.values():
-        cell.keep_figures(run.config, folder, workdir / "cells" / run.cell / run.name, "done", "", run.config.train.steps, None)
     reference, *others = (run.config for run, _ in runs.values())
     about = [run_folder.read_provenance(folder) for _, folder in runs.values()]
     own = {*run_folder.MAY_CHANGE, "seed", "fold"}
     changes = [{knob: value for knob, value in other.diff(reference).items() if knob not in own} for other in others]
-    study = Study(name, question, "", changes)
-    write_json(workdir / "sweep.json", {
+    facts = {
         "command": shlex.join(["python", *sys.orig_argv[1:]]),
         "commit": ", ".join(dict.fromkeys(each["commit"] for each in about)),
         "hardware": {key: about[0][key] for key in ("cores", "machine")},
         "seeds": sorted({run.config.train.seed for run, _ in runs.values()}),
         "folds": sorted({run.config.data.fold for run, _ in runs.values()}),
-        "studies": [describe_study(study, reference, reference)],
-    })  # fmt: skip
-    tables.write_all(workdir)
+        "studies": [describe_study(Study(name, question, "", changes), reference, reference)],
+    }
+    with tempfile.TemporaryDirectory() as place:  # whether they fit into one table is known when it is made
+        made = Path(place)
+        for run, folder in runs.values():
+            cell.keep_figures(run.config, folder, made / "cells" / run.cell / run.name, "done", "", run.config.train.steps, None)
+        write_json(made / "sweep.json", facts)
+        tables.write_all(made)
+        with writing(workdir):
+            shutil.copytree(made, workdir, dirs_exist_ok=True)
 
 
 def parts(folder: Path) -> list[Path]:

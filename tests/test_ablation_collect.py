@@ -59,10 +59,15 @@ def test_single_runs_with_the_same_split_share_a_table(runs, tmp_path):
     (("plain", "plain"), "the same settings, seed and fold"),
     (("plain", "nothing"), "config.json"),
     (("plain", "unjudged"), "not trained and judged"),
+    (("plain", "coarse"), "different grids"),
 ])  # fmt: skip
 def test_what_cannot_be_collected_is_named_and_nothing_is_written(runs, make, tmp_path, which, words):
     folders = {"plain": runs[0], "nothing": tmp_path / "nothing", "unjudged": tmp_path / "unjudged"}
-    experiment.run(make("unjudged", workdir=str(folders["unjudged"]), steps=2, final_evaluation=False))
+    folders["coarse"] = tmp_path / "coarse"
+    if "unjudged" in which:
+        experiment.run(make("unjudged", workdir=str(folders["unjudged"]), steps=2, final_evaluation=False))
+    if "coarse" in which:
+        cross_validation.run(make("coarse", workdir=str(folders["coarse"]), steps=2, spacing=2.5))
     with pytest.raises(UserError, match=words):
         collect([folders[name] for name in which], tmp_path / "out")
     assert not (tmp_path / "out").exists()
