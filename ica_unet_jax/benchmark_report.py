@@ -35,7 +35,7 @@ def report(result: Result) -> str:
             *machine(result),
             *table(
                 "A streamed frame, from the host to its labels on the host",
-                ("network", "grid", "parameters", "GFLOP", "MB", "encode (ms)", "decode (ms)", "both p50 (ms)", "p95", "p99",
+                ("network", "grid", "slabs", "parameters", "GFLOP", "MB", "encode (ms)", "decode (ms)", "both p50 (ms)", "p95", "p99",
                  "jitter", "floor (ms)", "x floor", "of matmul", "of copy", "ready (s)", "Dice"),
                 [stream_cells(*item) for item in streams.items()],
             ),
@@ -51,7 +51,7 @@ def report(result: Result) -> str:
                 [step_cells(*item) for item in steps.items()],
             ),
             *table(
-                "Where a window's time goes (ms, in brackets x floor)",
+                "Where an undivided window's time goes (ms, in brackets x floor)",
                 ("network", *part_names(parted), "sum"),
                 [part_cells(name, row, part_names(parted)) for name, row in parted.items()],
             ),
@@ -83,6 +83,7 @@ def stream_cells(name: str, row: dict[str, Any]) -> list[str]:
     return [
         name,
         grid(row),
+        str(row["slabs"]),
         f"{row['parameters'] / 1e6:.2f} M",
         f"{row['gflop']:.2f}",
         f"{row['mbyte']:.0f}",

@@ -47,6 +47,7 @@ class Row:
     frame: Grid | None = None
     run: str = ""  # whose trained values are used; otherwise untrained ones
     dice: float | None = None  # of the run, on the grid that it was trained on
+    divided: bool = True  # a frame among the cores, as `stream` does; see `dividing`
 
 
 def paper_rows(compute_dtype: str = "float32") -> list[Row]:
@@ -61,7 +62,8 @@ def paper_rows(compute_dtype: str = "float32") -> list[Row]:
             config = config.replace(**flops.equal_work(config.model))
             found.append(Row(f"{name}/n{n}/{streams}/{neighbours}", config, grid))
         found += [Row(f"{name}/{rival.name}", Config.make(crop=grid, **common, **rival.changes), grid) for rival in rivals]
-    found.append(Row("window/n4/independent/past", Config.make(crop=ROI, neighbours="past", **common), FULL))
+    causal = Config.make(crop=ROI, neighbours="past", **common)
+    found += [Row("roi/n4/independent/past/undivided", causal, ROI, divided=False), Row("window/n4/independent/past", causal, FULL)]
     for streams in ("independent", "dense", "shared"):
         config = Config.make(crop=TRAINING, contracting_blocks=3, streams=streams, decoder_convs=2, **common)
         found.append(Row(f"train/n3/{streams}", config.replace(**flops.equal_work(config.model))))
@@ -122,7 +124,10 @@ def benchmark(
 def time_stream(row: Row, best: Ceilings, seconds: float) -> dict[str, Any]:
     """A streamed frame: encoded, decoded, and both with all that lies between a frame and its labels on the host."""
     config, began = row.config, time.perf_counter()
-    segmenter = inference.load(row.run) if row.run else segmenter_of(config, untrained(config))
+    if row.run:
+        segmenter = inference.load(row.run, divided=row.divided)
+    else:
+        segmenter = segmenter_of(config, untrained(config), divided=row.divided)
     spacing, snippets = (SLICE_MM, config.data.spacing, config.data.spacing), config.model.answered > 1
     stream = (SnippetStream if snippets else StreamingSegmenter)(segmenter, row.frame, spacing)
     ready = time.perf_counter() - began
@@ -146,6 +151,7 @@ def time_stream(row: Row, best: Ceilings, seconds: float) -> dict[str, Any]:
     return described(row, work, best, frame.p50) | {
         "native": list(row.frame),
         "windows": windows,
+        "slabs": segmenter.slabs,
         "waits": waits,
         "ready_s": ready,
         **{name: dataclasses.asdict(timing) for name, timing in timings.items()},
@@ -191,11 +197,12 @@ def arrival_to_mask(compute_ms: float, mean_ms: float, rate: float, waits: int) 
 def time_parts(
     segmenter: Segmenter, row: Row, placement: Placement, best: Ceilings, seconds: float
 ) -> dict[str, dict[str, float | None]]:
-    """{part: {"ms", "floor_ms"}} of one window: the way in, the network's parts, the way back."""
+    """{part: {"ms", "floor_ms"}} of one window on one device: the way in, the network's parts, the way back."""
     model, grid = row.config.model, segmenter.grid(placement)
+    variables = jax.device_put(segmenter.variables, jax.local_devices()[0])
     frame = segmenter.put(np.random.default_rng(0).gamma(2, 100, row.frame))
     image, valid = grid.windows(frame, grid.offset(placement))[0]
-    taken, _ = parts(model, segmenter.variables, image, valid)
+    taken, _ = parts(model, variables, image, valid)
     calls = {name: (part.call, best.floor_ms(part.work, model.compute_dtype)) for name, part in taken.items()}
     if not calls:
         return {}

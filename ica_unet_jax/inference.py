@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,8 +16,10 @@ from ica_unet_jax import checkpoints, compilation, roi, run_folder
 from ica_unet_jax.config import Config
 from ica_unet_jax.data.device_geometry import NativeGrid, Windows
 from ica_unet_jax.data.geometry import Placement, place
+from ica_unet_jax.dividing import Division, slabs
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.models import build_model, init_variables, same_shapes
+from ica_unet_jax.models.ica_unet import IcaUNet
 from ica_unet_jax.roi import Window
 
 Frames = Mapping[int, np.ndarray] | np.ndarray  # (s, h, w) by number
@@ -29,13 +32,15 @@ class Segmenter:
 
     From a native frame to native logits or labels everything is compiled: the network once, for a batch of one window;
     the way to the windows and back once for each native grid, wherever the windows lie in it. `variables` are given at
-    construction or, during training, replaced before a call; `step` is the step they are of.
+    construction or, during training, replaced before a call; `step` is the step they are of. `slabs` devices compute a
+    frame together, see `dividing`.
     """
 
     position = 0  # of the answer that is read, among those of one run of the network
 
-    def __init__(self, config: Config, variables=None, *, mirror: bool = False, step: int = 0):
-        self.config, self.variables, self.mirror, self.step = config, variables, mirror, step
+    def __init__(self, config: Config, variables=None, *, mirror: bool = False, step: int = 0, slabs: int = 1):
+        self._division = Division(slabs) if slabs > 1 else None
+        self.config, self.variables, self.mirror, self.step, self.slabs = config, variables, mirror, step, slabs
         self.traces = 0  # of the network so far; a test holds it down
         self._grids: dict[Placement, NativeGrid] = {}
 
@@ -49,7 +54,15 @@ class Segmenter:
         """Of these, the first that the run answers."""
         return self.config.model.reach
 
-    @functools.cached_property
+    @property
+    def variables(self) -> Any:
+        return self._variables
+
+    @variables.setter
+    def variables(self, values: Any) -> None:
+        self._variables = values if self._division is None or values is None else self._division.replicate(values)
+
+    @property
     def functions(self) -> tuple[Callable, Callable]:
         """(encode, decode) of one window, to be traced.
 
@@ -57,7 +70,10 @@ class Segmenter:
         decode: variables, features of `decoded` frames -> logits (1, d, h, w, 4) of each that they answer, a tuple: of t
           alone, whichever of the others the model looks at.
         """
-        model, reach, offsets = build_model(self.config.model), self.config.model.reach, self.config.model.frames
+        return self._functions(build_model(self.config.model))
+
+    def _functions(self, model: nn.Module) -> tuple[Callable, Callable]:
+        reach, offsets = self.config.model.reach, self.config.model.frames
 
         def encode(variables, image, valid):
             self.traces += 1
@@ -74,9 +90,12 @@ class Segmenter:
     @functools.cached_property
     def _network(self) -> tuple[Callable, Callable]:
         """The same, compiled."""
-        encode, decode = map(jax.jit, self.functions)
         variables = jax.eval_shape(lambda key: init_variables(self.config.model, key), jax.random.key(0))
         image = jax.ShapeDtypeStruct((1, *self.config.model.crop, 1), jnp.float32)
+        if self._division:
+            functions = self._functions(IcaUNet(self.config.model, self.slabs))
+            return self._division.compile(*functions, variables, image, self.decoded)
+        encode, decode = map(jax.jit, self.functions)
         encoder, options = encode.lower(variables, image, image), compilation.one_window_options()
         return encoder.compile(options), decode.lower(variables, *[encoder.out_info] * self.decoded).compile(options)
 
@@ -212,9 +231,8 @@ class SnippetSegmenter(Segmenter):
     def first(self) -> int:
         return 0
 
-    @functools.cached_property
-    def functions(self) -> tuple[Callable, Callable]:
-        model, (encode, _) = build_model(self.config.model), super().functions
+    def _functions(self, model: nn.Module) -> tuple[Callable, Callable]:
+        encode, _ = super()._functions(model)
 
         def decode(variables, *snippet):
             self.traces += 1
@@ -230,14 +248,15 @@ class SnippetSegmenter(Segmenter):
         return tuple(range(first, first + self.decoded))
 
 
-def segmenter_of(config: Config, variables=None, *, mirror: bool = False, step: int = 0) -> Segmenter:
-    """The segmenter for the network of a configuration."""
-    kind = SnippetSegmenter if config.model.answered > 1 else Segmenter
-    return kind(config, variables, mirror=mirror, step=step)
+def segmenter_of(config: Config, variables=None, *, mirror: bool = False, step: int = 0, divided: bool = False) -> Segmenter:
+    """The segmenter for the network of a configuration; `divided`: on as many devices as `dividing.slabs` finds for it."""
+    if config.model.answered > 1:
+        return SnippetSegmenter(config, variables, mirror=mirror, step=step)
+    return Segmenter(config, variables, mirror=mirror, step=step, slabs=slabs(config.model) if divided else 1)
 
 
-def load(run_dir: str | Path, which: str = "latest", *, mirror: bool = False) -> Segmenter:
-    """The trained model of a run folder, with its latest or best checkpoint.
+def load(run_dir: str | Path, which: str = "latest", *, mirror: bool = False, divided: bool = False) -> Segmenter:
+    """The trained model of a run folder, with its latest or best checkpoint; see `segmenter_of`.
 
     Raises:
       UserError: the folder is no run folder, holds no checkpoint, or never saw a mirrored heart that `mirror` shows it.
@@ -249,4 +268,4 @@ def load(run_dir: str | Path, which: str = "latest", *, mirror: bool = False) ->
     expected = jax.eval_shape(lambda key: init_variables(config.model, key), jax.random.key(0))
     if not same_shapes(expected, state.variables):
         raise UserError(f"{run_dir} was trained by another version of this package: its checkpoint does not fit the network.")
-    return segmenter_of(config, jax.device_put(state.variables), mirror=mirror, step=int(state.step))
+    return segmenter_of(config, jax.device_put(state.variables), mirror=mirror, step=int(state.step), divided=divided)

@@ -165,7 +165,7 @@ def stream(
     """
     if gif and Path(gif).suffix != ".gif":
         raise UserError(f"--gif={gif} is no GIF: name a file that ends in .gif.")
-    segmenter = inference.load(run_dir, which)
+    segmenter = inference.load(run_dir, which, divided=True)
     frames, spacing = open_source(source, segmenter.config, rate, larger=window == "follow")
     live = StreamingSegmenter(segmenter, frames.shape[1:], spacing, window=window)
     recorder = Recorder(round(3 * rate)) if gif else None

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from ica_unet_jax.config import ModelConfig
 from ica_unet_jax.models.backbone import Backbone
@@ -15,6 +16,7 @@ from ica_unet_jax.models.correlation import correlate
 from ica_unet_jax.models.ica import IcaDecoder, IcaEncoder
 from ica_unet_jax.models.layers import Conv, ConvBlock, Norm, Volume
 from ica_unet_jax.models.mixing import mix_with, stamps
+from ica_unet_jax.models.slabs import AXIS, whole
 
 
 class FrameFeatures(NamedTuple):
@@ -24,6 +26,8 @@ class FrameFeatures(NamedTuple):
     bases: jax.Array | None  # X, (B, d, h/16, w/16, u, m); None where the frame serves as neighbour alone
     valid: jax.Array  # (B, d, h, w, 1), 1 where there is image, 0 where there is padding
 
+
+SLICES = FrameFeatures(pyramid=PartitionSpec(None, None, None, AXIS), bases=PartitionSpec(None, AXIS), valid=PartitionSpec(None, AXIS))
 
 class IcaUNet(nn.Module):
     """The network of the paper, Sect. 2, on the grid `config.crop`.
@@ -43,6 +47,7 @@ class IcaUNet(nn.Module):
     """
 
     config: ModelConfig
+    slabs: int = 1  # devices among which a frame is divided; then `encode` and `decode` are mapped over `slabs.AXIS`
 
     def setup(self):
         c = self.config
@@ -50,7 +55,7 @@ class IcaUNet(nn.Module):
         conv = functools.partial(Conv, dtype=dtype)
         norm = functools.partial(Norm, kind=c.norm, dtype=dtype)
         block = functools.partial(ConvBlock, conv=conv, norm=norm)
-        self.encoder = IcaEncoder(c, conv, block, dtype)
+        self.encoder = IcaEncoder(c, conv, block, dtype, self.slabs)
         self.backbone = Backbone(c)
         decoder = nn.remat(IcaDecoder, static_argnums=(2,)) if c.remat else IcaDecoder
         self.decoders = [decoder(c.decoder_width, c.decoder_convs, block, conv) for _ in range(c.contracting_blocks)]
@@ -91,20 +96,21 @@ class IcaUNet(nn.Module):
             ]
             correlations[k] = jnp.concatenate(parts) if parts else None
         mixed = self.backbone.expanding_path(current.pyramid, correlations, train)
-        matrix = stamps(current.bases)
+        bases = self._whole(current.bases)
+        matrix = self._stamps(bases)
         logits = []
         for k, (coefficients, decoder) in enumerate(zip(mixed, self.decoders, strict=True), start=1):
             mask = pool_valid(current.valid, 2, 4 * 2 ** (n - k)).astype(coefficients.dtype)
-            image = self._mix(coefficients * mask, matrix, current.bases)
+            image = self._mix(self._whole(coefficients * mask), matrix, bases)
             logits.append(decoder(image, train).astype(jnp.float32))
         a_n = self.backbone.merge(current.pyramid[0])
         a_n = a_n * pool_valid(current.valid, 2, 4).astype(a_n.dtype)
-        mean = current.bases.mean(4, keepdims=True)  # A (x) X is linear in X: its mean over u is that of the mean of X
+        mean = bases.mean(4, keepdims=True)  # A (x) X is linear in X: its mean over u is that of the mean of X
         aux = {
             "bases": current.bases.astype(jnp.float32),
             "coefficients": a_n.astype(jnp.float32),
             "mixed": mixed,
-            "reconstruction": self._mix(a_n, stamps(mean), mean).astype(jnp.float32),
+            "reconstruction": self._mix(self._whole(a_n), self._stamps(mean), mean).astype(jnp.float32),
         }
         return logits, aux
 
@@ -114,6 +120,13 @@ class IcaUNet(nn.Module):
 
     def _bases(self, low: Volume, valid: Volume, train: bool) -> jax.Array:
         return self.encoder.bases(low, pool_valid(valid, 1, 16), train)
+
+    def _whole(self, volume: jax.Array) -> jax.Array:
+        """All slices (B, d, ...), where the frame is divided."""
+        return whole(volume) if self.slabs > 1 else volume
+
+    def _stamps(self, bases: jax.Array) -> jax.Array:
+        return stamps(bases, bases.shape[1] // self.slabs) if self.slabs > 1 else stamps(bases)
 
     def _mix(self, coefficients: Volume, matrix: jax.Array, bases: jax.Array) -> Volume:
         mixed = mix_with(coefficients, matrix, bases.shape)

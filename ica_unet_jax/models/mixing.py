@@ -18,6 +18,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from ica_unet_jax.models.slabs import own
+
 Coefficients = Float[Array, "batch half_depth rows columns m"]
 Bases = Float[Array, "batch depth K L u m"]
 Mixed = Float[Array, "batch depth height width u"]
@@ -39,16 +41,18 @@ def mix(coefficients: Coefficients, bases: Bases) -> Mixed:
     return mix_with(coefficients, stamps(bases), bases.shape)
 
 
-def stamps(bases: Bases) -> Float[Array, "batch taps_depth_m depth_phases_u"]:
+def stamps(bases: Bases, slab: int = 0) -> Float[Array, "batch taps_depth_m depth_phases_u"]:
     """X rearranged into the matrix that `mix_with` multiplies by; the same for all resolutions of a frame.
 
-    The depth is folded into the channels (rows: coefficient slice j; columns: output slice z), the 4x4 positions within an
+    With `slab` this device's slab of the output alone, so many slices (see `slabs`). The depth is folded into the channels (rows: coefficient slice j; columns: output slice z), the 4x4 positions within an
     output block into the columns, and what is left in-plane are a few whole blocks, the taps.
     """
     batch, depth, _, _, u, m = bases.shape
     half = depth // 2
     # z - 2j + half - 1 for j = 0 ... half-1 reaches from -half + 1 to depth + half - 2.
     x = jnp.pad(bases, ((0, 0), (half - 1, half - 1), (0, 0), (0, 0), (0, 0), (0, 0)))
+    if slab:
+        x, depth = own(x, slab + 2 * (half - 1), axis=1), slab
     x = jnp.stack([lax.slice_in_dim(x, 2 * (half - 1 - j), 2 * (half - 1 - j) + depth, axis=1) for j in range(half)], 1)
     x = _phases(_phases(x, axis=3), axis=5)
     # now (batch, j, z, tap_y, phase_y, tap_x, phase_x, u, m)
@@ -94,7 +98,7 @@ def _phases(x, axis: int):
 
 
 def mix_with(coefficients: Coefficients, matrix, shape: tuple[int, ...]) -> Mixed:
-    """`mix` with X already rearranged by `stamps`; `shape` is the shape that X had."""
+    """`mix` with X already rearranged by `stamps`; `shape` is the shape that X had. Gives the slices that `stamps` was asked for."""
     batch, half, rows, columns, m = coefficients.shape
     _, depth, patch_rows, patch_columns, u, bases = shape
     if (shape[0], depth, bases) != (batch, 2 * half, m) or patch_rows % 2 or patch_columns % 2:
@@ -102,6 +106,7 @@ def mix_with(coefficients: Coefficients, matrix, shape: tuple[int, ...]) -> Mixe
     a = coefficients.transpose(0, 2, 3, 1, 4).reshape(batch, rows, columns, half * m)
     down, across = _Axis.of(patch_rows, rows), _Axis.of(patch_columns, columns)
     y = _gather_and_multiply(a, matrix, (down, across))
+    depth = matrix.shape[2] // (16 * u)
     y = y.reshape(batch, down.blocks, across.blocks, depth, 4, 4, u).transpose(0, 3, 1, 4, 2, 5, 6)
     y = y.reshape(batch, depth, 4 * down.blocks, 4 * across.blocks, u)
     return y[:, :, down.cut : down.cut + 4 * rows, across.cut : across.cut + 4 * columns]
