@@ -91,7 +91,7 @@ def train_system(config: Config, run: Path, system: System, split: str) -> None:
 def time_system(config: Config, run: Path, seconds: float) -> None:
     """Writes timing.json, the benchmark's result: the network at full width, untrained, on frames of its own grid."""
     path, full = run / "timing.json", config.replace(width_multiplier=1.0)
-    row = Row(run.name, full, full.model.crop)
+    row = Row(run.name, full, full.model.crop, divided=False)  # as the rivals
     if path.is_file() and json.loads(path.read_text())["rows"][row.name]["grid"] == list(row.frame):
         return
     benchmarking.benchmark([row], seconds=seconds, json_file=path)

@@ -38,7 +38,7 @@ def keep_on_disk() -> None:
 
 
 @functools.cache
-def one_window_options(slabs: int = 1) -> dict[str, str]:
+def one_window_options(slabs: int = 1) -> dict[str, str | bool]:
     """Options of the compiler for a network that sees one window at a time; none where this version of XLA lacks them.
 
     The convolutions that XLA takes on CPUs by default divide a batch among the threads, and one window is no batch. Its
@@ -47,12 +47,14 @@ def one_window_options(slabs: int = 1) -> dict[str, str]:
     """
     options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}
     if slabs > 1 and slabs >= threads():
-        options = {"xla_cpu_multi_thread_eigen": "false"}
+        options = {"xla_cpu_multi_thread_eigen": False}
     if jax.default_backend() != "cpu":
         return {}
     try:
         jax.jit(lambda x: x).lower(0.0).compile(options)
-    except jax.errors.JaxRuntimeError:  # "No such compile option"
+    except jax.errors.JaxRuntimeError as error:
+        if "No such compile option" not in str(error):
+            raise
         return {}
     return options
 

@@ -1,7 +1,7 @@
 """One frame on several devices: the slices of ICA-UNet's window divided among them, put together again behind it.
 
-For CPUs, where a device can be a core: cores that compute a slab each wait for each other once a frame, those that share
-each operation at each of some hundred. A GPU is faster with a frame than several are with its parts.
+For CPUs, where a device can be a core: cores that compute a slab each wait for each other at the mixing alone, those that
+share each operation at each of some hundred. A GPU is faster with a frame than several are with its parts.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ica_unet_jax import compilation
 from ica_unet_jax.config import ModelConfig
+from ica_unet_jax.errors import UserError
 from ica_unet_jax.models.ica_unet import SLICES
 from ica_unet_jax.models.slabs import AXIS
 
@@ -25,22 +26,42 @@ _VOLUME = PartitionSpec(None, AXIS)  # (B, d, ...)
 
 
 def one_device_a_core() -> None:
-    """JAX's devices are the cores that the process may use, if it computes on CPUs. Before anything is computed."""
-    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+    """JAX's devices are the cores that the process may use, `MOST` of them, if it computes on CPUs.
+
+    Not where their number was chosen already: `JAX_NUM_CPU_DEVICES=1` leaves frames undivided.
+
+    Raises:
+      UserError: something was computed before, so that JAX has its devices already.
+    """
+    if jax.config.jax_num_cpu_devices >= 0 or "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return
+    try:
         jax.config.update("jax_num_cpu_devices", min(MOST, compilation.threads()))
+    except RuntimeError:
+        raise UserError("JAX has its devices already: call one_device_a_core() before anything is computed.") from None
 
 
 def slabs(config: ModelConfig) -> int:
-    """Devices among which a frame of this network can be divided here: 1 unless it is an ICA-UNet on CPUs."""
+    """Devices among which a frame of this network can be divided here: 1 unless it is an ICA-UNet on CPUs.
+
+    Each computes as many pairs of slices: 2 or 4 devices for a grid of 8 slices, 5 for one of 10.
+    """
     if config.model != "ica_unet" or jax.default_backend() != "cpu":
         return 1
-    return max(n for n in range(1, jax.local_device_count() + 1) if config.crop[0] // 2 % n == 0)
+    most = min(jax.local_device_count(), compilation.threads())
+    return max(n for n in range(1, most + 1) if config.crop[0] // 2 % n == 0)
 
 
 class Division:
-    """The first `slabs` devices, and how a network of one window is compiled for them."""
+    """The first `slabs` devices, and how a network of one window is compiled for them.
 
-    def __init__(self, slabs: int):
+    Raises:
+      ValueError: there are fewer devices, or the network's slices cannot be divided among them.
+    """
+
+    def __init__(self, config: ModelConfig, slabs: int):
+        if config.model != "ica_unet" or config.crop[0] // 2 % slabs or slabs > jax.local_device_count():
+            raise ValueError(f"{config.model} with d = {config.crop[0]} cannot be divided into {slabs} on {jax.local_device_count()} devices")
         devices = jax.local_devices()[:slabs]
         self._mesh = Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
         self._slices, self._everywhere = (NamedSharding(self._mesh, spec) for spec in (_VOLUME, PartitionSpec()))

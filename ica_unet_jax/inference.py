@@ -39,7 +39,7 @@ class Segmenter:
     position = 0  # of the answer that is read, among those of one run of the network
 
     def __init__(self, config: Config, variables=None, *, mirror: bool = False, step: int = 0, slabs: int = 1):
-        self._division = Division(slabs) if slabs > 1 else None
+        self._division = Division(config.model, slabs) if slabs > 1 else None
         self.config, self.variables, self.mirror, self.step, self.slabs = config, variables, mirror, step, slabs
         self.traces = 0  # of the network so far; a test holds it down
         self._grids: dict[Placement, NativeGrid] = {}

@@ -186,6 +186,7 @@ def stream(
         "shape": list(frames.shape[1:]),
         "window": window,
         "spacing_mm": [round(float(step), 4) for step in spacing],
+        "slabs": segmenter.slabs,
         "model": {"crop": list(segmenter.config.model.crop), "neighbours": segmenter.config.model.neighbours},
         "checkpoint": which,
         "checkpoint_step": segmenter.step,

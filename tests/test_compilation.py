@@ -88,9 +88,22 @@ def asked_anew():
     compilation.one_window_options.cache_clear()
 
 
-def test_the_options_for_one_window_are_known_to_this_version(asked_anew):
+def test_the_options_for_one_window_are_known_to_this_version(asked_anew, monkeypatch):
+    monkeypatch.setattr(compilation, "threads", lambda: 2)
     function = jax.jit(lambda x: 2 * x)
-    assert function.lower(3.0).compile(compilation.one_window_options())(3.0) == 6
+    whole, shared = (compilation.one_window_options(slabs) for slabs in (1, 2))
+    assert whole and shared and whole != shared
+    for options in (whole, shared):
+        assert function.lower(3.0).compile(options)(3.0) == 6
+
+
+def test_a_wrong_option_is_no_missing_one(asked_anew, monkeypatch):
+    def refuse(lowered, options=None):
+        raise jax.errors.JaxRuntimeError("INVALID_ARGUMENT: 'false' is not a valid bool value")
+
+    monkeypatch.setattr(jax.stages.Lowered, "compile", refuse)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="valid bool"):
+        compilation.one_window_options()
 
 
 def test_a_version_without_such_an_option_gets_none(asked_anew, monkeypatch):

@@ -27,7 +27,9 @@ class FrameFeatures(NamedTuple):
     valid: jax.Array  # (B, d, h, w, 1), 1 where there is image, 0 where there is padding
 
 
+# Where the slices of a frame's features are, by which they are divided among devices.
 SLICES = FrameFeatures(pyramid=PartitionSpec(None, None, None, AXIS), bases=PartitionSpec(None, AXIS), valid=PartitionSpec(None, AXIS))
+
 
 class IcaUNet(nn.Module):
     """The network of the paper, Sect. 2, on the grid `config.crop`.

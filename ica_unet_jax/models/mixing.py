@@ -52,7 +52,7 @@ def stamps(bases: Bases, slab: int = 0) -> Float[Array, "batch taps_depth_m dept
     # z - 2j + half - 1 for j = 0 ... half-1 reaches from -half + 1 to depth + half - 2.
     x = jnp.pad(bases, ((0, 0), (half - 1, half - 1), (0, 0), (0, 0), (0, 0), (0, 0)))
     if slab:
-        x, depth = own(x, slab + 2 * (half - 1), axis=1), slab
+        x, depth = own(x, slab, axis=1, beyond=2 * (half - 1)), slab
     x = jnp.stack([lax.slice_in_dim(x, 2 * (half - 1 - j), 2 * (half - 1 - j) + depth, axis=1) for j in range(half)], 1)
     x = _phases(_phases(x, axis=3), axis=5)
     # now (batch, j, z, tap_y, phase_y, tap_x, phase_x, u, m)
@@ -98,7 +98,7 @@ def _phases(x, axis: int):
 
 
 def mix_with(coefficients: Coefficients, matrix, shape: tuple[int, ...]) -> Mixed:
-    """`mix` with X already rearranged by `stamps`; `shape` is the shape that X had. Gives the slices that `stamps` was asked for."""
+    """`mix` with X, of shape `shape`, already rearranged by `stamps`; gives the output slices that this was asked for."""
     batch, half, rows, columns, m = coefficients.shape
     _, depth, patch_rows, patch_columns, u, bases = shape
     if (shape[0], depth, bases) != (batch, 2 * half, m) or patch_rows % 2 or patch_columns % 2:
