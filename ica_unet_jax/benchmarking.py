@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ica_unet_jax import distillation, flops, inference, run_folder, training
+from ica_unet_jax import compilation, distillation, flops, inference, run_folder, training
 from ica_unet_jax.config import Config
 from ica_unet_jax.data.augmentation import Batch
 from ica_unet_jax.data.cache import canvas
@@ -110,6 +110,7 @@ def benchmark(
       json_file: where the result goes too, rewritten after every row.
       best: the machine's ceilings; by default measured.
     """
+    compilation.keep_on_disk()
     best = best or ceilings(3 * seconds)
     result = {"machine": run_folder.provenance(), "ceilings": dataclasses.asdict(best), "seconds": seconds, "rows": {}}
     with Progress(len(rows), unit="row") as progress:
