@@ -1,7 +1,7 @@
 """One frame on several devices: the slices of ICA-UNet's window divided among them, put together again behind it.
 
 For CPUs, where a device can be a core: cores that compute a slab each wait for each other at the mixing alone, those that
-share each operation at each of some hundred. A GPU is faster with a frame than several are with its parts.
+share the operations at each of them. A GPU is faster with a frame than several are with its parts.
 """
 
 from __future__ import annotations

@@ -44,8 +44,9 @@ def mix(coefficients: Coefficients, bases: Bases) -> Mixed:
 def stamps(bases: Bases, slab: int = 0) -> Float[Array, "batch taps_depth_m depth_phases_u"]:
     """X rearranged into the matrix that `mix_with` multiplies by; the same for all resolutions of a frame.
 
-    With `slab` this device's slab of the output alone, so many slices (see `slabs`). The depth is folded into the channels (rows: coefficient slice j; columns: output slice z), the 4x4 positions within an
-    output block into the columns, and what is left in-plane are a few whole blocks, the taps.
+    The depth is folded into the channels (rows: coefficient slice j; columns: output slice z), the 4x4 positions within an
+    output block into the columns, and what is left in-plane are a few whole blocks, the taps. With `slab` the columns are
+    those of this device's slab alone, of so many output slices (see `slabs`).
     """
     batch, depth, _, _, u, m = bases.shape
     half = depth // 2
