@@ -1,4 +1,4 @@
-"""Trains, judges and times the systems of the paper's tables, each in a run folder of its own; what is there is kept."""
+"""Times, trains and judges the systems of the paper's tables, each in a run folder of its own; what is there is kept."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from ica_unet_jax.systems import SYSTEMS, System
 def compare(
     reference: Config, *, only: Sequence[str] = (), split: str = "val", seconds: float = 3.0, timed: bool = True
 ) -> Path:
-    """Trains, judges and times what is missing below `reference.train.workdir`, and writes the tables there.
+    """Times, trains and judges what is missing below `reference.train.workdir`, and writes the tables there.
 
-    The tables are rewritten after every system. One whose training diverges is a row that says so; one that does not fit
-    the reference's grid is left out, and the tables say why.
+    All are timed first, one right after the other, so that their ratios are of one machine in one state. The tables are
+    rewritten after every system. One whose training diverges is a row that says so; one that does not fit the reference's
+    grid is left out, and the tables say why.
 
     Args:
       reference: data, grid, steps and the settings of ICA-UNet; each system changes what is its own.
@@ -40,21 +41,28 @@ def compare(
     """
     folder = Path(reference.train.workdir)
     configs, left_out = fitting(reference)
+    todo = []
     for system in chosen(only):
-        if system.name not in configs:
+        if system.name in configs:
+            run_folder.refuse_changes(configs[system.name])
+            todo.append((system, configs[system.name], folder / system.name))
+        else:
             print(left_out[system.title])
-            continue
-        config, run = configs[system.name], folder / system.name
-        run_folder.refuse_changes(config)
+    unfinished = [(system, config, run) for system, config, run in todo if not is_finished(config, run, split)]
+    for _, config, _ in unfinished[:1]:
+        training.load(config)  # bad data are refused before minutes of timing
+    for _, config, run in todo if timed else ():
+        time_system(config, run, seconds)
+        paper_tables.write(folder, split, left_out)
+        jax.clear_caches()  # the next system has functions of its own
+    for system, config, run in unfinished:
         try:
-            if timed:
-                time_system(config, run, seconds)
-            if not (run / DIVERGED).is_file():  # it would diverge again
-                train_system(config, run, system, split)
+            train_system(config, run, system, split)
         except Diverged as error:
             write_text(run / DIVERGED, f"diverged at step {error.step} ({error.what})\n")
         paper_tables.write(folder, split, left_out)
-        jax.clear_caches()  # the next system has functions of its own
+        jax.clear_caches()
+    paper_tables.write(folder, split, left_out)  # also where nothing was left to do
     return folder
 
 
@@ -77,14 +85,18 @@ def chosen(only: Sequence[str]) -> list[System]:
     return [system for system in SYSTEMS if not only or any(word in system.name for word in only)]
 
 
-def train_system(config: Config, run: Path, system: System, split: str) -> None:
-    """Trains to the last step and judges, unless both are done."""
+def is_finished(config: Config, run: Path, split: str) -> bool:
+    """Whether a system is trained to its last step and judged, or diverged, as it would again."""
     summary = run / f"evaluation_{split}" / "summary.json"
-    if summary.is_file() and json.loads(summary.read_text())["checkpoint_step"] == config.train.steps:
-        return
+    judged = summary.is_file() and json.loads(summary.read_text())["checkpoint_step"] == config.train.steps
+    return judged or (run / DIVERGED).is_file()
+
+
+def train_system(config: Config, run: Path, system: System, split: str) -> None:
+    """Trains to the last step and judges."""
     training.train(config, pictures=False)
     cleaning = dict(largest_component=system.cleaned, mirror=system.cleaned)
-    options = dict(out=summary.parent, cines=0, pictures=False, skip_bad_cases=config.data.skip_bad_cases)
+    options = dict(out=run / f"evaluation_{split}", cines=0, pictures=False, skip_bad_cases=config.data.skip_bad_cases)
     evaluation.evaluate(run, split=split, **options, **cleaning)
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,11 +17,12 @@ from ica_unet_jax import run_folder
 from ica_unet_jax.benchmarking import RATES
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.files import write_text
-from ica_unet_jax.markup import NONE, Column, Item, Page, Row, Table, latex, markdown_table, number
+from ica_unet_jax.markup import NONE, Column, Item, Page, Row, Table, counted, latex, markdown_table, number
 from ica_unet_jax.metrics import STRUCTURES
 from ica_unet_jax.systems import SYSTEMS, System
 
 LIMIT_MS = 50.0
+FEW = 10  # patients below which differences are not tested
 DIVERGED = "diverged.txt"  # in the run folder of a training that did
 SHARED = ("crop", "spacing", "steps", "batch_size")  # by all rows, beside patients and metrics
 PHASES = ("ED", "ES")
@@ -50,6 +52,7 @@ class Result(NamedTuple):
     cases: list[dict[str, str]]
     timing: dict[str, Any] | None  # the system's row of a benchmark
     machine: str  # on which it was timed
+    trained: dict[str, Any]  # the provenance of its training
     hours: float
     state: str
 
@@ -89,11 +92,13 @@ def read_run(run: Path, system: System, split: str) -> Result:
         state = (run / DIVERGED).read_text().strip()
     timed = _json(run / "timing.json")
     row, machine = (timed["rows"][system.name], _machine(timed["machine"])) if timed else (None, "")
-    return Result(system, _json(run / "config.json") or {}, summary, cases, row, machine, training_hours(run), state)
+    config, trained = _json(run / "config.json") or {}, _json(run / "provenance.json") or {}
+    return Result(system, config, summary, cases, row, machine, trained, training_hours(run), state)
 
 
 def _machine(known: dict[str, Any]) -> str:
-    return f"{known['device']} ({known['machine']}), {known['cores']} cores, JAX {known['versions']['jax']}"
+    """Of a provenance."""
+    return f"{known['device']} ({known['machine']}), {known['cores']} cores, JAX {known['versions']['jax']}, commit {known['commit'] or '?'}"
 
 
 def training_hours(run: Path) -> float:
@@ -196,7 +201,7 @@ def write(folder: Path, split: str, left_out: Mapping[str, str]) -> None:
     results = read(folder, split)
     tables = [table_1(results), table_2(results)]
     facts = _facts(results, split)
-    blocks = ["# The paper's tables", facts, *left_out.values()]
+    blocks = ["# The paper's tables", facts, *(f"    {command}" for command in _commands(results)), *left_out.values()]
     for table in tables:
         blocks += [f"## {table.title}", markdown_table(table), table.note]
         blocks += ratios(results) if table is tables[0] else []
@@ -212,12 +217,24 @@ def write(folder: Path, split: str, left_out: Mapping[str, str]) -> None:
 
 
 def _facts(results: Iterable[Result], split: str) -> str:
-    """Patients, steps and machine in a line."""
-    patients = {result.summary["n_patients"] for result in results if result.summary}
-    steps = {result.config["steps"] for result in results if "steps" in result.config}
-    machines = {result.machine for result in results if result.machine}
-    told = [f"split {split}", *(f"{n} patients" for n in sorted(patients)), *(f"{n} steps" for n in sorted(steps)), *sorted(machines)]
-    return ", ".join(told) + "."
+    """Patients, samples seen, machines and commits in a few sentences."""
+    patients = sorted({result.summary["n_patients"] for result in results if result.summary})
+    seen = {(c["steps"], c["batch_size"], tuple(c["crop"]), c["spacing"]) for c in (result.config for result in results) if c}
+    told = [f"split {split}", *(counted(n, "patient") for n in patients)]
+    told += [f"{steps} steps of {size} frames of {'x'.join(map(str, crop))} at {spacing:g} mm" for steps, size, crop, spacing in sorted(seen)]
+    sentences = [", ".join(told)]
+    trained = dict.fromkeys(_machine(result.trained) for result in results if result.trained)
+    timed = dict.fromkeys(result.machine for result in results if result.machine)
+    sentences += [f"{done} on {'; '.join(places)}" for done, places in (("Trained", trained), ("Timed", timed)) if places]
+    if patients and patients[0] < FEW:
+        sentences.append(f"One seed and {counted(patients[0], 'patient')} decide nothing between systems that lie close together")
+    return ". ".join(sentences) + "."
+
+
+def _commands(results: Iterable[Result]) -> list[str]:
+    """What trained the systems, without the flags that chose among them."""
+    about = (result.trained["command"] for result in results if result.trained)
+    return list(dict.fromkeys(shlex.join(word for word in command if not word.startswith(("--only", "--notimed"))) for command in about))
 
 
 def _title(result: Result) -> Item:

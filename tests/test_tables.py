@@ -18,7 +18,7 @@ from ica_unet_jax.systems import PUBLISHED, SYSTEMS, Paper, System
 from ica_unet_jax.timing import Ceilings
 
 ROOT = Path(__file__).parent.parent
-MACHINE = dict(device="cpu", machine="x86_64", cores=2, versions=dict(jax="1.0"))
+MACHINE = dict(device="cpu", machine="x86_64", cores=2, versions=dict(jax="1.0"), commit="abc")
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -101,6 +101,17 @@ def test_ratios_are_told_beside_the_papers(folder):
     assert "throughput 2.00, compute latency 5.00, arrival to mask at 30 FPS 7.50; the paper's latencies, n = 4: 3.6, 11.3 and 6.1" in ten
 
 
+def test_a_page_tells_where_and_how_it_was_made(folder):
+    commands = (["python", "-m", "ica_unet_jax.tables", *flags, "--steps=7"] for flags in (["--only=msu_net", "--notimed"], ["--only=ica"], []))
+    for name, command in zip(("msu_net_span2", "msu_net_span10", "ica_unet_n4_independent"), commands, strict=True):
+        write_json(folder / name / "provenance.json", MACHINE | dict(command=command, commit="def"))
+    paper_tables.write(folder, "val", {})
+    text = (folder / "tables.md").read_text()
+    assert "Trained on cpu (x86_64), 2 cores, JAX 1.0, commit def. Timed on cpu (x86_64), 2 cores, JAX 1.0, commit abc." in text
+    assert text.count("    python -m ica_unet_jax.tables --steps=7\n") == text.count("ica_unet_jax.tables") == 1
+    assert "decide nothing" not in text  # nobody has been judged
+
+
 def test_a_narrow_training_is_named(folder):
     run = folder / "grid_net"
     write_text(run / "config.json", Config.make(model="grid_net", width_multiplier=0.25).to_json())
@@ -139,7 +150,7 @@ def test_tables_are_made_and_what_is_there_is_kept(reference, monkeypatch, capsy
     summaries = [json.loads((folder / name / "evaluation_val" / "summary.json").read_text()) for name in ("narrow", "steady")]
     assert [(summary["mirror"], summary["largest_component"]) for summary in summaries] == [(False, False), (True, True)]
     assert rows[0]["Parameters (M)"] == rows[1]["Parameters (M)"] == "2.50"
-    assert "2 patients, 4 steps" in text and "\\begin{tabular}" in (folder / "table_1.tex").read_text()
+    assert "2 patients, 4 steps" in text and "One seed and 2 patients decide nothing" in text and "\\begin{tabular}" in (folder / "table_1.tex").read_text()
     monkeypatch.setattr(comparing.training, "train", None)
     monkeypatch.setattr(comparing.benchmarking, "benchmark", None)
     comparing.compare(reference)
@@ -183,6 +194,18 @@ def test_a_kill_costs_what_was_not_finished(reference, monkeypatch):
     with (folder / "table_1.csv").open() as file:
         [row] = csv.DictReader(file)
     assert row["System"] == "Narrow" and 0 <= float(row["Dice mean"]) <= 1 and float(row["FPS"]) > 0
+
+
+def test_all_are_timed_before_one_is_trained(reference, monkeypatch):
+    """Their ratios are of one machine in one state; bad data are refused before."""
+    order = []
+    monkeypatch.setattr(comparing, "time_system", lambda config, run, seconds: order.append(f"time {run.name}"))
+    monkeypatch.setattr(comparing, "train_system", lambda config, run, system, split: order.append(f"train {run.name}"))
+    with pytest.raises(UserError, match="nowhere"):
+        comparing.compare(reference.replace(data_dir="nowhere"))
+    assert order == []
+    comparing.compare(reference)
+    assert order == ["time narrow", "time steady", "train narrow", "train steady"]
 
 
 def test_a_word_that_fits_no_system(reference):
