@@ -100,13 +100,13 @@ def _line(sweep: Sweep, study: Study, cell: Cell) -> Line:
 
 
 def _reference_label(study: Study, config: dict[str, Any]) -> str:
-    """With the value of the knob that the study turns, where it turns one or two."""
-    changes = [change.partition("=")[0] for cell in study.cells for change in cell.label.split(", ") if "=" in change]
-    knobs = [knob for knob in dict.fromkeys(changes) if knob in config]
-    values = ", ".join(
-        f"{knob}={config[knob]:g}" if isinstance(config[knob], float) else f"{knob}={config[knob]}" for knob in knobs
-    )
-    return f"reference ({values})" if 1 <= len(knobs) <= 2 else "reference"
+    """With the values of the knobs that the study turns, or of those that every cell turns where they are more than two."""
+    cells = [[change.partition("=")[0] for change in cell.label.split(", ") if "=" in change] for cell in study.cells]
+    turned = dict.fromkeys(knob for cell in cells for knob in cell if knob in config)
+    if len(turned) > 2:
+        turned = [knob for knob in turned if all(knob in cell for cell in cells if cell)]
+    values = (f"{knob}={config[knob]:g}" if isinstance(config[knob], float) else f"{knob}={config[knob]}" for knob in turned)
+    return f"reference ({', '.join(values)})" if turned else "reference"
 
 
 def _mean_of_seed(values: Scores, seed: int) -> float:

@@ -18,7 +18,8 @@ from made_up import (  # noqa: F401
     write_ica,
 )
 
-from ablations import tables
+from ablations import analysis, tables
+from ablations.results import Cell, Study
 from ica_unet_jax.errors import UserError
 
 
@@ -227,3 +228,10 @@ def test_the_reference_names_its_own_value(tmp_path):
     tables.write_all(fill(tmp_path))
     assert "| reference (bases=4) |" in (tmp_path / "second.md").read_text()
     assert "| reference |" in (tmp_path / "loss_terms.md").read_text()  # which turns two knobs that differ in kind
+
+
+def test_of_many_knobs_the_reference_names_those_that_every_cell_turns():
+    labels = ("reference", "neighbours=past", "neighbours=past, distillation_weight=1, unlabelled=1")
+    study = Study("causal", "?", "", "a", tuple(Cell(name, label, 1.0, 1.0) for name, label in zip("abc", labels, strict=True)))
+    config = dict(neighbours="both", distillation_weight=0.0, unlabelled=0)
+    assert analysis._reference_label(study, config) == "reference (neighbours=both)"
