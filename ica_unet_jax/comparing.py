@@ -14,7 +14,7 @@ from ica_unet_jax.config import Config
 from ica_unet_jax.errors import Diverged, UserError
 from ica_unet_jax.files import write_text
 from ica_unet_jax.paper_tables import DIVERGED
-from ica_unet_jax.systems import SYSTEMS, System
+from ica_unet_jax.systems import SYSTEMS, System, network_name, widths
 
 
 def compare(
@@ -101,9 +101,12 @@ def train_system(config: Config, run: Path, system: System, split: str) -> None:
 
 
 def time_system(config: Config, run: Path, seconds: float) -> None:
-    """Writes timing.json, the benchmark's result: the network at full width, untrained, on frames of its own grid."""
-    path, full = run / "timing.json", config.replace(width_multiplier=1.0)
-    row = Row(run.name, full, full.model.crop, divided=False)  # as the rivals
-    if path.is_file() and json.loads(path.read_text())["rows"][row.name]["grid"] == list(row.frame):
-        return
-    benchmarking.benchmark([row], seconds=seconds, json_file=path)
+    """Writes timing.json, the benchmark's result: the network untrained, at full width and at its own, on its own grid."""
+    path, model = run / "timing.json", config.model
+    rows = [
+        Row(network_name(run.name, width), config.replace(width_multiplier=width), model.crop, divided=False)  # as the rivals
+        for width in widths(model.model, model.width_multiplier)
+    ]
+    timed = json.loads(path.read_text())["rows"] if path.is_file() else {}
+    if any(row.name not in timed or timed[row.name]["grid"] != list(row.frame) for row in rows):
+        benchmarking.benchmark(rows, seconds=seconds, json_file=path)

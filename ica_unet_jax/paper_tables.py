@@ -7,7 +7,7 @@ import io
 import json
 import math
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from ica_unet_jax.errors import UserError
 from ica_unet_jax.files import write_text
 from ica_unet_jax.markup import NONE, Column, Item, Page, Row, Table, counted, latex, markdown_table, number
 from ica_unet_jax.metrics import STRUCTURES
-from ica_unet_jax.systems import SYSTEMS, System
+from ica_unet_jax.systems import SYSTEMS, Paper, System, network_name, widths
 
 LIMIT_MS = 50.0
 FEW = 10  # patients below which differences are not tested
@@ -28,18 +28,20 @@ SHARED = ("crop", "spacing", "steps", "batch_size")  # by all rows, beside patie
 PHASES = ("ED", "ES")
 
 NOTE_1 = (
-    "Dice: mean over patients, a patient's frames averaged first, MSU-Net's over every position of a snippet; the mean is "
-    "over RV, MYO and LV. Times are medians at full width, untrained, on frames of the model's grid, from the host to labels "
-    "on the host. Compute: one call on a frame that is there; of a snippet, on its last frame. Arrival to mask: compute and "
-    "the wait for later frames; of a snippet, for its first frame. A dash: cannot keep up. Keeps 50 ms: arrival to mask at "
-    "22 FPS. Columns marked 'paper' are the paper's own, from another machine. Its latencies mix two clocks: MSU-Net's "
-    "include the wait for frames at 30 FPS, ICA-UNet's leave out the wait for frame t+1. Its text says that MSU-Nets keep "
-    "22 FPS; span 2 has 21.7."
+    "Each row is one network; of a system that was trained narrow its full width is timed too. Dice: mean over patients, a "
+    "patient's frames averaged first, MSU-Net's over every position of a snippet; the mean is over RV, MYO and LV. Times are "
+    "medians of untrained networks on frames of the model's grid, from the host to labels on the host. MSU-Net's channels "
+    "are ours, and so its times are as much a matter of that choice as of the method. Compute: one call on a frame that is "
+    "there; of a snippet, on its last frame. Arrival to mask: compute and the wait for later frames; of a snippet, for its "
+    "first frame. A dash: cannot keep up. Keeps 50 ms: arrival to mask at 22 FPS. Columns marked 'paper' are the paper's "
+    "own, from another machine. Its latencies mix two clocks: MSU-Net's include the wait for frames at 30 FPS, ICA-UNet's "
+    "leave out the wait for frame t+1. Its text says that MSU-Nets keep 22 FPS; span 2 has 21.7."
 )
 NOTE_2 = (
-    "Mean over patients. HD: maximum distance in mm over structures found in patients of known voxel size; missed: "
-    "structures that only one of prediction and truth has. The paper's own Table 2 is not repeated: it mixes protocols, as "
-    "its figures of Ω-Net are from five-fold cross-validation, the others from the challenge's test set."
+    "Each row is one network, as in Table 1. Mean over patients. HD: maximum distance in mm over structures found in patients "
+    "of known voxel size; missed: structures that only one of prediction and truth has. Compute: as in Table 1, without the "
+    "mirroring with which the ensemble is judged. The paper's own Table 2 is not repeated: it mixes protocols, as its figures "
+    "of Ω-Net are from five-fold cross-validation, the others from the challenge's test set."
 )
 
 
@@ -50,7 +52,7 @@ class Result(NamedTuple):
     config: dict[str, Any]
     summary: dict[str, Any] | None
     cases: list[dict[str, str]]
-    timing: dict[str, Any] | None  # the system's row of a benchmark
+    timings: dict[float, dict[str, Any] | None]  # rows of a benchmark, by the width of the network
     machine: str  # on which it was timed
     trained: dict[str, Any]  # the provenance of its training
     hours: float
@@ -90,10 +92,15 @@ def read_run(run: Path, system: System, split: str) -> Result:
     state = "" if summary else "not trained yet"
     if (run / DIVERGED).is_file():
         state = (run / DIVERGED).read_text().strip()
-    timed = _json(run / "timing.json")
-    row, machine = (timed["rows"][system.name], _machine(timed["machine"])) if timed else (None, "")
     config, trained = _json(run / "config.json") or {}, _json(run / "provenance.json") or {}
-    return Result(system, config, summary, cases, row, machine, trained, training_hours(run), state)
+    timed = _json(run / "timing.json") or {"rows": {}}
+    timings = {width: timed["rows"].get(network_name(system.name, width)) for width in _widths(system, config)}
+    machine = _machine(timed["machine"]) if "machine" in timed else ""
+    return Result(system, config, summary, cases, timings, machine, trained, training_hours(run), state)
+
+
+def _widths(system: System, config: Mapping[str, Any]) -> tuple[float, ...]:
+    return widths(system.changes["model"], config.get("width_multiplier", 1.0))
 
 
 def _machine(known: dict[str, Any]) -> str:
@@ -112,6 +119,34 @@ def training_hours(run: Path) -> float:
     return spent / 3600
 
 
+class Network(NamedTuple):
+    """A row: a system at one width. Only the width that was trained has scores, only the full one the paper's figures."""
+
+    title: str
+    timing: dict[str, Any] | None
+    summary: dict[str, Any] = {}
+    cases: list[dict[str, str]] = []
+    hours: float | None = None
+    paper: Paper = Paper()
+
+
+def networks(results: Iterable[Result], table: int) -> Iterator[Network]:
+    """The rows of a table: the systems at full width, and at that of their training where it is narrower."""
+    for result in results:
+        if table not in result.system.tables:
+            continue
+        *wider, trained = result.timings
+        for width in wider:
+            yield Network(result.system.title, result.timings[width], paper=result.system.paper)
+        title = _at_width(result.system.title, trained) + (f": {result.state}" if result.state else "")
+        known = result.summary or {}, result.cases, result.hours or None
+        yield Network(title, result.timings[trained], *known, Paper() if wider else result.system.paper)
+
+
+def _at_width(title: str, width: float) -> str:
+    return title if width == 1 else f"{title}, at {width:g} of its width"
+
+
 def arrival_to_mask(timing: dict[str, Any], rate: int) -> float | None:
     """Median milliseconds from a frame's arrival to its labels at one of `RATES`; None where it cannot keep up."""
     return timing["arrival_to_mask_ms"][str(rate)]["p50"]
@@ -123,13 +158,11 @@ def table_1(results: Iterable[Result]) -> Table:
     columns += [Column("Keeps 22 FPS"), Column("Keeps 50 ms"), Column("Training (h)", in_paper=False)]
     columns += [Column("Dice (paper)"), Column("FPS (paper)"), Column("Latency (ms, paper)")]
     rows = []
-    for result in results:
-        if 1 not in result.system.tables:
-            continue
-        dice = (result.summary or {}).get("dice", {})
+    for network in networks(results, 1):
+        dice = network.summary.get("dice", {})
         scores = [_item(dice.get(name), 3) for name in (*STRUCTURES, "mean")]
-        paper = [_item(value, digits) for value, digits in zip(result.system.paper, (3, 1, 0), strict=True)]
-        rows.append(Row([_title(result), *_size(result), *scores, *_times(result.timing), _item(result.hours or None, 2), *paper]))
+        paper = [_item(value, digits) for value, digits in zip(network.paper, (3, 1, 0), strict=True)]
+        rows.append(Row([*_size(network), *scores, *_times(network.timing), _item(network.hours, 2), *paper]))
     return Table("Table 1: real time", columns, rows, NOTE_1, "Accuracy and speed on one machine.")
 
 
@@ -149,19 +182,18 @@ def _times(timing: dict[str, Any] | None) -> list[Item]:
 def table_2(results: Iterable[Result]) -> Table:
     columns = [Column("System", number=False), Column("Parameters (M)"), Column("GFLOP a frame", in_paper=False)]
     columns += [Column(f"{score} {phase} {s}") for score in ("Dice", "HD") for phase in PHASES for s in STRUCTURES]
-    columns += [Column("Missed"), Column("Training (h)", in_paper=False)]
+    columns += [Column("Missed"), Column("Compute (ms)"), Column("Training (h)", in_paper=False)]
     rows = []
-    for result in results:
-        if 2 not in result.system.tables:
-            continue
+    for network in networks(results, 2):
         scores = [
-            _item(phase_mean(result.cases, phase, f"{score}_{s}", millimetres=score == "hd_mm"), digits)
+            _item(phase_mean(network.cases, phase, f"{score}_{s}", millimetres=score == "hd_mm"), digits)
             for score, digits in (("dice", 3), ("hd_mm", 1))
             for phase in PHASES
             for s in STRUCTURES
         ]
-        missed = sum((result.summary or {}).get("n_missed", {}).values())
-        rows.append(Row([_title(result), *_size(result), *scores, Item(str(missed) if result.summary else NONE), _item(result.hours or None, 2)]))
+        missed = Item(str(sum(network.summary["n_missed"].values())) if network.summary else NONE)
+        compute = _item(network.timing["compute_ms"]["p50"] if network.timing else None, 1)
+        rows.append(Row([*_size(network), *scores, missed, compute, _item(network.hours, 2)]))
     return Table("Table 2: accuracy at ED and ES", columns, rows, NOTE_2, "Dice and Hausdorff distance per structure.")
 
 
@@ -176,23 +208,23 @@ def phase_mean(cases: Iterable[dict[str, str]], phase: str, column: str, *, mill
 
 def ratios(results: Iterable[Result]) -> list[str]:
     """Sentences: MSU-Net's span 2 and 10 against ICA-UNet, n = 4 or else 3, in throughput and both latencies."""
-    timed = {result.system.name: result.timing for result in results if result.timing}
-    depth, ours = next(((n, timed[name]) for n in (4, 3) if (name := f"ica_unet_n{n}_independent") in timed), (0, None))
+    timed = {result.system.name: result.timings for result in results}
+    depth, ours = next(((n, row) for n in (4, 3) if (row := timed.get(f"ica_unet_n{n}_independent", {}).get(1.0))), (0, None))
     paper = {2: "2.4, 3.2 and 1.7", 10: "3.6, 11.3 and 6.1"}  # compute alone, its mixed clock, alike at 30 FPS
     sentences = []
     for span, theirs in paper.items():
-        other = timed.get(f"msu_net_span{span}")
-        if ours is None or other is None:
-            continue
-        arrivals = [arrival_to_mask(timing, 30) for timing in (other, ours)]
-        arrival = number(arrivals[0] / arrivals[1], 2) if None not in arrivals else "no figure, as one cannot keep up"
-        throughput = other["frames_per_second"] / ours["frames_per_second"]
-        compute = other["compute_ms"]["p50"] / ours["compute_ms"]["p50"]
-        sentences.append(
-            f"MSU-Net (span {span}) to ICA-UNet (n = {depth}): throughput {number(throughput, 2)}, compute latency "
-            f"{number(compute, 2)}, arrival to mask at 30 FPS {arrival}; the paper's latencies, n = 4: {theirs} "
-            "(compute alone, as it mixes clocks, counted alike)."
-        )
+        for width, other in timed.get(f"msu_net_span{span}", {}).items():
+            if ours is None or other is None:
+                continue
+            arrivals = [arrival_to_mask(timing, 30) for timing in (other, ours)]
+            arrival = number(arrivals[0] / arrivals[1], 2) if None not in arrivals else "no figure, as one cannot keep up"
+            throughput = other["frames_per_second"] / ours["frames_per_second"]
+            compute = other["compute_ms"]["p50"] / ours["compute_ms"]["p50"]
+            sentences.append(
+                f"{_at_width(f'MSU-Net, span {span}', width)}, to ICA-UNet, n = {depth}: throughput {number(throughput, 2)}, compute "
+                f"latency {number(compute, 2)}, arrival to mask at 30 FPS {arrival}; the paper's latencies, n = 4: {theirs} (compute "
+                "alone, as it mixes clocks, counted alike)."
+            )
     return sentences
 
 
@@ -237,15 +269,9 @@ def _commands(results: Iterable[Result]) -> list[str]:
     return list(dict.fromkeys(shlex.join(word for word in command if not word.startswith(("--only", "--notimed"))) for command in about))
 
 
-def _title(result: Result) -> Item:
-    width = result.config.get("width_multiplier", 1.0)
-    narrow = f" (trained at {width:g} of its width)" if width != 1 and result.config["model"] not in ("ica_unet", "unet2d") else ""
-    return Item(result.system.title + narrow + (f": {result.state}" if result.state else ""))
-
-
-def _size(result: Result) -> list[Item]:
-    timing = result.timing
-    return [_item(timing["parameters"] / 1e6 if timing else None, 2), _item(timing["gflop"] if timing else None, 2)]
+def _size(network: Network) -> list[Item]:
+    timing = network.timing
+    return [Item(network.title), _item(timing["parameters"] / 1e6 if timing else None, 2), _item(timing["gflop"] if timing else None, 2)]
 
 
 def _item(value: float | None, digits: int) -> Item:

@@ -46,6 +46,16 @@ class System(NamedTuple):
         return config.replace(**flops.equal_work(config.model))
 
 
+def widths(model: str, trained: float) -> tuple[float, ...]:
+    """The width multipliers of the networks that a system's rows are of: its full width, and the one it is trained at."""
+    return (1.0,) if trained == 1 or model not in PUBLISHED else (1.0, trained)
+
+
+def network_name(name: str, width: float) -> str:
+    """Of a system at a width, in timing.json."""
+    return name if width == 1 else f"{name}/{width:g}"
+
+
 def _msu_net(span: int, *paper: float) -> System:
     return System(f"msu_net_span{span}", f"MSU-Net, span {span}", (1,), PUBLISHED["msu_net"] | dict(span=span), Paper(*paper))
 

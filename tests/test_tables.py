@@ -13,7 +13,7 @@ from ica_unet_jax.benchmarking import arrival_to_mask
 from ica_unet_jax.config import Config
 from ica_unet_jax.errors import Diverged, UserError
 from ica_unet_jax.files import write_json, write_text
-from ica_unet_jax.paper_tables import phase_mean, ratios, read, read_run, table_1, training_hours
+from ica_unet_jax.paper_tables import phase_mean, ratios, read, table_1, training_hours
 from ica_unet_jax.systems import PUBLISHED, SYSTEMS, Paper, System
 from ica_unet_jax.timing import Ceilings
 
@@ -97,7 +97,7 @@ def test_rows_say_what_is_known(folder):
 
 def test_ratios_are_told_beside_the_papers(folder):
     two, ten = ratios(read(folder, "val"))
-    assert two.startswith("MSU-Net (span 2) to ICA-UNet (n = 4): throughput 0.50, compute latency 4.00, arrival to mask at 30 FPS no figure")
+    assert two.startswith("MSU-Net, span 2, to ICA-UNet, n = 4: throughput 0.50, compute latency 4.00, arrival to mask at 30 FPS no figure")
     assert "throughput 2.00, compute latency 5.00, arrival to mask at 30 FPS 7.50; the paper's latencies, n = 4: 3.6, 11.3 and 6.1" in ten
 
 
@@ -112,11 +112,31 @@ def test_a_page_tells_where_and_how_it_was_made(folder):
     assert "decide nothing" not in text  # nobody has been judged
 
 
-def test_a_narrow_training_is_named(folder):
-    run = folder / "grid_net"
-    write_text(run / "config.json", Config.make(model="grid_net", width_multiplier=0.25).to_json())
-    result = read_run(run, next(s for s in SYSTEMS if s.name == "grid_net"), "val")
-    assert paper_tables.table_2([result]).rows[0].items[0].text == "GridNet (trained at 0.25 of its width): not trained yet"
+def test_a_narrow_training_has_a_row_of_its_own(folder):
+    """Accuracy and speed of a row are of one network; the paper's figures stand at the full width."""
+    for name, trained in (("msu_net_span2", 0.25), ("ica_unet_n4_independent", 0.25)):  # which ICA-UNet's channels know nothing of
+        kind = name.partition("_span")[0] if "msu" in name else "ica_unet"
+        write_text(folder / name / "config.json", Config.make(model=kind, width_multiplier=trained).to_json())
+    timed = json.loads((folder / "msu_net_span2" / "timing.json").read_text())
+    timed["rows"] |= timing("msu_net_span2/0.25", 5, 10, 1)["rows"]
+    write_json(folder / "msu_net_span2" / "timing.json", timed)
+    results = read(folder, "val")
+    titles = ["MSU-Net, span 2", "MSU-Net, span 2, at 0.25 of its width: diverged at step 3 (loss not finite)"]
+    full, narrow, *_, ours = ([item.text for item in row.items] for row in table_1(results).rows)
+    assert [full[0], narrow[0]] == titles and ours[0] == "ICA-UNet, n = 4, independent: not trained yet"
+    assert [row[8] for row in (full, narrow, ours)] == ["80.0", "10.0", "20.0"]
+    assert [row[-1] for row in (full, narrow, ours)] == ["125", "–", "39"]
+    assert [line.partition(", to ICA-UNet, n = 4: ")[0] for line in ratios(results)] == [
+        "MSU-Net, span 2", "MSU-Net, span 2, at 0.25 of its width", "MSU-Net, span 10",
+    ]  # fmt: skip
+
+
+def test_a_system_is_timed_at_both_widths(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(benchmarking, "benchmark", lambda rows, seconds, json_file: asked.append([(row.name, row.config.model.width_multiplier) for row in rows]))
+    for model in ("grid_net", "ica_unet"):
+        comparing.time_system(Config.make(model=model, width_multiplier=0.25), tmp_path / model, 0.0)
+    assert asked == [[("grid_net", 1.0), ("grid_net/0.25", 0.25)], [("ica_unet", 1.0)]]
 
 
 # --- the loop ---
