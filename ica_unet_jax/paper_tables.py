@@ -105,7 +105,7 @@ def _widths(system: System, config: Mapping[str, Any]) -> tuple[float, ...]:
 
 def _machine(known: dict[str, Any]) -> str:
     """Of a provenance."""
-    return f"{known['device']} ({known['machine']}), {known['cores']} cores, JAX {known['versions']['jax']}, commit {known['commit'] or '?'}"
+    return f"{known['device']} ({known['machine']}), {counted(known['cores'], 'core')}, JAX {known['versions']['jax']}, commit {known['commit'] or '?'}"
 
 
 def training_hours(run: Path) -> float:

@@ -7,7 +7,6 @@ import errno
 import fcntl
 import importlib.metadata
 import json
-import os
 import platform
 import shlex
 import subprocess
@@ -21,6 +20,7 @@ import jax
 
 import ica_unet_jax
 from ica_unet_jax import parallel
+from ica_unet_jax.compilation import threads
 from ica_unet_jax.config import Config
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.events import Events
@@ -150,7 +150,7 @@ def provenance() -> dict[str, Any]:
         "device": jax.devices()[0].device_kind,
         "devices": jax.device_count(),
         "processes": jax.process_count(),
-        "cores": os.cpu_count(),
+        "cores": threads(),  # that the process may use
         "machine": processor(),
     }
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ica_unet_jax import run_folder
 from ica_unet_jax.config import Config
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.run_folder import Log, Metrics, open_run, read_config, read_metrics, read_split
@@ -20,13 +21,14 @@ def config(tmp_path):
 
 def test_what_a_folder_holds(config, monkeypatch):
     monkeypatch.setattr(sys, "orig_argv", ["/somewhere/bin/python3", "-m", "ica_unet_jax.train", "--steps=3"])
+    monkeypatch.setattr(run_folder, "threads", lambda: 3)  # bound to as many cores of the machine's
     folder = open_run(config, SPLIT)
     assert {path.name for path in folder.iterdir()} == {"config.json", "split.json", "provenance.json"}
     assert Config.from_json((folder / "config.json").read_text()) == config
     assert json.loads((folder / "split.json").read_text()) == SPLIT
     provenance = json.loads((folder / "provenance.json").read_text())
     assert provenance["command"] == ["python", "-m", "ica_unet_jax.train", "--steps=3"]
-    assert provenance["versions"]["jax"] and provenance["devices"] == 2
+    assert provenance["versions"]["jax"] and provenance["devices"] == 2 and provenance["cores"] == 3
 
 
 def test_the_same_again_changes_nothing(config):
