@@ -84,6 +84,23 @@ def apart(*static: int) -> Callable[[Function], Function]:
     return decorate
 
 
+@apart()
+def _passed(x: Any) -> Any:
+    return x
+
+
+@jax.custom_vjp
+def once(x: Any) -> Any:
+    """`x`, an array or a tree of some, and in the other direction its gradient: on CPUs computed once for all readers.
+
+    For the value of a long chain of element-wise work that several chains or a convolution read; see `apart`.
+    """
+    return _passed(x)
+
+
+once.defvjp(lambda x: (_passed(x), None), lambda _, gradient: (_passed(gradient),))
+
+
 @contextlib.contextmanager
 def in_one_piece() -> Iterator[None]:
     """What is traced in this block is compiled as one: for programs that run on other platforms too."""

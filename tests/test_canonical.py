@@ -15,6 +15,7 @@ from ica_unet_jax.models.baselines.canonical import (
     concatenate,
     max_pool,
     maximum,
+    pixels_apart,
     read_out,
     relu,
 )
@@ -162,6 +163,15 @@ def test_pooling_takes_each_square():
     square = x.map(lambda v: v[:, :, 2:4, 4:6])
     close(max_pool(square), y.map(lambda v: v[:, :, 1:2, 2:3]), atol=1e-6)
     assert np.all(y.mean >= nn.max_pool(x.mean, (1, 2, 2), (1, 2, 2)) - 1e-5)
+
+
+def test_pixels_apart_are_slices_and_so_are_their_gradients():
+    x, weights = normal(0, 2, 3, 4, 6, 5), [normal(i, 2, 3, 2, 3, 5) for i in range(1, 5)]
+    slices = lambda x: tuple(x[:, :, i::2, j::2] for i in (0, 1) for j in (0, 1))  # noqa: E731
+    for a, b in zip(pixels_apart(x), slices(x), strict=True):
+        np.testing.assert_array_equal(a, b)
+    ours, expected = (jax.grad(lambda x, f=f: sum((w * y).sum() for w, y in zip(weights, f(x), strict=True)))(x) for f in (pixels_apart, slices))
+    np.testing.assert_array_equal(ours, expected)
 
 
 def test_concatenation_keeps_both():

@@ -70,6 +70,15 @@ def test_what_is_compiled_apart_computes_the_same(transform):
     np.testing.assert_allclose(compiled(x), whole(x), rtol=1e-6)
 
 
+def test_once_is_the_same_value_and_gradient_and_not_fused():
+    x = {"a": jnp.linspace(-1, 1, 12), "b": jnp.linspace(0, 2, 12)}
+    chain = lambda pass_on: lambda x: jnp.sum(jnp.tanh(pass_on(jax.tree.map(jnp.tanh, x))["a"]) * x["b"])  # noqa: E731
+    plain, passed = (jax.jit(jax.grad(chain(f))).lower(x).compile() for f in (lambda x: x, compilation.once))
+    assert passed.as_text().count(" call(") >= 2 and " call(" not in plain.as_text()  # there and back
+    for a, b in zip(jax.tree.leaves(plain(x)), jax.tree.leaves(passed(x)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
 def test_what_is_compiled_for_one_core_is_not_loaded_where_there_are_two(settings, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     folders = []

@@ -15,7 +15,10 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
 
+from ica_unet_jax.compilation import apart, once
 from ica_unet_jax.models.layers import Dtype, convolve, depth_to_space, he_normal
 
 # Below this variance of a difference the larger of two is certain; no division by a standard deviation of 0.
@@ -75,9 +78,34 @@ def relu(x: Canonical) -> Canonical:
 
 def max_pool(x: Canonical) -> Canonical:
     """The largest of each 2x2 pixels of a plane: two pairs, then the larger of these."""
-    left, right = (x.map(lambda y, j=j: y[:, :, :, j::2]) for j in (0, 1))
-    x = maximum(left, right)
-    return maximum(*(x.map(lambda y, i=i: y[:, :, i::2]) for i in (0, 1)))
+    pixels = [Canonical(*parts) for parts in zip(*map(pixels_apart, x), strict=True)]
+    return maximum(once(maximum(*pixels[:2])), once(maximum(*pixels[2:])))
+
+
+@jax.custom_vjp
+def pixels_apart(x: Float[Array, "*lead h w c"]) -> tuple[Float[Array, "*lead h/2 w/2 c"], ...]:
+    """The four pixels of each 2x2 of a plane, row by row. Slices with strides are slow on CPUs, and their gradients slower."""
+    return _split(x)
+
+
+@apart()
+def _split(x: jax.Array) -> tuple[jax.Array, ...]:
+    *lead, h, w, c = x.shape
+    x, axis = lax.reshape(x, (*lead, h // 2, 2, w // 2, 2, c)), len(lead) + 1
+    rows = [lax.index_in_dim(x, i, axis, keepdims=False) for i in (0, 1)]
+    return tuple(lax.index_in_dim(row, j, axis + 1, keepdims=False) for row in rows for j in (0, 1))
+
+
+@apart()
+def _join(pixels: tuple[jax.Array, ...]) -> jax.Array:
+    *lead, h, w, c = pixels[0].shape
+    axis = len(lead) + 1
+    pixels = [lax.expand_dims(x, (axis + 1,)) for x in pixels]
+    rows = [lax.expand_dims(lax.concatenate(pixels[i : i + 2], axis + 1), (axis,)) for i in (0, 2)]
+    return lax.reshape(lax.concatenate(rows, axis), (*lead, 2 * h, 2 * w, c))
+
+
+pixels_apart.defvjp(lambda x: (_split(x), None), lambda _, gradients: (_join(gradients),))
 
 
 class CanonicalConv(nn.Module):
@@ -93,12 +121,12 @@ class CanonicalConv(nn.Module):
         size, cin = self.kernel_size, x.mean.shape[-1]
         kernel = self.param("kernel", he_normal, (size, size, cin, self.features)).astype(self.dtype)
         # Mean and sources as one batch: one convolution, not many small ones.
-        linear = jnp.concatenate([x.mean[None], x.sources]).astype(self.dtype)
-        y = convolve(linear.reshape(-1, *x.mean.shape[1:]), kernel)
+        linear = once(jnp.concatenate([x.mean[None], x.sources]).astype(self.dtype))
+        y = once(convolve(linear.reshape(-1, *x.mean.shape[1:]), kernel))
         mean, *sources = jnp.split(y, len(linear))
         if self.use_bias:
             mean = mean + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype).reshape(1, 1, 1, 1, -1)
-        residual = convolve(x.residual.astype(self.dtype), jnp.square(kernel))
+        residual = once(convolve(once(x.residual.astype(self.dtype)), jnp.square(kernel)))
         return Canonical(mean, jnp.stack(sources), residual)
 
 
