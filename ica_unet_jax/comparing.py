@@ -13,7 +13,7 @@ from ica_unet_jax.benchmarking import Row
 from ica_unet_jax.config import Config
 from ica_unet_jax.errors import Diverged, UserError
 from ica_unet_jax.files import write_text
-from ica_unet_jax.paper_tables import DIVERGED
+from ica_unet_jax.system_results import DIVERGED
 from ica_unet_jax.systems import SYSTEMS, System, network_name, widths
 
 

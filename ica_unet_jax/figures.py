@@ -247,6 +247,35 @@ def minutes(lines: Sequence[Mapping[str, Any]]) -> np.ndarray:
     return np.array(result)
 
 
+def accuracy_and_latency(path: str | Path, networks: Mapping[str, tuple[float, float]], limit: float) -> None:
+    """Networks as points: the farther up and to the left, the better.
+
+    Args:
+      path: of the PNG file.
+      networks: {name: (milliseconds a frame, mean Dice)}; those whose name begins alike, up to the first comma, look alike.
+      limit: milliseconds that are marked.
+    """
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    ax = figure.subplots()
+    kinds = list(dict.fromkeys(name.partition(",")[0] for name in networks))
+    ordered = sorted(networks.items(), key=lambda item: -item[1][1])
+    for number, (name, (latency, dice)) in enumerate(ordered, start=1):
+        kind = kinds.index(name.partition(",")[0])
+        marker = "osD^vP*X"[kind % 8]
+        ax.plot([latency], [dice], marker, color=f"C{kind}", markersize=7, label=f"{number}  {name}", linestyle="none")
+        ax.annotate(f"{number}", (latency, dice), xytext=(5, 4), textcoords="offset points", fontsize=8)
+    ax.axvline(limit, color="0.4", linewidth=1, linestyle="--")
+    ax.annotate(f"{limit:g} ms", (limit, 0), xycoords=("data", "axes fraction"), xytext=(3, 4), textcoords="offset points", fontsize=8, color="0.4")
+    ax.set(xscale="log", xlabel="compute latency of a frame (ms)", ylabel="mean Dice")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.grid(alpha=0.25)
+    if networks:
+        figure.legend(loc="outside right center", fontsize=8, frameon=False)
+    _save(figure, path)
+
+
 def _outline(ax: Axes, truth: np.ndarray) -> None:
     """The structures of a label image (h, w) as lines."""
     for name, label in STRUCTURES.items():

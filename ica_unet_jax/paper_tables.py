@@ -1,30 +1,26 @@
-"""The paper's Tables 1 and 2 from the run folders of `comparing`: Markdown, CSV and LaTeX."""
+"""The paper's Tables 1 and 2 from the run folders of `comparing`: Markdown, CSV, LaTeX, and a picture of both."""
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from ica_unet_jax import run_folder
+from ica_unet_jax import figures
 from ica_unet_jax.benchmarking import RATES
-from ica_unet_jax.errors import UserError
 from ica_unet_jax.files import write_text
 from ica_unet_jax.markup import NONE, Column, Item, Page, Row, Table, counted, latex, markdown_table, number
 from ica_unet_jax.metrics import STRUCTURES
-from ica_unet_jax.systems import SYSTEMS, Paper, System, network_name, widths
+from ica_unet_jax.system_results import Network, Result, at_width, machine_of, networks, read
 
 LIMIT_MS = 50.0
 FEW = 10  # patients below which differences are not tested
-DIVERGED = "diverged.txt"  # in the run folder of a training that did
-SHARED = ("crop", "spacing", "steps", "batch_size")  # by all rows, beside patients and metrics
 PHASES = ("ED", "ES")
 
 NOTE_1 = (
@@ -43,108 +39,6 @@ NOTE_2 = (
     "mirroring with which the ensemble is judged. The paper's own Table 2 is not repeated: it mixes protocols, as its figures "
     "of Ω-Net are from five-fold cross-validation, the others from the challenge's test set."
 )
-
-
-class Result(NamedTuple):
-    """What a run folder tells of a system; None and empty where it tells nothing."""
-
-    system: System
-    config: dict[str, Any]
-    summary: dict[str, Any] | None
-    cases: list[dict[str, str]]
-    timings: dict[float, dict[str, Any] | None]  # rows of a benchmark, by the width of the network
-    machine: str  # on which it was timed
-    trained: dict[str, Any]  # the provenance of its training
-    hours: float
-    state: str
-
-
-def read(folder: Path, split: str) -> list[Result]:
-    """The systems that have been begun, in the order of the tables.
-
-    Raises:
-      UserError: two of them cannot stand in one table; see `SHARED`.
-    """
-    results = [read_run(folder / system.name, system, split) for system in SYSTEMS if (folder / system.name).is_dir()]
-    judged = [(result, _shared(folder / result.system.name, result)) for result in results if result.summary]
-    for result, shared in judged[1:]:
-        first, expected = judged[0]
-        if differing := [name for name, value in shared.items() if value != expected[name]]:
-            raise UserError(
-                f"{folder} holds runs that cannot stand in one table ({first.system.name} and {result.system.name} differ in "
-                f"{', '.join(differing)}): move one of them to another --workdir."
-            )
-    return results
-
-
-def _shared(run: Path, result: Result) -> dict[str, Any]:
-    about = {"split": run_folder.read_split(run), "version of the metrics": result.summary["metrics_version"]}
-    return about | {name: result.config[name] for name in SHARED}
-
-
-def read_run(run: Path, system: System, split: str) -> Result:
-    evaluated = run / f"evaluation_{split}"
-    cases: list[dict[str, str]] = []
-    if (evaluated / "cases.csv").is_file():
-        with (evaluated / "cases.csv").open() as file:
-            cases = list(csv.DictReader(file))
-    summary = _json(evaluated / "summary.json")
-    state = "" if summary else "not trained yet"
-    if (run / DIVERGED).is_file():
-        state = (run / DIVERGED).read_text().strip()
-    config, trained = _json(run / "config.json") or {}, _json(run / "provenance.json") or {}
-    timed = _json(run / "timing.json") or {"rows": {}}
-    timings = {width: timed["rows"].get(network_name(system.name, width)) for width in _widths(system, config)}
-    machine = _machine(timed["machine"]) if "machine" in timed else ""
-    return Result(system, config, summary, cases, timings, machine, trained, training_hours(run), state)
-
-
-def _widths(system: System, config: Mapping[str, Any]) -> tuple[float, ...]:
-    return widths(system.changes["model"], config.get("width_multiplier", 1.0))
-
-
-def _machine(known: dict[str, Any]) -> str:
-    """Of a provenance."""
-    return f"{known['device']} ({known['machine']}), {counted(known['cores'], 'core')}, JAX {known['versions']['jax']}, commit {known['commit'] or '?'}"
-
-
-def training_hours(run: Path) -> float:
-    """Wall-clock of a training's steps, compilation left out, over all its resumptions."""
-    spent, last = 0.0, 0
-    for line in run_folder.read_metrics(run):
-        if "seconds_per_step" in line:
-            if not line["compiled"]:
-                spent += line["seconds_per_step"] * (line["step"] - last)
-            last = line["step"]
-    return spent / 3600
-
-
-class Network(NamedTuple):
-    """A row: a system at one width. Only the width that was trained has scores, only the full one the paper's figures."""
-
-    title: str
-    timing: dict[str, Any] | None
-    summary: dict[str, Any] = {}
-    cases: list[dict[str, str]] = []
-    hours: float | None = None
-    paper: Paper = Paper()
-
-
-def networks(results: Iterable[Result], table: int) -> Iterator[Network]:
-    """The rows of a table: the systems at full width, and at that of their training where it is narrower."""
-    for result in results:
-        if table not in result.system.tables:
-            continue
-        *wider, trained = result.timings
-        for width in wider:
-            yield Network(result.system.title, result.timings[width], paper=result.system.paper)
-        title = _at_width(result.system.title, trained) + (f": {result.state}" if result.state else "")
-        known = result.summary or {}, result.cases, result.hours or None
-        yield Network(title, result.timings[trained], *known, Paper() if wider else result.system.paper)
-
-
-def _at_width(title: str, width: float) -> str:
-    return title if width == 1 else f"{title}, at {width:g} of its width"
 
 
 def arrival_to_mask(timing: dict[str, Any], rate: int) -> float | None:
@@ -221,7 +115,7 @@ def ratios(results: Iterable[Result]) -> list[str]:
             throughput = other["frames_per_second"] / ours["frames_per_second"]
             compute = other["compute_ms"]["p50"] / ours["compute_ms"]["p50"]
             sentences.append(
-                f"{_at_width(f'MSU-Net, span {span}', width)}, to ICA-UNet, n = {depth}: throughput {number(throughput, 2)}, compute "
+                f"{at_width(f'MSU-Net, span {span}', width)}, to ICA-UNet, n = {depth}: throughput {number(throughput, 2)}, compute "
                 f"latency {number(compute, 2)}, arrival to mask at 30 FPS {arrival}; the paper's latencies, n = 4: {theirs} (compute "
                 "alone, as it mixes clocks, counted alike)."
             )
@@ -229,7 +123,7 @@ def ratios(results: Iterable[Result]) -> list[str]:
 
 
 def write(folder: Path, split: str, left_out: Mapping[str, str]) -> None:
-    """Writes tables.md, and each table as CSV and LaTeX; `left_out` says why a system of that title is not in them."""
+    """Writes tables.md, each table as CSV and LaTeX, and tables.png; `left_out` says why a system of that title is not in them."""
     results = read(folder, split)
     tables = [table_1(results), table_2(results)]
     facts = _facts(results, split)
@@ -238,6 +132,7 @@ def write(folder: Path, split: str, left_out: Mapping[str, str]) -> None:
         blocks += [f"## {table.title}", markdown_table(table), table.note]
         blocks += ratios(results) if table is tables[0] else []
     write_text(folder / "tables.md", "\n\n".join(blocks) + "\n")
+    draw(folder / "tables.png", results)
     for count, table in enumerate(tables, start=1):
         page = Page(f"table_{count}", table.title + ".", "", facts, [table])
         write_text(folder / f"table_{count}.tex", latex(page))
@@ -248,6 +143,13 @@ def write(folder: Path, split: str, left_out: Mapping[str, str]) -> None:
         write_text(folder / f"table_{count}.csv", text.getvalue())
 
 
+def draw(path: Path, results: Sequence[Result]) -> None:
+    """Mean Dice against compute latency of all networks that have both."""
+    known = (network for table in (1, 2) for network in networks(results, table) if network.timing and network.summary)
+    points = {row.title: (row.timing["compute_ms"]["p50"], row.summary["dice"]["mean"]) for row in known}
+    figures.accuracy_and_latency(path, points, LIMIT_MS)
+
+
 def _facts(results: Iterable[Result], split: str) -> str:
     """Patients, samples seen, machines and commits in a few sentences."""
     patients = sorted({result.summary["n_patients"] for result in results if result.summary})
@@ -255,7 +157,7 @@ def _facts(results: Iterable[Result], split: str) -> str:
     told = [f"split {split}", *(counted(n, "patient") for n in patients)]
     told += [f"{steps} steps of {size} frames of {'x'.join(map(str, crop))} at {spacing:g} mm" for steps, size, crop, spacing in sorted(seen)]
     sentences = [", ".join(told)]
-    trained = dict.fromkeys(_machine(result.trained) for result in results if result.trained)
+    trained = dict.fromkeys(machine_of(result.trained) for result in results if result.trained)
     timed = dict.fromkeys(result.machine for result in results if result.machine)
     sentences += [f"{done} on {'; '.join(places)}" for done, places in (("Trained", trained), ("Timed", timed)) if places]
     if patients and patients[0] < FEW:
@@ -276,7 +178,3 @@ def _size(network: Network) -> list[Item]:
 
 def _item(value: float | None, digits: int) -> Item:
     return Item(number(value, digits), value)
-
-
-def _json(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text()) if path.is_file() else None

@@ -95,7 +95,7 @@ LEAVES = {  # a text in each of the files that a chain leaves
     "acdc_mini": {"curves.png": ""},
     "unet3d": {"runs/unet3d/evaluation_val/table.md": "Dice"},
     "both": {"runs/causal/compared.md": "2 of 2 cells finished", "runs/causal/report.html": "neighbours=past"},
-    "tables": {"runs/tables/tables.md": "| U-Net 2D |", "runs/tables/table_1.tex": "tabular", "runs/tables/table_2.csv": "U-Net 2D,"},
+    "tables": {"runs/tables/tables.md": "| U-Net 2D |", "runs/tables/table_1.tex": "tabular", "runs/tables/table_2.csv": "U-Net 2D,", "runs/tables/tables.png": ""},
     "alone": {f"runs/ablations/{name}": "" for name in SWEEP}
     | {"runs/ablations/cells/*/*/done.json": '"done"', "runs/ablations/cells/*/*/config.json": '"steps": 3'},  # a flag wins over the preset
 }

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import tiny
 
-from ica_unet_jax import benchmarking, comparing, paper_tables
+from ica_unet_jax import benchmarking, comparing, paper_tables, system_results
 from ica_unet_jax.benchmarking import arrival_to_mask
 from ica_unet_jax.config import Config
 from ica_unet_jax.errors import Diverged, UserError
 from ica_unet_jax.files import write_json, write_text
-from ica_unet_jax.paper_tables import phase_mean, ratios, read, table_1, training_hours
+from ica_unet_jax.paper_tables import phase_mean, ratios, table_1
+from ica_unet_jax.system_results import DIVERGED, read, training_hours
 from ica_unet_jax.systems import PUBLISHED, SYSTEMS, Paper, System
 from ica_unet_jax.timing import Ceilings
 
@@ -79,7 +80,7 @@ def folder(tmp_path):
     for name, *values in (("ica_unet_n4_independent", 20, 20, 1), ("msu_net_span2", 40, 80, 1), ("msu_net_span10", 10, 100, 9)):
         write_json(tmp_path / name / "timing.json", timing(name, *values))
         write_text(tmp_path / name / "config.json", Config.make(steps=7).to_json())
-    write_text(tmp_path / "msu_net_span2" / paper_tables.DIVERGED, "diverged at step 3 (loss not finite)\n")
+    write_text(tmp_path / "msu_net_span2" / DIVERGED, "diverged at step 3 (loss not finite)\n")
     return tmp_path
 
 
@@ -150,7 +151,7 @@ def reference(cohort, tmp_path, monkeypatch):
         System("large", "Large", (1,), dict(model="ica_unet")),
         System("steady", "Steady", (2,), dict(model="unet2d", flip=True), cleaned=True),
     )
-    for module in (comparing, paper_tables):
+    for module in (comparing, system_results):
         monkeypatch.setattr(module, "SYSTEMS", some)
     monkeypatch.setattr(benchmarking, "ceilings", lambda seconds: Ceilings(1e11, 4e11, 1e10))
     return Config.make(**tiny.LOOP, data_dir=str(cohort), cache_dir=str(tmp_path / "cache"), workdir=str(tmp_path / "tables"))
@@ -169,6 +170,7 @@ def test_tables_are_made_and_what_is_there_is_kept(reference, monkeypatch, capsy
     assert all(0 <= float(row["Dice ED LV"]) <= 1 for row in rows)
     summaries = [json.loads((folder / name / "evaluation_val" / "summary.json").read_text()) for name in ("narrow", "steady")]
     assert [(summary["mirror"], summary["largest_component"]) for summary in summaries] == [(False, False), (True, True)]
+    assert (folder / "tables.png").read_bytes().startswith(b"\x89PNG")
     assert rows[0]["Parameters (M)"] == rows[1]["Parameters (M)"] == "2.50"
     assert "2 patients, 4 steps" in text and "One seed and 2 patients decide nothing" in text and "\\begin{tabular}" in (folder / "table_1.tex").read_text()
     monkeypatch.setattr(comparing.training, "train", None)
