@@ -266,7 +266,7 @@ def accuracy_and_latency(path: str | Path, networks: Mapping[str, tuple[float, f
         ax.annotate(f"{number}", (latency, dice), xytext=(5, 4), textcoords="offset points", fontsize=8)
     ax.axvline(limit, color="0.4", linewidth=1, linestyle="--")
     ax.annotate(f"{limit:g} ms", (limit, 0), xycoords=("data", "axes fraction"), xytext=(3, 4), textcoords="offset points", fontsize=8, color="0.4")
-    ax.set(xscale="log", xlabel="compute latency of a frame (ms)", ylabel="mean Dice")
+    ax.set(xscale="log", xlabel="compute latency (ms)", ylabel="mean Dice")
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.xaxis.set_major_formatter("{x:g}")
     ax.xaxis.set_minor_locator(NullLocator())

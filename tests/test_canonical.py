@@ -30,6 +30,11 @@ def form(residual=0.0, seed=0, shape=SHAPE):
     return Canonical(normal(seed, *shape), normal(seed + 1, SOURCES, *shape), residual * jnp.abs(normal(seed + 2, *shape)))
 
 
+def each(x, function):
+    """`function` on the mean, on each source's coefficients and on the variance."""
+    return Canonical(function(x.mean), jax.vmap(function)(x.sources), function(x.residual))
+
+
 def orthonormal(batch=2, span=SPAN, sources=SOURCES):
     """Sources of zero mean and unit variance, uncorrelated, other ones for each sample."""
     turns = [np.linalg.qr(np.random.default_rng(i).standard_normal((span - 1, span - 1)))[0] for i in range(batch)]
@@ -160,8 +165,8 @@ def test_pooling_takes_each_square():
     x = form(0.2)
     y = max_pool(x)
     assert y.mean.shape == (2, 1, 2, 3, 3) and y.sources.shape == (3, 2, 1, 2, 3, 3)
-    square = x.map(lambda v: v[:, :, 2:4, 4:6])
-    close(max_pool(square), y.map(lambda v: v[:, :, 1:2, 2:3]), atol=1e-6)
+    square = each(x, lambda v: v[:, :, 2:4, 4:6])
+    close(max_pool(square), each(y, lambda v: v[:, :, 1:2, 2:3]), atol=1e-6)
     assert np.all(y.mean >= nn.max_pool(x.mean, (1, 2, 2), (1, 2, 2)) - 1e-5)
 
 
@@ -177,8 +182,8 @@ def test_pixels_apart_are_slices_and_so_are_their_gradients():
 def test_concatenation_keeps_both():
     a, b = form(0.1, 0), form(0.1, 10)
     y = concatenate(a, b)
-    close(y.map(lambda v: v[..., :3]), a)
-    close(y.map(lambda v: v[..., 3:]), b)
+    close(each(y, lambda v: v[..., :3]), a)
+    close(each(y, lambda v: v[..., 3:]), b)
 
 
 # --- unmixing ---

@@ -9,7 +9,6 @@ of max(A, B) for normal A and B (Clark, Operations Research 9, 1961): ours, the 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -35,10 +34,6 @@ class Canonical(NamedTuple):
     @property
     def variance(self) -> jax.Array:
         return jnp.square(self.sources).sum(0) + self.residual
-
-    def map(self, function: Callable[[jax.Array], jax.Array]) -> Canonical:
-        """`function` on the mean, on each source's coefficients and on the variance: for what only moves values."""
-        return Canonical(function(self.mean), jax.vmap(function)(self.sources), function(self.residual))
 
 
 def read_out(x: Canonical, sources: jax.Array) -> jax.Array:
