@@ -271,8 +271,7 @@ def accuracy_and_latency(path: str | Path, networks: Mapping[str, tuple[float, f
     ax.xaxis.set_major_formatter("{x:g}")
     ax.xaxis.set_minor_locator(NullLocator())
     ax.grid(alpha=0.25)
-    if networks:
-        figure.legend(loc="outside right center", fontsize=8, frameon=False)
+    figure.legend(loc="outside right center", fontsize=8, frameon=False)
     _save(figure, path)
 
 

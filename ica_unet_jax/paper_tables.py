@@ -144,10 +144,11 @@ def write(folder: Path, split: str, left_out: Mapping[str, str]) -> None:
 
 
 def draw(path: Path, results: Sequence[Result]) -> None:
-    """Mean Dice against compute latency of all networks that have both."""
+    """Mean Dice against compute latency of all networks that have both, if any has."""
     known = (network for table in (1, 2) for network in networks(results, table) if network.timing and network.summary)
     points = {row.title: (row.timing["compute_ms"]["p50"], row.summary["dice"]["mean"]) for row in known}
-    figures.accuracy_and_latency(path, points, LIMIT_MS)
+    if points:
+        figures.accuracy_and_latency(path, points, LIMIT_MS)
 
 
 def _facts(results: Iterable[Result], split: str) -> str:
