@@ -110,7 +110,7 @@ def test_a_page_tells_where_and_how_it_was_made(folder):
     text = (folder / "tables.md").read_text()
     assert "Trained on cpu (x86_64), 2 cores, JAX 1.0, commit def. Timed on cpu (x86_64), 2 cores, JAX 1.0, commit abc." in text
     assert text.count("    python -m ica_unet_jax.tables --steps=7\n") == text.count("ica_unet_jax.tables") == 1
-    assert "decide nothing" not in text  # nobody has been judged
+    assert "decide nothing" not in text and not (folder / "tables.png").exists()  # nobody has been judged
 
 
 def test_a_narrow_training_has_a_row_of_its_own(folder):
