@@ -34,7 +34,7 @@ def compare(
       timed: False leaves timings out.
 
     Returns:
-      The folder with tables.md, table_1.csv and .tex, table_2.csv and .tex.
+      The folder with tables.md, table_1, table_1_ratios and table_2 as .csv and .tex, and, of what is timed and judged, tables.png.
 
     Raises:
       UserError: bad data, a word of `only` that fits no system, or a folder that holds a run of other settings.

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 from ica_unet_jax import flops
 from ica_unet_jax.config import Config
 
+PAPER_RATE = 30  # frames a second at which the paper's frames arrive
+
 # Network and training of each rival as published; the files in launch/baselines say the same (a test).
 PUBLISHED: dict[str, dict[str, Any]] = {
     "unet3d": dict(
@@ -21,12 +23,21 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+class Clocks(NamedTuple):
+    """Speed as we count it for all systems alike, medians; None where unknown or where the system cannot keep up."""
+
+    fps: float | None = None
+    compute_ms: float | None = None
+    arrival_ms: float | None = None  # to mask, frames arriving at `PAPER_RATE`
+
+
 class Paper(NamedTuple):
-    """A row of the paper's Table 1: mean Dice, frames a second, and a latency in ms by the paper's clock."""
+    """A row of the paper's Table 1: mean Dice, frames a second, and a latency in ms by the paper's clock; and what follows from it."""
 
     dice: float | None = None
     fps: float | None = None
     latency_ms: float | None = None
+    clocks: Clocks = Clocks()
 
 
 class System(NamedTuple):
@@ -56,16 +67,18 @@ def network_name(name: str, width: float) -> str:
     return name if width == 1 else f"{name}/{width:g}"
 
 
-def _msu_net(span: int, *paper: float) -> System:
-    return System(f"msu_net_span{span}", f"MSU-Net, span {span}", (1,), PUBLISHED["msu_net"] | dict(span=span), Paper(*paper))
+def _msu_net(span: int, dice: float, fps: float, latency: float) -> System:
+    paper = Paper(dice, fps, latency, Clocks(fps, 1e3 * span / fps, latency))  # which includes the wait for the snippet
+    return System(f"msu_net_span{span}", f"MSU-Net, span {span}", (1,), PUBLISHED["msu_net"] | dict(span=span), paper)
 
 
 def _ica_unet(n: int, streams: str, tables: tuple[int, ...], latency: float | None = None, **changes: Any) -> System:
     kind = ", ".join([f"n = {n}", streams, *(f"{value} frame alone" for value in changes.values())])
     name = "_".join(["ica_unet", f"n{n}", streams, *changes.values()])
-    return System(
-        name, f"ICA-UNet, {kind}", tables, dict(model="ica_unet", contracting_blocks=n, streams=streams) | changes, Paper(latency_ms=latency)
-    )
+    paper = Paper()
+    if latency:  # of the paper, which leaves out the wait for frame t+1; it gives no throughput: one frame after the other
+        paper = Paper(latency_ms=latency, clocks=Clocks(1e3 / latency, latency, latency + 1e3 / PAPER_RATE))
+    return System(name, f"ICA-UNet, {kind}", tables, dict(model="ica_unet", contracting_blocks=n, streams=streams) | changes, paper)
 
 
 SYSTEMS = (
