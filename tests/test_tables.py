@@ -171,6 +171,7 @@ def test_tables_are_made_and_what_is_there_is_kept(reference, monkeypatch, capsy
     assert [row["System"] for row in rows] == ["Narrow", "Steady"]
     assert all(0 <= float(row["Dice ED LV"]) <= 1 for row in rows)
     summaries = [json.loads((folder / name / "evaluation_val" / "summary.json").read_text()) for name in ("narrow", "steady")]
+    assert [row["Dice mean"] for row in rows] == [f"{summary['dice']['mean']:.3f}" for summary in summaries]
     assert [(summary["mirror"], summary["largest_component"]) for summary in summaries] == [(False, False), (True, True)]
     assert (folder / "tables.png").read_bytes().startswith(b"\x89PNG")
     assert rows[0]["Parameters (M)"] == rows[1]["Parameters (M)"] == "2.50"
