@@ -136,7 +136,7 @@ class DataConfig(Part):
     scaling: float = knob(0.15, "Augmentation: in-plane zoom, uniform in 1+-.", low=0, high=0.9)
     shift: float = knob(6.0, "Augmentation: in-plane shift of the window, voxels, uniform in +-.", low=0)
     elastic: float = knob(2.0, "Augmentation: elastic deformation, standard deviation in voxels.", low=0)
-    flip: bool = knob(False, "Augmentation: mirror the image (the heart has a handedness; off by default).")
+    flip: bool = knob(False, "Augmentation: mirror the image in either axis (the heart has a handedness; off by default).")
     gamma: float = knob(0.3, "Augmentation: log-gamma, uniform in +-.", low=0, high=2)
     brightness: float = knob(0.2, "Augmentation: offset and log-contrast of the z-scored frame, standard deviation.", low=0)
     noise: float = knob(0.1, "Augmentation: largest standard deviation of the added noise.", low=0)

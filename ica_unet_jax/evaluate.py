@@ -35,7 +35,7 @@ _LARGEST = flags.DEFINE_bool(
     "largest_component", False, "Keep the largest connected component of each structure alone."
 )
 _MIRROR = flags.DEFINE_bool(
-    "mirror", False, "Average with the mirror image (twice the work); for runs with --flip."
+    "mirror", False, "Average with the three mirror images (four times the work); for runs with --flip."
 )
 _SKIP = flags.DEFINE_bool("skip_bad_cases", False, "Leave out the cases that check_data complains of, list them, and go on.")
 

@@ -57,7 +57,7 @@ def evaluate(
         frames that are segmented to the next; or, for comparison only, where the ground truth has the heart.
       cines: so many patients that have a cine are segmented whole, for the figures over time.
       largest_component: keep the largest component of each structure alone.
-      mirror: average with the mirror image.
+      mirror: average with the three mirror images.
       pictures: draw overlays and volume curves.
       skip_bad_cases: leave bad cases out, which the summary and the table then name.
 

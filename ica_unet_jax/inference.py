@@ -147,7 +147,7 @@ class Segmenter:
     def logits(self, frames: Frames, placement: Placement, times: Iterable[Times]) -> Iterator[np.ndarray]:
         """Native logits (s, h, w, 4), one after the other, for the middle one of each of `times`, keys of `frames`.
 
-        A long stack is seen through several depth windows and averaged; with `mirror` each window twice.
+        A long stack is seen through several depth windows and averaged; with `mirror` each window four times.
         """
         for _, windows in self._read(frames, Window(placement), times):
             yield np.asarray(self.to_logits(placement, windows))

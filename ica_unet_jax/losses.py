@@ -69,10 +69,11 @@ def cross_entropy(logits: jax.Array, target: jax.Array, weight: jax.Array) -> ja
     return (entropy * weight).sum() / jnp.maximum(weight.sum(), 1e-6)
 
 
-def soft_dice(logits: jax.Array, one_hot: jax.Array, valid: Mask) -> jax.Array:
-    """1 - mean soft Dice of the three structures, over the whole batch."""
-    p = jax.nn.softmax(logits)[..., 1:] * valid
-    t = one_hot[..., 1:] * valid
+def soft_dice(logits: jax.Array, one_hot: jax.Array, valid: Mask, *, background: bool = False) -> jax.Array:
+    """1 - mean soft Dice of the three structures, with `background` of all four classes, over the whole batch."""
+    first = 0 if background else 1
+    p = jax.nn.softmax(logits)[..., first:] * valid
+    t = one_hot[..., first:] * valid
     axes = (0, 1, 2, 3)
     return 1 - ((2 * (p * t).sum(axes) + 1) / (p.sum(axes) + t.sum(axes) + 1)).mean()
 

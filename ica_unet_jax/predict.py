@@ -25,7 +25,7 @@ _LARGEST = flags.DEFINE_bool(
     "largest_component", False, "Keep the largest connected component of each structure alone."
 )
 _MIRROR = flags.DEFINE_bool(
-    "mirror", False, "Average with the mirror image (twice the work); for runs with --flip."
+    "mirror", False, "Average with the three mirror images (four times the work); for runs with --flip."
 )
 _ACDC_NAMES = flags.DEFINE_bool(
     "acdc_names", False, "Write patientXXX_ED.nii.gz and _ES.nii.gz alone, as ACDC wants a submission."

@@ -58,7 +58,7 @@ def predict(
       which: "latest" or "best" checkpoint.
       window: where the model looks in frames larger than its grid, one of `roi.WINDOWS`.
       largest_component: keep the largest component of each structure in each frame alone.
-      mirror: average with the mirror image.
+      mirror: average with the three mirror images.
       acdc_names: write NAME_ED.nii.gz and NAME_ES.nii.gz alone; the phases are those of Info.cfg, or else found.
       skip_bad_cases: in a folder, leave bad cases out.
 

@@ -46,7 +46,7 @@ class System(NamedTuple):
     tables: tuple[int, ...]
     changes: dict[str, Any]
     paper: Paper = Paper()
-    cleaned: bool = False  # evaluated with mirroring and largest components, as published
+    cleaned: bool = False  # evaluated with mirroring and largest components
 
     def config(self, reference: Config) -> Config:
         """The reference with this system's changes; dense streams with the width that makes as much work as independent ones.

@@ -102,12 +102,11 @@ def test_what_lies_beyond_the_canvas_is_not_valid():
 
 
 def test_a_mirror_image_is_the_only_thing_that_flip_makes():
-    batch = sample()
+    batch = sample(count=16)
     there, y = crop_centre(batch, CROP), run(batch, **STILL | dict(flip=True))
-    back = jax.tree.map(lambda x: x[..., ::-1], there)
-    straight = [np.array_equal(a, b) for a, b in zip(y.labels, there.labels, strict=True)]
-    mirrored = [np.array_equal(a, b) for a, b in zip(y.labels, back.labels, strict=True)]
-    assert np.all(np.logical_xor(straight, mirrored)) and any(straight) and any(mirrored)
+    images = [np.flip(there.labels, axes) for axes in ((), -1, -2, (-2, -1))]
+    found = [[np.array_equal(a, b) for b in labels] for a, labels in zip(y.labels, zip(*images, strict=True), strict=True)]
+    assert np.all(np.sum(found, axis=1) == 1) and np.all(np.any(found, axis=0))  # each is one of the four, and all four come
 
 
 def test_a_dropped_neighbour_is_the_frame_itself():

@@ -87,13 +87,15 @@ def test_mirrored_views_are_flipped_there_and_back():
     placement = PLACES[0]
     frame, plain, both = frame_of(placement), NativeGrid(placement), NativeGrid(placement, mirror=True)
     centre = plain.offset(placement)
-    one, two = both.windows(frame, centre)
-    for a, b, c in zip(one, plain.windows(frame, centre)[0], two, strict=True):  # image and mask
-        np.testing.assert_array_equal(a, b)
-        np.testing.assert_array_equal(c, np.flip(a, 3))
-    logits = np.random.default_rng(1).normal(size=(1, *placement.crop, 4)).astype(np.float32)
-    mirrored = jax.device_put((logits, np.ascontiguousarray(np.flip(logits, 3))))
-    np.testing.assert_allclose(both.logits(mirrored, centre), plain.logits(mirrored[:1], centre), atol=1e-6)
+    (straight,), views, axes = plain.windows(frame, centre), both.windows(frame, centre), ((), 3, 2, (2, 3))
+    for view, flipped in zip(views, axes, strict=True):
+        for a, b in zip(straight, view, strict=True):  # image and mask
+            np.testing.assert_array_equal(b, np.flip(a, flipped))
+    logits = np.random.default_rng(1).normal(size=(4, 1, *placement.crop, 4)).astype(np.float32)
+    turned = tuple(np.ascontiguousarray(np.flip(x, flipped)) for x, flipped in zip(logits, axes, strict=True))
+    mean = np.log(jax.nn.softmax(logits).mean(0))
+    expected = plain.logits((jax.device_put(mean),), centre)
+    np.testing.assert_allclose(both.logits(jax.device_put(turned), centre), expected, atol=1e-5)
 
 
 numbers = st.floats(-(2.0**100), 2.0**100, width=32) | st.integers(-3, 3).map(float)  # negative, tiny, equal, both zeros

@@ -106,3 +106,11 @@ def test_equal_chances_cost_ln_4_and_a_dice_of_fractions():
     # Each structure: (2 * 1/4 + 1) / (4 * 1/4 + 1 + 1) = 1/2.
     np.testing.assert_allclose(terms["soft_dice_plane"], 0.5, rtol=1e-6)
     np.testing.assert_allclose(terms["loss"], np.log(4) + 0.5, rtol=1e-6)
+
+
+def test_the_soft_dice_counts_the_background():
+    """Background everywhere, where two pixels of four are RV: (2 * 2 + 1) / (4 + 2 + 1), 1 / (0 + 2 + 1), and 1 twice."""
+    labels = jnp.asarray([[[[0, 0], [1, 1]]]], jnp.uint8)
+    sure = jnp.zeros((1, 1, 2, 2, 4)).at[..., 0].set(100.0)
+    _, terms = loss([sure], {"plane": sure, "volume": sure}, labels, sure[..., :1], jnp.ones((1, 1, 2, 2, 1)), LossConfig())
+    np.testing.assert_allclose(terms["soft_dice_plane"], 1 - (5 / 7 + 1 / 3 + 2) / 4, rtol=1e-6)

@@ -92,11 +92,10 @@ def test_mirrored_views_make_a_mirrored_frame_a_mirrored_result(segmenter):
     mirrored = Segmenter(CONFIG, segmenter.variables, mirror=True)
     mirrored._network = segmenter._network
     placement = segmenter.place(CINE.shape[1:], SPACING)
-    there, back = (next(mirrored.logits(f, placement, [(0, 1, 2)])) for f in (CINE, np.flip(CINE, 3)))
-    np.testing.assert_allclose(np.flip(back, 2), there, atol=1e-4 * np.abs(there[placement.inside]).max())
-    plain = next(segmenter.logits(CINE, placement, [(0, 1, 2)]))
-    other = np.flip(next(segmenter.logits(np.flip(CINE, 3), placement, [(0, 1, 2)])), 2)
-    np.testing.assert_allclose(there, (plain + other) / 2, atol=1e-4 * np.abs(there[placement.inside]).max())
+    there = next(mirrored.logits(CINE, placement, [(0, 1, 2)]))
+    for axis in (1, 2):
+        back = next(mirrored.logits(np.flip(CINE, axis + 1), placement, [(0, 1, 2)]))
+        np.testing.assert_allclose(np.flip(back, axis), there, atol=1e-4 * np.abs(there[placement.inside]).max())
 
 
 def test_what_is_no_run_folder_is_refused(tmp_path):

@@ -99,7 +99,8 @@ def _coordinates(key: jax.Array, shape: tuple[int, int, int], crop: tuple[int, i
     y = (jnp.arange(h) - (h - 1) / 2)[:, None] / scale[0]
     x = (jnp.arange(w) - (w - 1) / 2)[None, :] / scale[1]
     if config.flip:
-        x = x * jnp.where(jax.random.bernoulli(k[5]), -1.0, 1.0)
+        signs = jnp.where(jax.random.bernoulli(k[5], shape=(2,)), -1.0, 1.0)
+        y, x = y * signs[0], x * signs[1]
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     rows = cos * y - sin * x + bend[0] + offset[0] + (height - 1) / 2
     columns = sin * y + cos * x + bend[1] + offset[1] + (width - 1) / 2

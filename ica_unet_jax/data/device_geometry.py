@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -38,8 +38,8 @@ class NativeGrid:
     """The way from one native grid to the model's windows and back, each part compiled when it is first asked for.
 
     One for all offsets of a placement: the offset is an argument, int32 (rows, columns) on the device, as `offset` puts
-    it there. A view is a window, or its mirror image: with `mirror` each window is followed by one flipped left to
-    right.
+    it there. A view is a window, or its mirror image: with `mirror` each window is followed by those flipped in
+    columns, in rows, and in both.
 
     Both directions are tabled once for the canvas, the windows' grid continued over all that they can reach. A window is
     a piece of it, and of the native grid a box is worked on that is just large enough for a window.
@@ -47,7 +47,8 @@ class NativeGrid:
 
     def __init__(self, placement: Placement, *, mirror: bool = False):
         self.placement = placement.at(0, 0)
-        self.views = [(start, flip) for start in placement.windows for flip in ((False, True) if mirror else (False,))]
+        flips = [(), (2,), (1,), (1, 2)] if mirror else [()]  # the axes that are reversed
+        self.views = [(start, axes) for start in placement.windows for axes in flips]
         self._offsets: dict[tuple[int, int], jax.Array] = {}
 
     def offset(self, placement: Placement) -> Offset:
@@ -65,7 +66,7 @@ class NativeGrid:
     def logits(self) -> Callable[[Windows, Offset], jax.Array]:
         """Compiled: the logits (1, d, H, W, 4) of each view -> their mean on the native grid, (s, h, w, 4) float32.
 
-        As `Placement.backward`: a voxel that no window reaches has `OUTSIDE_LOGIT` for class 0 and 0 else.
+        A window's mirror images are averaged as probabilities, of which these are the logarithms. As `Placement.backward`: a voxel that no window reaches has `OUTSIDE_LOGIT` for class 0 and 0 else.
         """
         return jax.jit(self.to_logits).lower(self._seen, _OFFSET).compile()
 
@@ -89,8 +90,8 @@ class NativeGrid:
             front = front_padding(slices, depth)
             image, mask = (jnp.pad(x, ((front, depth - slices - front), (0, 0), (0, 0))) for x in (image, mask))
         return tuple(
-            tuple(_flip(x[start : start + depth], flip)[None, ..., None] for x in (image, mask))
-            for start, flip in self.views
+            tuple(jnp.flip(x[start : start + depth], axes)[None, ..., None] for x in (image, mask))
+            for start, axes in self.views
         )
 
     def to_logits(self, windows: Windows, offset: Offset) -> Float[Array, "s h w classes"]:
@@ -115,8 +116,11 @@ class NativeGrid:
         slices, depth = self.placement.shape[0], self.placement.crop[0]
         front, shown = front_padding(slices, depth), min(slices, depth)
         total, count = 0.0, np.zeros((slices, 1, 1, 1), np.float32)
-        for (start, flip), logits in zip(self.views, windows, strict=True):
-            part = _flip(logits[0, front : front + shown], flip)
+        seen: dict[int, list[jax.Array]] = {}
+        for (start, axes), logits in zip(self.views, windows, strict=True):
+            seen.setdefault(start, []).append(jnp.flip(logits[0, front : front + shown], axes))
+        for start, images in seen.items():
+            part = images[0] if len(images) == 1 else _log_mean_softmax(images)
             total = total + jnp.pad(part, ((start, slices - start - shown), (0, 0), (0, 0), (0, 0)))
             count[start : start + shown] += 1
         rows, columns = (axis.box(o) for axis, o in zip(self._axes, offset, strict=True))
@@ -184,9 +188,8 @@ def _paste(frame: jax.Array, box: jax.Array, corner: tuple[jax.Array, ...]) -> j
     return lax.dynamic_update_slice(frame, box, (zero, *corner, zero)[: frame.ndim])
 
 
-def _flip(volume: jax.Array, flip: bool) -> jax.Array:
-    """(d, H, W[, C]), left to right if asked for."""
-    return volume[:, :, ::-1] if flip else volume
+def _log_mean_softmax(logits: Sequence[jax.Array]) -> jax.Array:
+    return jax.nn.logsumexp(jnp.stack([jax.nn.log_softmax(x) for x in logits]), axis=0) - jnp.log(len(logits))
 
 
 def normalize(frame: Frame) -> Frame:

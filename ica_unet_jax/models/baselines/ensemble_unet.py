@@ -7,7 +7,9 @@ full size and sees slices; the 3D one has 26 and kernels over three slices. The 
 Each has its own loss, soft Dice in 2D and cross-entropy in 3D, and no parameter in common with the other: trained in one
 step they learn what they would learn alone, as long as gradients are not clipped by their common norm (--clip_norm=0).
 
-Left out: batch statistics and Monte-Carlo dropout at test time; instance norm stands for the first. One fold is trained.
+Left out: batch statistics and Monte-Carlo dropout at test time; instance norm stands for the first; a weight decay of
+1e-5. One fold is trained. Its public code keeps the largest component of the whole heart, `--largest_component` that of
+each structure.
 """
 
 from __future__ import annotations
@@ -83,10 +85,10 @@ def enlarge(x: jax.Array) -> jax.Array:
 def loss(
     logits: list[jax.Array], aux: dict, labels: jax.Array, frame: jax.Array, valid: jax.Array, config: LossConfig
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Soft Dice of the 2D network plus the cross-entropy of the 3D one: the sum of two trainings' losses."""
+    """Soft Dice of the 2D network's four classes plus the 3D one's cross-entropy: the sum of two trainings' losses."""
     one_hot = jax.nn.one_hot(labels, NUM_CLASSES, dtype=jnp.float32)
     terms = {
-        "soft_dice_plane": soft_dice(aux["plane"], one_hot, valid),
+        "soft_dice_plane": soft_dice(aux["plane"], one_hot, valid, background=True),
         "cross_entropy_volume": cross_entropy(aux["volume"], one_hot, valid[..., 0]),
     }
     value = sum(terms.values())
