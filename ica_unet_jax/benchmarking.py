@@ -251,12 +251,18 @@ def untrained(config: Config) -> dict[str, Any]:
     return jax.jit(lambda key: init_variables(config.model, key))(jax.random.key(0))
 
 
+def described_model(row: Row) -> dict[str, Any]:
+    """Its settings as they are read back from JSON."""
+    return json.loads(json.dumps(dataclasses.asdict(row.config.model)))
+
+
 def described(row: Row, work: Work, best: Ceilings, milliseconds: float) -> dict[str, Any]:
     """What a row is, and its work against the machine's ceilings."""
     model = row.config.model
     floor = best.floor_ms(work, model.compute_dtype)
     matmul, copy = best.shares(work, model.compute_dtype, milliseconds)
     return {
+        "model": described_model(row),
         "grid": list(model.crop),
         "dtype": model.compute_dtype,
         "parameters": flops.parameters(model),

@@ -48,7 +48,7 @@ def compare(
             todo.append((system, configs[system.name], folder / system.name))
         else:
             print(left_out[system.title])
-    unfinished = [(system, config, run) for system, config, run in todo if not is_finished(config, run, split)]
+    unfinished = [(system, config, run) for system, config, run in todo if not is_finished(config, run, system, split)]
     for _, config, _ in unfinished[:1]:
         training.load(config)  # bad data are refused before minutes of timing
     for _, config, run in todo if timed else ():
@@ -85,11 +85,12 @@ def chosen(only: Sequence[str]) -> list[System]:
     return [system for system in SYSTEMS if not only or any(word in system.name for word in only)]
 
 
-def is_finished(config: Config, run: Path, split: str) -> bool:
-    """Whether a system is trained to its last step and judged, or diverged, as it would again."""
-    summary = run / f"evaluation_{split}" / "summary.json"
-    judged = summary.is_file() and json.loads(summary.read_text())["checkpoint_step"] == config.train.steps
-    return judged or (run / DIVERGED).is_file()
+def is_finished(config: Config, run: Path, system: System, split: str) -> bool:
+    """Whether a system is trained to its last step and judged as the tables judge it, or diverged, as it would again."""
+    path = run / f"evaluation_{split}" / "summary.json"
+    summary = json.loads(path.read_text()) if path.is_file() else {}
+    expected = dict(checkpoint_step=config.train.steps, mirror=system.cleaned, largest_component=system.cleaned)
+    return (run / DIVERGED).is_file() or all(summary.get(name) == value for name, value in expected.items())
 
 
 def train_system(config: Config, run: Path, system: System, split: str) -> None:
@@ -101,12 +102,15 @@ def train_system(config: Config, run: Path, system: System, split: str) -> None:
 
 
 def time_system(config: Config, run: Path, seconds: float) -> None:
-    """Writes timing.json, the benchmark's result: the network untrained, at full width and at its own, on its own grid."""
+    """Writes timing.json, the benchmark's result: the network untrained, at full width and at its own, on its own grid.
+
+    What is there is kept if it is of the same networks.
+    """
     path, model = run / "timing.json", config.model
     rows = [
         Row(network_name(run.name, width), config.replace(width_multiplier=width), model.crop, divided=False)  # as the rivals
         for width in widths(model.model, model.width_multiplier)
     ]
     timed = json.loads(path.read_text())["rows"] if path.is_file() else {}
-    if any(row.name not in timed or timed[row.name]["grid"] != list(row.frame) for row in rows):
+    if any(timed.get(row.name, {}).get("model") != benchmarking.described_model(row) for row in rows):
         benchmarking.benchmark(rows, seconds=seconds, json_file=path)

@@ -25,20 +25,23 @@ FEW = 10  # patients below which differences are not tested
 PHASES = ("ED", "ES")
 
 NOTE_1 = (
-    "Each row is one network; of a system that was trained narrow its full width is timed too. Dice: mean over patients, a "
-    "patient's frames averaged first, MSU-Net's over every position of a snippet; the mean is over RV, MYO and LV. Times are "
-    "medians of untrained networks on frames of the model's grid, from the host to labels on the host. MSU-Net's channels "
-    "are ours, and so its times are as much a matter of that choice as of the method. Compute: one call on a frame that is "
+    "Each row is one network; of a system that was trained narrow its full width is timed too. Each has its own loss, optimizer "
+    "and schedule: ICA-UNet and the U-Net 2D those of the launch file, the rivals those that they were published with or else ours, "
+    "untuned. Dice: mean over patients, a patient's frames averaged first, MSU-Net's over every "
+    "position of a snippet, where before the first frame of a cine stands that frame again; the mean is over RV, MYO and LV. "
+    "Times are of untrained networks on frames of the model's grid, from the host to labels on the host: medians, FPS of the "
+    "mean. MSU-Net's channels are ours, and so its times are as much a matter of that choice as of the method. Compute: one call on a frame that is "
     "there; of a snippet, on its last frame. Arrival to mask: compute and the periods of the later frames that are waited for; of "
     "a snippet, for its first frame. A dash: cannot keep up, so that the latency grows for ever. Keeps 50 ms: arrival to mask at 22 FPS. Columns marked 'paper' are the paper's "
     "own, from another machine. Its latencies mix two clocks: MSU-Net's include the wait for frames at 30 FPS, ICA-UNet's "
-    "leave out the wait for frame t+1. Its text says that MSU-Nets keep 22 FPS; span 2 has 21.7."
+    "leave out the wait for frame t+1. Its text says that MSU-Nets keep 22 FPS; span 2 has 21.7. Training: the steps, without "
+    "compilation and validation."
 )
 NOTE_RATIOS = (
     "Throughput above 1 is in MSU-Net's favour, latency above 1 in ICA-UNet's. The paper's figures are counted like ours: "
-    "compute is a snippet's frames by MSU-Net's throughput, and ICA-UNet waits for frame t+1. It gives no throughput of "
-    "ICA-UNet, which is taken as one frame after the other. Mixed clocks: the quotient of the latencies as it prints them. "
-    "A dash: one of the two cannot keep up, or the paper has no such network."
+    "compute is a snippet's frames by MSU-Net's throughput, and ICA-UNet waits for frame t+1 and answers one frame after the "
+    "other, 1000 / 39 a second. Mixed clocks: the quotient of the latencies as it prints them. "
+    "A dash: one of the two cannot keep up, they were timed on two machines or at two commits, or the paper has no such network."
 )
 NOTE_2 = (
     "Each row is one network, as in Table 1. Mean over patients. HD: maximum distance in mm over structures found in patients "
@@ -117,8 +120,8 @@ def ratios(results: Iterable[Result]) -> Table:
     rows = []
     for network in networks((known[name] for span in (2, 10) if (name := f"msu_net_span{span}") in known), 1):
         if reference and reference.timings[1.0] and network.timing:
-            own = reference.system.paper
-            measured = _quotients(clocks(network.timing), clocks(reference.timings[1.0]))
+            own, alike = reference.system.paper, network.machine == reference.machine
+            measured = _quotients(clocks(network.timing) if alike else Clocks(), clocks(reference.timings[1.0]))
             published = _quotients((*network.paper.clocks, network.paper.latency_ms), (*own.clocks, own.latency_ms))
             rows.append(Row([Item(network.title), *(_item(value, 2) for value in (*measured, *published))]))
     heads = ("Throughput", "Compute", f"Arrival to mask, {PAPER_RATE} FPS")
@@ -164,8 +167,9 @@ def draw(path: Path, results: Sequence[Result]) -> None:
 def _facts(results: Iterable[Result], split: str) -> str:
     """Patients, samples seen, machines and commits in a few sentences."""
     patients = sorted({result.summary["n_patients"] for result in results if result.summary})
+    measured = sorted({result.summary["n_mm"] for result in results if result.summary})
     seen = {(c["steps"], c["batch_size"], tuple(c["crop"]), c["spacing"]) for c in (result.config for result in results) if c}
-    told = [f"split {split}", *(counted(n, "patient") for n in patients)]
+    told = [f"split {split}", *(counted(n, "patient") for n in patients), *(f"{n} of known voxel size" for n in measured)]
     told += [f"{steps} steps of {size} frames of {'x'.join(map(str, crop))} at {spacing:g} mm" for steps, size, crop, spacing in sorted(seen)]
     sentences = [", ".join(told)]
     trained = dict.fromkeys(machine_of(result.trained) for result in results if result.trained)

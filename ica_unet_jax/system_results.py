@@ -99,6 +99,7 @@ class Network(NamedTuple):
     summary: dict[str, Any] = {}
     cases: list[dict[str, str]] = []
     hours: float | None = None
+    machine: str = ""  # on which it was timed
     paper: Paper = Paper()
 
 
@@ -109,9 +110,9 @@ def networks(results: Iterable[Result], table: int) -> Iterator[Network]:
             continue
         *wider, trained = result.timings
         for width in wider:
-            yield Network(result.system.title, result.timings[width], paper=result.system.paper)
+            yield Network(result.system.title, result.timings[width], machine=result.machine, paper=result.system.paper)
         title = at_width(result.system.title, trained) + (f": {result.state}" if result.state else "")
-        known = result.summary or {}, result.cases, result.hours or None
+        known = result.summary or {}, result.cases, result.hours or None, result.machine
         yield Network(title, result.timings[trained], *known, Paper() if wider else result.system.paper)
 
 

@@ -24,7 +24,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 
 
 class Clocks(NamedTuple):
-    """Speed as we count it for all systems alike, medians; None where unknown or where the system cannot keep up."""
+    """Speed as we count it for all systems alike; None where unknown or where the system cannot keep up."""
 
     fps: float | None = None
     compute_ms: float | None = None

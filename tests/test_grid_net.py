@@ -3,9 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tiny import frames, tiny, variables
+from tiny import LOOP, frames, tiny, variables
 
-from ica_unet_jax.config import LossConfig
+from ica_unet_jax import training
+from ica_unet_jax.checkpoints import Checkpoints
+from ica_unet_jax.config import Config, LossConfig
 from ica_unet_jax.data.cache import LearningFrame
 from ica_unet_jax.models import build_model
 from ica_unet_jax.models.baselines import grid_net
@@ -79,6 +81,18 @@ def test_padded_slices_do_not_move_the_parts():
     valid = jnp.ones((1, 8, 32, 32, 1)).at[:, :2].set(0).at[:, 6:].set(0)
     padded = place(prior, jnp.zeros((1, 8, 2)), valid)[0, :, 16, 16, 1]
     np.testing.assert_allclose(padded[2:6], whole, atol=1e-6)
+
+
+def test_a_training_begins_with_the_prior_of_its_own_patients(cohort, tmp_path):
+    folders = dict(data_dir=str(cohort), cache_dir=str(tmp_path), workdir=str(tmp_path / "run"))
+    config = Config.make(**LOOP | folders | dict(model="grid_net", width_multiplier=0.125))
+    samples, _, split, _ = training.load(config)
+    assert {sample.case_name for sample in samples} == set(split["train"]) and split["val"]
+    with Checkpoints(tmp_path / "run") as saved:
+        state, *_ = training.begin(config, saved, samples)
+    prior = shape_prior(samples, config.model.crop)
+    np.testing.assert_array_equal(state.batch_stats["shape_prior"], prior)
+    assert prior.any()
 
 
 def test_the_network_uses_its_prior_and_keeps_it_in_training():

@@ -106,6 +106,13 @@ def test_ratios_stand_beside_the_papers(folder):
     ]
 
 
+def test_times_of_two_machines_make_no_ratio(folder):
+    other = timing("msu_net_span2", 20, 40, 1) | {"machine": MACHINE | {"machine": "arm64"}}
+    write_json(folder / "msu_net_span2" / "timing.json", other)
+    two, ten = ([item.text for item in row.items] for row in ratios(read(folder, "val")).rows)
+    assert two[1:5] == ["–", "–", "–", "0.85"] and ten[1] == "2.00"
+
+
 def test_a_page_tells_where_and_how_it_was_made(folder):
     commands = (["python", "-m", "ica_unet_jax.tables", *flags, "--steps=7"] for flags in (["--only=msu_net", "--notimed"], ["--only=ica"], []))
     for name, command in zip(("msu_net_span2", "msu_net_span10", "ica_unet_n4_independent"), commands, strict=True):
@@ -161,7 +168,16 @@ def reference(cohort, tmp_path, monkeypatch):
 
 def test_tables_are_made_and_what_is_there_is_kept(reference, monkeypatch, capsys):
     monkeypatch.setattr(comparing.training, "train", lambda config, pictures: tiny.write_run(config))
-    monkeypatch.setattr(comparing.benchmarking, "benchmark", lambda rows, seconds, json_file: write_json(json_file, timing(rows[0].name, 20, 20, 1)))
+    timed = []
+
+    def benchmark(rows, seconds, json_file):
+        (row,) = rows
+        result = timing(row.name, 20, 20, 1)
+        result["rows"][row.name] |= dict(model=benchmarking.described_model(row))
+        timed.append(row.name)
+        write_json(json_file, result)
+
+    monkeypatch.setattr(comparing.benchmarking, "benchmark", benchmark)
     folder = comparing.compare(reference)
     text = (folder / "tables.md").read_text()
     for told in (capsys.readouterr().out, text):
@@ -175,17 +191,29 @@ def test_tables_are_made_and_what_is_there_is_kept(reference, monkeypatch, capsy
     assert [(summary["mirror"], summary["largest_component"]) for summary in summaries] == [(False, False), (True, True)]
     assert (folder / "tables.png").read_bytes().startswith(b"\x89PNG")
     assert rows[0]["Parameters (M)"] == rows[1]["Parameters (M)"] == "2.50"
-    assert "2 patients, 4 steps" in text and "One seed and 2 patients decide nothing" in text and "\\begin{tabular}" in (folder / "table_1.tex").read_text()
+    assert "2 patients, 2 of known voxel size, 4 steps" in text and "One seed and 2 patients decide nothing" in text and "\\begin{tabular}" in (folder / "table_1.tex").read_text()
     monkeypatch.setattr(comparing.training, "train", None)
-    monkeypatch.setattr(comparing.benchmarking, "benchmark", None)
     comparing.compare(reference)
-    assert (folder / "tables.md").read_text() == text
+    assert (folder / "tables.md").read_text() == text and timed == ["narrow", "steady"]
     with pytest.raises(UserError, match="holds a run with other settings"):
         comparing.compare(reference.replace(learning_rate=1.0))
     split = json.loads((folder / "steady" / "split.json").read_text())
     write_json(folder / "steady" / "split.json", split | {"val": split["train"]})
     with pytest.raises(UserError, match=r"cannot stand in one table \(narrow and steady differ in split\)"):
         comparing.compare(reference)
+
+
+def test_times_of_other_networks_and_other_judgements_are_not_kept(reference, monkeypatch):
+    monkeypatch.setattr(comparing.training, "train", lambda config, pictures: tiny.write_run(config))
+    folder = comparing.compare(reference, only=["steady"], seconds=0.0)
+    timed, summary = folder / "steady" / "timing.json", folder / "steady" / "evaluation_val" / "summary.json"
+    before = json.loads(timed.read_text())["rows"]["steady"]["parameters"]
+    comparing.evaluation.evaluate(folder / "steady", split="val", cines=0, pictures=False)  # as `evaluate` does, into the same folder
+    assert not json.loads(summary.read_text())["mirror"]
+    comparing.compare(reference, only=["steady"], seconds=0.0)
+    assert json.loads(summary.read_text())["mirror"]
+    comparing.time_system(reference.replace(model="unet2d", unet_width=2), folder / "steady", 0.0)
+    assert json.loads(timed.read_text())["rows"]["steady"]["parameters"] > before
 
 
 def test_a_divergence_is_a_row_and_not_repeated(reference, monkeypatch):
