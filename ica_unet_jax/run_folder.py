@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import importlib.metadata
 import json
 import platform
@@ -170,6 +171,7 @@ def this_process() -> str:
     return f"{shlex.join(known['command'])}; commit {known['commit'] or '?'}; jax {jax.__version__}; {known['device']}"
 
 
+@functools.cache  # of the code as it was loaded: results that are written into the checkout make it no other
 def commit() -> str:
     """The commit of the checkout that runs, "-dirty" behind it with local changes; "" when installed as a wheel."""
     root = Path(ica_unet_jax.__file__).parent.parent

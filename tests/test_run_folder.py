@@ -1,6 +1,7 @@
 """A run folder explains itself and refuses to become another run."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from ica_unet_jax import run_folder
 from ica_unet_jax.config import Config
 from ica_unet_jax.errors import UserError
+from ica_unet_jax.files import write_text
 from ica_unet_jax.run_folder import Log, Metrics, open_run, read_config, read_metrics, read_split
 
 SPLIT = {"train": ["a", "b"], "val": ["c"]}
@@ -29,6 +31,26 @@ def test_what_a_folder_holds(config, monkeypatch):
     provenance = json.loads((folder / "provenance.json").read_text())
     assert provenance["command"] == ["python", "-m", "ica_unet_jax.train", "--steps=3"]
     assert provenance["versions"]["jax"] and provenance["devices"] == 2 and provenance["cores"] == 3
+
+
+def test_the_commit_is_that_of_the_code_as_it_was_loaded(tmp_path, monkeypatch):
+    def git(*words):
+        subprocess.run(["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b", *words], check=True, capture_output=True)
+
+    tracked = tmp_path / "package" / "__init__.py"
+    write_text(tracked, "")
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "one")
+    monkeypatch.setattr(run_folder.ica_unet_jax, "__file__", str(tracked))
+    run_folder.commit.cache_clear()
+    found = run_folder.commit()
+    tracked.write_text("written by a run")
+    again = run_folder.commit()
+    run_folder.commit.cache_clear()
+    later = run_folder.commit()
+    run_folder.commit.cache_clear()
+    assert len(found) == 12 and again == found and later == f"{found}-dirty"
 
 
 def test_the_same_again_changes_nothing(config):
