@@ -126,7 +126,8 @@ def ratios(results: Iterable[Result]) -> Table:
             rows.append(Row([Item(network.title), *(_item(value, 2) for value in (*measured, *published))]))
     heads = ("Throughput", "Compute", f"Arrival to mask, {PAPER_RATE} FPS")
     columns = [Column("System", number=False), *map(Column, heads), *(Column(f"{head} (paper)") for head in (*heads, "Mixed clocks"))]
-    return Table(f"MSU-Net in units of {title}", columns, rows, NOTE_RATIOS, f"In units of {title}.")
+    caption = "Throughput and latencies as measured, and as the paper's figures give them when they are counted the same way."
+    return Table(f"MSU-Net in units of {title}", columns, rows, NOTE_RATIOS, caption)
 
 
 def clocks(timing: dict[str, Any]) -> Clocks:
