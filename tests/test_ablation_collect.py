@@ -1,12 +1,13 @@
 """Runs that were trained by themselves, in the tables of a sweep."""
 
 import csv
+import functools
 import json
 
 import pytest
 
 from ablations.collect import collect
-from ica_unet_jax import cross_validation, experiment
+from ica_unet_jax import cross_validation, evaluation, experiment
 from ica_unet_jax.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
@@ -14,12 +15,15 @@ pytestmark = pytest.mark.usefixtures("compiled_once")
 
 @pytest.fixture(scope="module")
 def runs(make, compiled_once):
-    """Two cross-validations that differ in one knob, and the first with another seed."""
+    """Two cross-validations that differ in one knob, and the first with another seed; without pictures."""
     folders = []
-    for name, changes in (("plain", {}), ("smooth", dict(ema_decay=0.5)), ("again", dict(seed=1))):
-        config = make(name, steps=2, **changes)
-        cross_validation.run(config)
-        folders.append(cross_validation.Path(config.train.workdir))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "training_report", lambda *arguments: None)
+        patch.setattr(evaluation, "evaluate", functools.partial(evaluation.evaluate, cines=0, pictures=False))
+        for name, changes in (("plain", {}), ("smooth", dict(ema_decay=0.5)), ("again", dict(seed=1))):
+            config = make(name, steps=2, **changes)
+            cross_validation.run(config)
+            folders.append(cross_validation.Path(config.train.workdir))
     return folders
 
 

@@ -247,7 +247,7 @@ def killed(cohort, uninterrupted, folder, kills):
 
 
 def test_kill_9_costs_nothing(cohort, uninterrupted, tmp_path):
-    killed(cohort, uninterrupted, tmp_path, 5)
+    killed(cohort, uninterrupted, tmp_path, 3)
 
 
 @pytest.mark.slow
