@@ -163,7 +163,7 @@ def compare(old: Result, new: Result) -> str:
 
 def grid(row: dict[str, Any]) -> str:
     """The model's, and in brackets the frame's where it is larger."""
-    own, native = ("x".join(map(str, sizes)) for sizes in (row["grid"], row.get("native", row["grid"])))
+    own, native = ("x".join(map(str, sizes)) for sizes in (row["model"]["crop"], row.get("native", row["model"]["crop"])))
     return own if own == native else f"{own} ({native})"
 
 

@@ -27,14 +27,14 @@ from ica_unet_jax.parts import parts
 from ica_unet_jax.progress import Progress
 from ica_unet_jax.snippet_streaming import SnippetStream
 from ica_unet_jax.streaming import StreamingSegmenter
-from ica_unet_jax.systems import SYSTEMS
+from ica_unet_jax.systems import PAPER_RATE, SYSTEMS
 from ica_unet_jax.timing import Ceilings, Timing, ceilings, measure
 
 Grid = tuple[int, int, int]
 
 ROI, FULL = (8, 128, 128), (10, 256, 256)
 TRAINING = (8, 96, 96)
-RATES = (22, 30)  # frames a second
+RATES = (22, PAPER_RATE)  # frames a second
 SLICE_MM = 10.0
 
 
@@ -263,8 +263,6 @@ def described(row: Row, work: Work, best: Ceilings, milliseconds: float) -> dict
     matmul, copy = best.shares(work, model.compute_dtype, milliseconds)
     return {
         "model": described_model(row),
-        "grid": list(model.crop),
-        "dtype": model.compute_dtype,
         "parameters": flops.parameters(model),
         "gflop": work.flops / 1e9,
         "mbyte": work.bytes / 1e6,

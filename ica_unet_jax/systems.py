@@ -32,7 +32,7 @@ class Clocks(NamedTuple):
 
 
 class Paper(NamedTuple):
-    """A row of the paper's Table 1: mean Dice, frames a second, and a latency in ms by the paper's clock; and what follows from it."""
+    """A row of the paper's Table 1: mean Dice, frames a second, a latency in ms by the paper's clock; and the same counted as ours."""
 
     dice: float | None = None
     fps: float | None = None
@@ -76,7 +76,7 @@ def _ica_unet(n: int, streams: str, tables: tuple[int, ...], latency: float | No
     kind = ", ".join([f"n = {n}", streams, *(f"{value} frame alone" for value in changes.values())])
     name = "_".join(["ica_unet", f"n{n}", streams, *changes.values()])
     paper = Paper()
-    if latency:  # of the paper, which leaves out the wait for frame t+1; it gives no throughput: one frame after the other
+    if latency:  # of the paper, which leaves out the wait for frame t+1; taken as one frame after the other
         paper = Paper(latency_ms=latency, clocks=Clocks(1e3 / latency, latency, latency + 1e3 / PAPER_RATE))
     return System(name, f"ICA-UNet, {kind}", tables, dict(model="ica_unet", contracting_blocks=n, streams=streams) | changes, paper)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -19,6 +19,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int32, UInt8
 
+from ica_unet_jax.averaging import mean_softmax
 from ica_unet_jax.config import NUM_CLASSES
 from ica_unet_jax.data.geometry import OUTSIDE_LOGIT, PERCENTILES, Placement, front_padding
 
@@ -66,7 +67,8 @@ class NativeGrid:
     def logits(self) -> Callable[[Windows, Offset], jax.Array]:
         """Compiled: the logits (1, d, H, W, 4) of each view -> their mean on the native grid, (s, h, w, 4) float32.
 
-        A window's mirror images are averaged as probabilities, of which these are the logarithms. As `Placement.backward`: a voxel that no window reaches has `OUTSIDE_LOGIT` for class 0 and 0 else.
+        With `mirror` a window and its mirror images are averaged as probabilities, of which these are the logarithms.
+        As `Placement.backward`: a voxel that no window reaches has `OUTSIDE_LOGIT` for class 0 and 0 else.
         """
         return jax.jit(self.to_logits).lower(self._seen, _OFFSET).compile()
 
@@ -120,7 +122,7 @@ class NativeGrid:
         for (start, axes), logits in zip(self.views, windows, strict=True):
             seen.setdefault(start, []).append(jnp.flip(logits[0, front : front + shown], axes))
         for start, images in seen.items():
-            part = images[0] if len(images) == 1 else _log_mean_softmax(images)
+            part = mean_softmax(images) if len(images) > 1 else images[0]  # a stream's logits need no softmax
             total = total + jnp.pad(part, ((start, slices - start - shown), (0, 0), (0, 0), (0, 0)))
             count[start : start + shown] += 1
         rows, columns = (axis.box(o) for axis, o in zip(self._axes, offset, strict=True))
@@ -186,10 +188,6 @@ def _paste(frame: jax.Array, box: jax.Array, corner: tuple[jax.Array, ...]) -> j
     """`box` (s, rows, columns[, C]) in its place in the native `frame`."""
     zero = jnp.zeros((), jnp.int32)
     return lax.dynamic_update_slice(frame, box, (zero, *corner, zero)[: frame.ndim])
-
-
-def _log_mean_softmax(logits: Sequence[jax.Array]) -> jax.Array:
-    return jax.nn.logsumexp(jnp.stack([jax.nn.log_softmax(x) for x in logits]), axis=0) - jnp.log(len(logits))
 
 
 def normalize(frame: Frame) -> Frame:

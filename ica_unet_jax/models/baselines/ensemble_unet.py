@@ -20,6 +20,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ica_unet_jax.averaging import mean_softmax
 from ica_unet_jax.config import NUM_CLASSES, LossConfig
 from ica_unet_jax.losses import cross_entropy, soft_dice
 from ica_unet_jax.models.baselines.frame_network import Frame, FrameNetwork, Outputs, pool
@@ -73,8 +74,7 @@ class EnsembleUNet(FrameNetwork):
 
     def segment(self, frame: Frame, train: bool) -> Outputs:
         members = {"plane": self.plane(frame.image, train), "volume": self.volume(frame.image, train)}
-        log_odds = jnp.stack([jax.nn.log_softmax(logits) for logits in members.values()])
-        return [jax.nn.logsumexp(log_odds, axis=0) - jnp.log(2.0)], members
+        return [mean_softmax(list(members.values()))], members
 
 
 def enlarge(x: jax.Array) -> jax.Array:
