@@ -46,13 +46,16 @@ def test_one_case_by_hand():
     assert case["hd95_mm_LV"] == pytest.approx(1.9)  # percentile 95 of 0, 1, 2
     assert (case["volume_ml_LV"], case["volume_ml_true_LV"]) == pytest.approx((0.02, 0.06))
     assert case["labelled_voxels"] == 7
+    assert case["nsd_LV"] == 1  # 1 and 3 voxels of surface, none further than 2 mm
+    assert cases.case_metrics(labels(lv=1), labels(lv=3), SPACING, nsd_mm=1)["nsd_LV"] == (1 + 2) / (1 + 3)
 
 
 def test_missed_and_absent_structures():
     missed = cases.case_metrics(labels(rv=0), labels(), SPACING)
     assert (missed["dice_RV"], missed["hd95_mm_RV"], missed["volume_ml_RV"]) == (0, math.inf, 0)
+    assert missed["nsd_RV"] == 0
     absent = cases.case_metrics(labels(rv=0), labels(rv=0), SPACING)
-    assert absent["dice_RV"] == 1 and math.isnan(absent["assd_mm_RV"])
+    assert absent["dice_RV"] == 1 and math.isnan(absent["assd_mm_RV"]) and math.isnan(absent["nsd_RV"])
 
 
 def test_shapes_must_agree():
@@ -79,6 +82,7 @@ def test_summary_counts_what_its_averages_leave_out(rows):
     assert summary["n_absent"] == {"RV": 2, "MYO": 0, "LV": 0}
     assert summary["hd_mm"]["LV"] == pytest.approx((2 / 2 + 0) / 2)  # C has no mm
     assert (summary["hd95_mm"]["RV"], summary["hd95_mm_n"]["RV"]) == (0, 2)
+    assert (summary["nsd"]["RV"], summary["nsd_n"]["RV"]) == ((1 + (1 + 0) / 2) / 2, 2)  # B's lost RV counts 0, C has no mm
     assert (summary["labelled_voxels"], summary["labelled_voxels_outside"]) == (10 + 7 + 8 + 6 + 6 + 3, 5)
 
 
@@ -115,6 +119,27 @@ def test_csv_keeps_inf_and_nan(tmp_path, rows):
     assert [entry.name for entry in tmp_path.iterdir()] == ["cases.csv"]
 
 
+def test_a_file_of_an_earlier_version_is_read(tmp_path, rows):
+    path = tmp_path / "cases.csv"
+    cases.write_cases_csv(path, rows)
+    columns = [name for name in cases.COLUMNS if not name.startswith("nsd_")]
+    with path.open(newline="") as file:
+        lines = [{name: line[name] for name in columns} for line in csv.DictReader(file)]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(lines)
+    old = cases.read_cases_csv(path)
+    assert all(math.isnan(line[f"nsd_{name}"]) for line in old for name in STRUCTURES)
+    assert [line["dice_LV"] for line in old] == [line["dice_LV"] for line in rows]
+    summary = cases.summarize(old)
+    assert (summary["nsd"]["LV"], summary["nsd_n"]["LV"]) == (None, 0)
+    assert "| – | – | – | 2 |" in cases.markdown_table(old)
+    path.write_text(path.read_text().replace("dice_LV", "dice"))
+    with pytest.raises(UserError, match="cannot be read"):
+        cases.read_cases_csv(path)
+
+
 def test_a_failed_write_leaves_the_old_csv(tmp_path, rows):
     path = tmp_path / "cases.csv"
     cases.write_cases_csv(path, rows)
@@ -134,10 +159,11 @@ def test_markdown_table(rows):
     ]
     both = dict(zip(header, body[2], strict=True))
     assert both["Dice RV"] == "0.833 ± 0.289"
-    assert both["n mm"] == "2"
+    assert both["n mm"] == "2" and both["NSD RV (2 mm)"] == "0.750"
     assert both["Missed RV / MYO / LV"] == "1 / 0 / 0"
     lost = dict(zip(header, body[4], strict=True))
-    assert (lost["Dice RV"], lost["HD95 RV (mm)"]) == ("0.000 ± –", "–")
+    assert (lost["Dice RV"], lost["HD95 RV (mm)"], lost["NSD RV (2 mm)"]) == ("0.000 ± –", "–", "0.000")
+    assert "NSD RV (1.5 mm)" in cases.markdown_table(rows, nsd_mm=1.5)
 
 
 def test_markdown_table_of_other_frames(rows):

@@ -1,9 +1,9 @@
 """One row per case (patient × frame), and what is said of many rows: summary, CSV, table.
 
 A failed case never leaves an average unseen. A structure that only one of prediction and truth has is "missed":
-its Dice is 0, its distances are infinite and stay out of their mean, which n_missed stands beside. A structure
-that neither has is "absent": Dice 1, no distance. Cases of nominal spacing are in no mm, mL or g figure;
-Dice and EF need no spacing and keep them.
+its Dice and surface Dice are 0, its distances are infinite and stay out of their mean, which n_missed stands beside.
+A structure that neither has is "absent": Dice 1, no distance, no surface Dice. Cases of nominal spacing are in no mm,
+mL or g figure, nor in the surface Dice, whose tolerance is in mm; Dice and EF need no spacing and keep them.
 """
 
 import csv
@@ -20,24 +20,26 @@ from ica_unet_jax.markup import number, plain_table
 from ica_unet_jax.metrics import STRUCTURES
 from ica_unet_jax.metrics.clinical import agreement, ejection_fraction, myocardial_mass, volumes_ml
 from ica_unet_jax.metrics.overlap import structure_dice
-from ica_unet_jax.metrics.surface import surface_distances
+from ica_unet_jax.metrics.surface import NSD_MM, surface_figures
 
 Row = dict[str, Any]
 
 METRICS_VERSION = 1  # raise it when a figure of a row changes its meaning: rows of two versions share no table
 
 CASE = ("patient", "group", "frame", "phase", "nominal_spacing", "labelled_voxels", "labelled_outside")
-SCORES = ("dice", "hd_mm", "hd95_mm", "assd_mm")
+SCORES = ("dice", "hd_mm", "hd95_mm", "assd_mm", "nsd")
 MEASURES = (*SCORES, "volume_ml", "volume_ml_true")
 COLUMNS = (*CASE, *(f"{measure}_{name}" for measure in MEASURES for name in STRUCTURES))
+LATER = tuple(f"nsd_{name}" for name in STRUCTURES)  # columns that files of earlier versions lack
 
 
-def case_metrics(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) -> Row:
+def case_metrics(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float], nsd_mm: float = NSD_MM) -> Row:
     """The figures of one frame.
 
-    prediction, truth: labels (slices, rows, columns) on the native grid; spacing: (dz, dy, dx) in mm.
+    prediction, truth: labels (slices, rows, columns) on the native grid; spacing: (dz, dy, dx) in mm;
+    nsd_mm: tolerance of the normalized surface Dice.
     Keys: each of MEASURES followed by _RV, _MYO, _LV, and labelled_voxels, the size of the truth.
-    Raises UserError where the shapes differ or the spacing does not fit.
+    Raises UserError where the shapes differ, the spacing does not fit or the tolerance is none.
     """
     if prediction.shape != truth.shape or truth.ndim != 3:
         raise UserError(
@@ -48,8 +50,8 @@ def case_metrics(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[fl
     overlaps = structure_dice(prediction, truth)
     volumes, true_volumes = volumes_ml(prediction, spacing), volumes_ml(truth, spacing)
     for name, label in STRUCTURES.items():
-        distances = surface_distances(prediction == label, truth == label, spacing)
-        figures = (overlaps[name], *distances, volumes[name], true_volumes[name])
+        surfaces = surface_figures(prediction == label, truth == label, spacing, nsd_mm)
+        figures = (overlaps[name], *surfaces, volumes[name], true_volumes[name])
         row |= {f"{measure}_{name}": float(figure) for measure, figure in zip(MEASURES, figures, strict=True)}
     return row
 
@@ -72,7 +74,7 @@ def summarize(rows: Sequence[Row]) -> dict[str, Any]:
     rows: case_metrics plus patient, group, frame (from 1), phase ("ED", "ES" or ""), nominal_spacing (bool) and
     labelled_outside (voxels of the truth outside the window). Returns
 
-    dice, hd_mm, hd95_mm, assd_mm: {RV, MYO, LV, mean}, the mean over patients; beside each its sample SD (dice_sd,
+    dice, hd_mm, hd95_mm, assd_mm, nsd: {RV, MYO, LV, mean}, the mean over patients; beside each its sample SD (dice_sd,
         …) and the patients in it (dice_n, …). A patient's "mean" is over the structures that it has a value for.
     n_cases (rows), n_patients, n_mm (patients with a spacing to be trusted), n_missed and n_absent (cases,
         {RV, MYO, LV}, whatever their spacing), labelled_voxels, labelled_voxels_outside.
@@ -114,25 +116,31 @@ def write_cases_csv(path: str | os.PathLike, rows: Iterable[Row]) -> None:
 
 
 def read_cases_csv(path: str | os.PathLike) -> list[Row]:
-    """The rows that `write_cases_csv` wrote, as they were. Raises UserError where the file is not one of its."""
+    """The rows that `write_cases_csv` wrote, as they were; what a file of an earlier version lacks is NaN (`LATER`).
+
+    Raises UserError where the file is not one of its.
+    """
     text, whole = ("patient", "group", "phase"), ("frame", "nominal_spacing", "labelled_voxels", "labelled_outside")
     kinds = {name: str if name in text else int if name in whole else float for name in COLUMNS}
     try:
         with open(path, newline="") as file:
-            rows = [{name: kinds[name](line[name]) for name in COLUMNS} for line in csv.DictReader(file)]
+            lines = [dict.fromkeys(LATER, "nan") | line for line in csv.DictReader(file)]
+        rows = [{name: kinds[name](line[name]) for name in COLUMNS} for line in lines]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} cannot be read as the cases of an evaluation ({error!r}): run it again.") from error
     return [row | {"nominal_spacing": bool(row["nominal_spacing"])} for row in rows]
 
 
-def markdown_table(rows: Sequence[Row]) -> str:
-    """Dice (mean ± SD over patients) and HD95 (mean) per structure, by group and phase.
+def markdown_table(rows: Sequence[Row], nsd_mm: float = NSD_MM) -> str:
+    """Dice (mean ± SD over patients), HD95 and normalized surface Dice (mean) per structure, by group and phase.
 
-    "n" are the patients; "n mm" those with a spacing to be trusted, whose found structures the HD95 is over;
-    "Missed" the cases in which only one of prediction and truth has the structure.
+    "n" are the patients; "n mm" those with a spacing to be trusted, whom HD95 (of structures that are found) and
+    surface Dice are over; "Missed" the cases in which only one of prediction and truth has the structure. nsd_mm: the
+    tolerance that the rows were judged with.
     """
     header = ["Group", "Phase", "n", *(f"Dice {name}" for name in STRUCTURES)]
-    header += [*(f"HD95 {name} (mm)" for name in STRUCTURES), "n mm", f"Missed {' / '.join(STRUCTURES)}"]
+    header += [*(f"HD95 {name} (mm)" for name in STRUCTURES), *(f"NSD {name} ({nsd_mm:g} mm)" for name in STRUCTURES)]
+    header += ["n mm", f"Missed {' / '.join(STRUCTURES)}"]
     lines = []
     phases = {row["phase"] for row in rows}
     parts = {phase: {phase} for phase in ("ED", "ES") if phase in phases}
@@ -151,8 +159,9 @@ def markdown_table(rows: Sequence[Row]) -> str:
 def _cells(summary: dict[str, Any]) -> list[str]:
     overlaps = [f"{number(summary['dice'][s], 3)} ± {number(summary['dice_sd'][s], 3)}" for s in STRUCTURES]
     distances = [number(summary["hd95_mm"][s], 2) for s in STRUCTURES]
+    surfaces = [number(summary["nsd"][s], 3) for s in STRUCTURES]
     missed = " / ".join(str(summary["n_missed"][s]) for s in STRUCTURES)
-    return [str(summary["n_patients"]), *overlaps, *distances, str(summary["n_mm"]), missed]
+    return [str(summary["n_patients"]), *overlaps, *distances, *surfaces, str(summary["n_mm"]), missed]
 
 
 def _count(rows: Sequence[Row], name: str, kind) -> int:
