@@ -37,6 +37,10 @@ _LARGEST = flags.DEFINE_bool(
 _MIRROR = flags.DEFINE_bool(
     "mirror", False, "Average with the three mirror images (four times the work); for runs with --flip."
 )
+_NEIGHBOUR_FRAMES = flags.DEFINE_enum(
+    "neighbour_frames", "cine", ("cine", "itself"), "A frame's neighbours: those of the cine, or the frame itself, to tell what they are worth."
+)
+_NSD_MM = flags.DEFINE_float("nsd_mm", 2.0, "Tolerance of the normalized surface Dice, in mm.", lower_bound=0.0)
 _SKIP = flags.DEFINE_bool("skip_bad_cases", False, "Leave out the cases that check_data complains of, list them, and go on.")
 
 
@@ -54,6 +58,8 @@ def main() -> None:
         cines=_CINES.value,
         largest_component=_LARGEST.value,
         mirror=_MIRROR.value,
+        neighbour_frames=_NEIGHBOUR_FRAMES.value,
+        nsd_mm=_NSD_MM.value,
         skip_bad_cases=_SKIP.value,
     )
     print((out / "table.md").read_text())

@@ -9,21 +9,22 @@ from typing import Any
 
 import numpy as np
 
-from ica_unet_jax import figures, inference, roi, run_folder
+from ica_unet_jax import evaluation_page, figures, inference, roi, run_folder
 from ica_unet_jax.config import DataConfig
 from ica_unet_jax.data import acdc, cohort, splits
 from ica_unet_jax.data.geometry import Placement
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.files import write_json, write_text
 from ica_unet_jax.inference import Segmenter
-from ica_unet_jax.markup import number, plain_table
 from ica_unet_jax.metrics import STRUCTURES, cases
-from ica_unet_jax.metrics.clinical import neighbour_dice, roughness, volumes_ml
+from ica_unet_jax.metrics.clinical import volumes_ml
+from ica_unet_jax.metrics.over_time import behaviour, mean_behaviour
+from ica_unet_jax.metrics.surface import NSD_MM
 from ica_unet_jax.postprocessing import largest_components
 from ica_unet_jax.progress import Progress
 
 WINDOWS = (*roi.WINDOWS, "oracle")
-OVER_TIME = {"Roughness": "roughness", "Dice t, t+1": "neighbour_dice"}
+NEIGHBOUR_FRAMES = ("cine", "itself")
 
 
 def evaluate(
@@ -38,6 +39,8 @@ def evaluate(
     cines: int = 3,
     largest_component: bool = False,
     mirror: bool = False,
+    neighbour_frames: str = "cine",
+    nsd_mm: float = NSD_MM,
     pictures: bool = True,
     skip_bad_cases: bool = False,
 ) -> Path:
@@ -48,8 +51,8 @@ def evaluate(
 
     Args:
       run_dir: of the training.
-      out: folder to write into; empty: evaluation_SPLIT in `run_dir`, with _best, _WINDOW, _largest_component and _mirror
-        where these are asked for.
+      out: folder to write into; empty: evaluation_SPLIT in `run_dir`, with _best, _WINDOW, _largest_component, _mirror, _itself
+        and, as in _nsd_1mm, another tolerance where these are asked for.
       data_dir, label_map: the cohort; by default the training's.
       split: "val" or "test" of the run's split, or "all" patients of the cohort.
       which: "latest" or "best" checkpoint.
@@ -58,13 +61,18 @@ def evaluate(
       cines: so many patients that have a cine are segmented whole, for the figures over time.
       largest_component: keep the largest component of each structure alone.
       mirror: average with the three mirror images.
+      neighbour_frames: one of `NEIGHBOUR_FRAMES`: a frame is seen between its neighbours in the cine, or, to tell what
+        these are worth, as its own neighbour on both sides.
+      nsd_mm: tolerance of the normalized surface Dice, in mm.
       pictures: draw overlays and volume curves.
       skip_bad_cases: leave bad cases out, which the summary and the table then name.
 
     Raises:
-      UserError: no such run, patients that the cohort lacks, or none with a ground truth.
+      UserError: no such run, patients that the cohort lacks, or none with a ground truth, an unknown `neighbour_frames`.
       BadData: all that is wrong with the chosen patients that have one.
     """
+    if neighbour_frames not in NEIGHBOUR_FRAMES:
+        raise UserError(f"--neighbour_frames={neighbour_frames} is unknown: give one of {', '.join(NEIGHBOUR_FRAMES)}.")
     segmenter = inference.load(run_dir, which, mirror=mirror)
     data = segmenter.config.data
     label_map = data.label_map if label_map is None else label_map
@@ -75,8 +83,10 @@ def evaluate(
     found, left_out = cohort.screen(labelled, lambda case: bool(acdc.read(case, label_map)), skip_bad_cases)
     labelled = [case for case in labelled if case.name in found]
     options = {which: which == "best", window: window != "centre", "largest_component": largest_component, "mirror": mirror}
+    options |= {neighbour_frames: neighbour_frames != "cine", f"nsd_{nsd_mm:g}mm": nsd_mm != NSD_MM}
     name = "_".join(["evaluation", split, *(option for option, chosen in options.items() if chosen)])
     folder = Path(out or Path(run_dir) / name)
+    seen = dict(largest_component=largest_component, window=window, neighbour_frames=neighbour_frames)
 
     rows, over_time = [], {}
     with Progress(len(labelled), unit="patient") as progress:
@@ -86,20 +96,20 @@ def evaluate(
             times = cine.times if whole else sorted(cine.labels)
             snippets = segmenter.config.model.answered > 1
             if pictures or whole or not snippets:
-                labels, placements = segment(segmenter, cine, times, largest_component, window)
-            rows += judge_positions(segmenter, cine, largest_component, window) if snippets else judge(cine, labels, placements)
+                labels, placements = segment(segmenter, cine, times, **seen)
+            rows += judge_positions(segmenter, cine, nsd_mm, **seen) if snippets else judge(cine, labels, placements, nsd_mm)
             if pictures:
                 draw_overlay(folder / "pictures" / f"{case.name}.png", cine, labels)
             if whole:
                 if pictures:
                     draw_volumes(folder / "pictures" / f"{case.name}_volumes.png", cine, labels)
-                over_time[case.name] = behaviour(cine, labels)
+                over_time[case.name] = behaviour(*stacks(cine, labels), cine.spacing)
             progress.update(done)
 
     summary = {
         "split": split,
         "metrics_version": cases.METRICS_VERSION,
-        "notes": notes(trained, labelled, split, which, window, left_out),
+        "notes": notes(trained, labelled, split, which, window, left_out, neighbour_frames),
         "patients": [case.name for case in labelled],
         "patients_without_ground_truth": [case.name for case in chosen if not case.labels],
         "left_out": left_out,
@@ -108,15 +118,18 @@ def evaluate(
         "window": window,
         "largest_component": largest_component,
         "mirror": mirror,
+        "neighbour_frames": neighbour_frames,
+        "nsd_mm": nsd_mm,
         **cases.summarize(rows),
         "over_time": over_time,
+        "over_time_mean": mean_behaviour(over_time.values()),
         "provenance": {
             "training": run_folder.read_provenance(run_dir),
             "evaluation": run_folder.provenance(),
         },
     }
     cases.write_cases_csv(folder / "cases.csv", rows)
-    write_text(folder / "table.md", report(Path(run_dir), summary, rows))
+    write_text(folder / "table.md", evaluation_page.page(Path(run_dir).resolve().name, summary, rows))
     write_json(folder / "summary.json", summary)
     return folder
 
@@ -158,8 +171,9 @@ def choose_cases(trained: splits.Split, data: DataConfig, split: str) -> list[ac
 
 
 def notes(
-    trained: splits.Split, chosen: Iterable[acdc.Case], split: str, which: str, window: str = "centre", left_out: Iterable[str] = ()
-) -> list[str]:
+    trained: splits.Split, chosen: Iterable[acdc.Case], split: str, which: str, window: str = "centre",
+    left_out: Iterable[str] = (), neighbour_frames: str = "cine",
+) -> list[str]:  # fmt: skip
     """What a reader of the figures has to know."""
     training = sorted(set(trained["train"]) & {case.name for case in chosen})
     found = []
@@ -171,6 +185,8 @@ def notes(
         found.append(f"bad cases were left out: {', '.join(left_out)}")
     if window == "oracle":
         found.append("the window was centred on the ground truth, which nobody has")
+    if neighbour_frames == "itself":
+        found.append("each frame was shown as its own neighbour")
     return found
 
 
@@ -180,14 +196,17 @@ def segment(
     times: Sequence[int],
     largest_component: bool = False,
     window: str = "centre",
+    neighbour_frames: str = "cine",
 ) -> tuple[dict[int, np.ndarray], dict[int, Placement]]:
-    """Some frames of a case, each seen with its neighbours in the cine, by number.
+    """Some frames of a case, each seen with its neighbours as `neighbour_frames` says, by number.
 
     Returns:
       labels (s, h, w) uint8 of each frame, and the placement of the window through which it was seen.
     """
     clean = largest_components if largest_component else np.asarray
     frames, placement, windows = _frames_and_times(segmenter, cine, times)
+    if neighbour_frames == "itself":
+        windows = [(time,) * len(around) for time, around in zip(times, windows, strict=True)]
     found = zip(times, segmenter.labels(frames, open_window(window, placement, cine), windows), strict=True)
     labels, placements = {}, {}
     for time, (volume, seen_at) in found:
@@ -215,29 +234,32 @@ def _frames_and_times(segmenter: Segmenter, cine: acdc.Cine, times: Sequence[int
     return frames, segmenter.place(cine.frames.shape[1:], cine.spacing), windows
 
 
-def judge(cine: acdc.Cine, labels: dict[int, np.ndarray], placements: dict[int, Placement]) -> list[cases.Row]:
-    """A row for each labelled frame of a case, as `cases.summarize` wants them; arguments as `segment` gives them."""
+def judge(
+    cine: acdc.Cine, labels: dict[int, np.ndarray], placements: dict[int, Placement], nsd_mm: float = NSD_MM
+) -> list[cases.Row]:
+    """A row for each labelled frame of a case, as `cases.summarize` wants them.
+
+    labels, placements: as `segment` gives them; nsd_mm: tolerance of the normalized surface Dice.
+    """
     names = phases(cine)
     about = dict(patient=cine.case.name, group=cine.case.group, nominal_spacing=cine.case.nominal_spacing)
     return [
         about
         | dict(frame=time + 1, phase=names.get(time, ""), labelled_outside=int(np.count_nonzero(truth[~placements[time].inside])))
-        | cases.case_metrics(labels[time], truth, cine.spacing)
+        | cases.case_metrics(labels[time], truth, cine.spacing, nsd_mm)
         for time, truth in sorted(cine.labels.items())
     ]
 
 
-def judge_positions(
-    segmenter: Segmenter, cine: acdc.Cine, largest_component: bool = False, window: str = "centre"
-) -> list[cases.Row]:
+def judge_positions(segmenter: Segmenter, cine: acdc.Cine, nsd_mm: float = NSD_MM, **seen: Any) -> list[cases.Row]:
     """`judge` with every labelled frame at each position of a snippet: the mean of its figures.
 
-    A stream's frame may fall on any of them.
+    A stream's frame may fall on any of them. `seen`: what `segment` is told.
     """
     readings, usual, times = [], segmenter.position, sorted(cine.labels)
     for position in range(segmenter.config.model.answered):
         segmenter.position = position
-        readings.append(judge(cine, *segment(segmenter, cine, times, largest_component, window)))
+        readings.append(judge(cine, *segment(segmenter, cine, times, **seen), nsd_mm))
     segmenter.position = usual
     return [cases.mean_row(rows) for rows in zip(*readings, strict=True)]
 
@@ -252,20 +274,11 @@ def phases(cine: acdc.Cine) -> dict[int, str]:
     return {min(volume, key=volume.get): "ES", max(volume, key=volume.get): "ED"}
 
 
-def behaviour(cine: acdc.Cine, labels: dict[int, np.ndarray]) -> dict[str, Any]:
-    """Figures over time of a segmented cine, of the prediction and, where all frames are labelled, of the ground truth.
-
-    roughness: of the volume curves; neighbour_dice: mean Dice of neighbouring frames; None where undefined.
-    """
-    sources = {"prediction": labels} | ({"truth": cine.labels} if len(cine.labels) == len(cine.times) else {})
-    stacks = {source: np.stack([volumes[time] for time in cine.times]) for source, volumes in sources.items()}
-    return {"n_frames": len(cine.times)} | {
-        source: {
-            "roughness": {name: _or_none(roughness(curve)) for name, curve in volumes_ml(stack, cine.spacing).items()},
-            "neighbour_dice": {name: float(values.mean()) for name, values in neighbour_dice(stack).items()},
-        }
-        for source, stack in stacks.items()
-    }
+def stacks(cine: acdc.Cine, labels: dict[int, np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
+    """Labels (frames, s, h, w) of a whole cine, and its ground truth where all frames have one."""
+    truths = cine.labels if len(cine.labels) == len(cine.times) else None
+    stack = np.stack([labels[time] for time in cine.times])
+    return stack, None if truths is None else np.stack([truths[time] for time in cine.times])
 
 
 def draw_overlay(path: Path, cine: acdc.Cine, labels: dict[int, np.ndarray]) -> None:
@@ -283,29 +296,3 @@ def draw_volumes(path: Path, cine: acdc.Cine, labels: dict[int, np.ndarray]) -> 
     unit = "mL, by a nominal voxel size" if cine.case.nominal_spacing else "mL"
     title = f"{cine.case.name} {cine.case.group}".strip()
     figures.volume_curves(path, volumes, truths=truths, phases=phases(cine), title=title, unit=unit)
-
-
-def report(run_dir: Path, summary: dict[str, Any], rows: Sequence[cases.Row]) -> str:
-    """The Markdown page of an evaluation."""
-    lines = [
-        f"# {run_dir.resolve().name}, {summary['split']}: "
-        f"{summary['n_patients']} patients, {summary['n_cases']} frames",
-        "",
-        f"Checkpoint of step {summary['checkpoint_step']} ({summary['checkpoint']}). Labelled voxels outside the "
-        f"window ({summary['window']}), counted as missed: {summary['labelled_voxels_outside']} of {summary['labelled_voxels']}.",
-        *(f"\n**Note:** {note}." for note in summary["notes"]),
-        "",
-        cases.markdown_table(rows),
-    ]
-    if summary["over_time"]:
-        header = ["Whole cine", "Frames", *(f"{measure} {s}" for measure in OVER_TIME for s in STRUCTURES)]
-        curves = []
-        for name, behaved in summary["over_time"].items():
-            values = [behaved["prediction"][key][s] for key in OVER_TIME.values() for s in STRUCTURES]
-            curves.append([name, behaved["n_frames"], *(number(value, 3) for value in values)])
-        lines.append(plain_table(header, curves))
-    return "\n".join(lines) + "\n"
-
-
-def _or_none(value: float) -> float | None:
-    return value if np.isfinite(value) else None

@@ -11,6 +11,7 @@ from ica_unet_jax.data import acdc
 from ica_unet_jax.data.beating_heart import write_cohort
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.metrics import STRUCTURES
+from ica_unet_jax.metrics.over_time import behaviour, mean_behaviour
 from ica_unet_jax.postprocessing import largest_components
 
 
@@ -36,17 +37,19 @@ def test_every_labelled_frame_is_a_line_and_every_patient_a_picture(result):
 
 def test_summary_holds_what_a_reader_needs(result, tiny_run):
     summary = summary_of(result)
-    for score in ("dice", "hd95_mm"):
+    for score in ("dice", "hd95_mm", "nsd"):
         assert set(summary[score]) == {*STRUCTURES, "mean"}
     assert summary["n_cases"] == 8 and set(summary["n_missed"]) == set(STRUCTURES)
     assert 0 <= summary["labelled_voxels_outside"] <= summary["labelled_voxels"]
     assert summary["checkpoint_step"] == 2 and summary["split"] == "all"
+    assert summary["nsd_mm"] == 2 and summary["neighbour_frames"] == "cine"
     assert summary["notes"] == ["contains training patients (2 by name)"]
     assert summary["provenance"]["training"] == json.loads((tiny_run / "provenance.json").read_text())
     over_time = summary["over_time"]["patient001"]
     assert over_time["n_frames"] == 4 and set(over_time["prediction"]) == {"roughness", "neighbour_dice"}
     table = (result / "table.md").read_text()
     assert "contains training patients" in table and "| all | both | 4 |" in table and "| patient001 | 4 |" in table
+    assert "NSD RV (2 mm)" in table
 
 
 def test_validation_patients_are_those_of_the_run(tiny_run):
@@ -54,7 +57,52 @@ def test_validation_patients_are_those_of_the_run(tiny_run):
     assert folder == tiny_run / "evaluation_val_largest_component"
     summary = summary_of(folder)
     assert summary["patients"] == ["patient003", "patient004"]
-    assert summary["notes"] == [] and summary["over_time"] == {} and summary["largest_component"]
+    assert summary["notes"] == [] and summary["over_time"] == summary["over_time_mean"] == {} and summary["largest_component"]
+
+
+def test_as_many_whole_cines_as_asked_and_their_mean(tiny_run, tmp_path):
+    folder = evaluation.evaluate(tiny_run, tmp_path / "out", split="all", cines=3, pictures=False)
+    summary = summary_of(folder)
+    patients, mean = summary["over_time"], summary["over_time_mean"]["prediction"]
+    assert list(patients) == ["patient001", "patient002", "patient003"] and mean["n_patients"] == 3
+    for measure in ("roughness", "neighbour_dice"):
+        for name in STRUCTURES:
+            values = [known["prediction"][measure][name] for known in patients.values()]
+            defined = [value for value in values if value is not None]
+            assert mean[measure][name] == (pytest.approx(np.mean(defined)) if defined else None)
+            assert mean[f"{measure}_n"][name] == len(defined)
+    assert mean["neighbour_dice_n"]["MYO"] == 3
+    assert "| mean |" in (folder / "table.md").read_text()
+
+
+def test_a_mean_over_time_leaves_out_what_is_undefined():
+    flat, beating = np.full((3, 1, 1, 4), 3), np.zeros((3, 1, 1, 4), int)
+    for frame, size in enumerate((4, 1, 2)):
+        beating[frame, ..., :size] = 3
+    one, other = behaviour(flat, None, (1, 1, 1)), behaviour(beating, flat, (1, 1, 1))
+    mean = mean_behaviour([one, other])
+    assert one["prediction"]["roughness"]["LV"] is None and "truth" not in one
+    assert mean["prediction"]["roughness"]["LV"] == pytest.approx(4 / 3) and mean["prediction"]["roughness_n"]["LV"] == 1
+    assert mean["prediction"]["neighbour_dice"]["LV"] == pytest.approx((1 + (2 / 5 + 2 / 3) / 2) / 2)
+    assert mean["truth"]["n_patients"] == 1 and mean["truth"]["roughness"]["LV"] is None
+    assert mean_behaviour([]) == {}
+
+
+def test_a_frame_may_be_its_own_neighbour(tiny_run, cohort):
+    """Then it is seen as a cine that stands still is seen."""
+    folder = evaluation.evaluate(tiny_run, cines=0, pictures=False, neighbour_frames="itself", nsd_mm=1)
+    assert folder == tiny_run / "evaluation_val_itself_nsd_1mm"
+    summary = summary_of(folder)
+    assert summary["neighbour_frames"] == "itself" and summary["nsd_mm"] == 1 and "own neighbour" in summary["notes"][0]
+    segmenter, cine = inference.load(tiny_run), acdc.read(acdc.find_cases(cohort)[0])
+    times = sorted(cine.labels)
+    alone, _ = evaluation.segment(segmenter, cine, times, neighbour_frames="itself")
+    between, _ = evaluation.segment(segmenter, cine, times)
+    for time in times:
+        np.testing.assert_array_equal(alone[time], segmenter.segment_frame(cine.frame(time), cine.spacing))
+    assert any((alone[time] != between[time]).any() for time in times)
+    with pytest.raises(UserError, match="--neighbour_frames=past is unknown: give one of cine, itself"):
+        evaluation.evaluate(tiny_run, neighbour_frames="past")
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,6 @@ from scipy import ndimage
 
 from ica_unet_jax.errors import UserError
 
-
 NSD_MM = 2.0  # tolerance of the normalized surface Dice, where nobody asks for another
 
 
