@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,12 +18,18 @@ from ica_unet_jax.benchmarking import RATES
 from ica_unet_jax.files import write_text
 from ica_unet_jax.markup import NONE, Column, Item, Page, Row, Table, counted, latex, markdown_table, number
 from ica_unet_jax.metrics import STRUCTURES
-from ica_unet_jax.system_results import Network, Result, machine_of, networks, read
-from ica_unet_jax.systems import PAPER_RATE, Clocks
+from ica_unet_jax.paper_figures import TABLE_1, Accuracy, RealTime
+from ica_unet_jax.paper_figures import clocks as printed_clocks
+from ica_unet_jax.system_results import Network, Result, machine_of, networks, networks_of, read
+from ica_unet_jax.systems import PAPER_RATE
 
 LIMIT_MS = 50.0
 FEW = 10  # patients below which differences are not tested
 PHASES = ("ED", "ES")
+SPANS = (2, 3, 5, 10)
+DEPTHS = (3, 4)
+SCORES = {"Dice": ("dice", 3), "HD": ("hd_mm", 1)}  # of Table 2: key of the summary, digits
+UNPRINTED = "not available"  # in the paper, where its table has the column
 
 NOTE_1 = (
     "Each row is one network; of a system that was trained narrow its full width is timed too. Each has its own loss, "
@@ -33,23 +40,25 @@ NOTE_1 = (
     "mean. MSU-Net's channels are ours, and so its times are as much a matter of that choice as of the method. Compute: one "
     "call on a frame that is there; of a snippet, on its last frame. Arrival to mask: compute and the periods of the later "
     "frames that are waited for; of a snippet, for its first frame. A dash: cannot keep up, so that the latency grows for "
-    "ever. Keeps 50 ms: arrival to mask at 22 FPS. Columns marked 'paper' are the paper's own, from another machine. Its "
-    "latencies mix two clocks: MSU-Net's include the wait for frames at 30 FPS, ICA-UNet's leave out the wait for frame "
-    "t+1. Its text says that MSU-Nets keep 22 FPS; span 2 has 21.7. Training: the steps, without compilation and "
-    "validation."
+    "ever. Keeps 50 ms: arrival to mask at 22 FPS. Rows marked 'paper' are what the paper prints, of other data and another "
+    "machine (NVIDIA P100); it does not say over what its ± is, and a dash is a column that its table has not. Its latencies "
+    "mix two clocks: MSU-Net's include the wait for frames at 30 FPS, ICA-UNet's leave out the wait for frame t+1. Its text "
+    "says that MSU-Nets keep 22 FPS; span 2 has 21.7. Training: the steps, without compilation and validation."
 )
 NOTE_RATIOS = (
-    "Throughput above 1 is in MSU-Net's favour, latency above 1 in ICA-UNet's. The paper's figures are counted like ours: "
-    "compute is a snippet's frames by MSU-Net's throughput, and ICA-UNet waits for frame t+1 and answers one frame after "
-    "the other. Mixed clocks: the quotient of the latencies as it prints them. A dash: one of the two cannot keep up, they "
-    "were timed on two machines or at two commits, or the paper has no such network."
+    "Throughput above 1 is in MSU-Net's favour, latency above 1 in ICA-UNet's. The paper's throughput is the quotient of its "
+    "FPS; its latencies are those that it prints, counted like ours: compute leaves out the wait for a snippet's later frames, "
+    "which MSU-Net's has in it, and arrival to mask adds ICA-UNet's wait for frame t+1, which its has not. As printed: the "
+    "quotient of the latencies on the paper's two clocks, of which its '12.6 x faster' is one. A dash: one of the two cannot "
+    "keep up or was not timed, they were timed on two machines or at two commits, or the paper has no such network."
 )
 NOTE_2 = (
-    "Each row is one network, as in Table 1. Mean over patients. HD: maximum distance in mm over structures found in "
-    "patients of known voxel size; missed: structures that only one of prediction and truth has. Dice mean: as in Table 1. "
-    "Compute: as in Table 1, without the mirroring with which the ensemble is judged. The paper's own Table 2 is not "
-    "repeated: it mixes protocols, as its figures of Ω-Net are from five-fold cross-validation, the others from the "
-    "challenge's test set."
+    "Each row is one network, as in Table 1. Mean over patients; without a phase a patient's frames are averaged first. HD: "
+    "maximum distance in mm over structures found in patients of known voxel size; missed: structures that only one of "
+    "prediction and truth has. Dice mean: as in Table 1. Compute: as in Table 1, without the mirroring with which the ensemble "
+    "is judged. Rows marked 'paper' are what the paper prints, 'reported by the ACDC evaluation platform', of other patients "
+    "than ours and of two protocols: its figures of Ω-Net are from five-fold cross-validation, the others from the "
+    "challenge's test set. 'Not available': not printed there; a dash in these rows: a column that its table has not."
 )
 
 
@@ -62,14 +71,26 @@ def table_1(results: Iterable[Result]) -> Table:
     columns = [Column("System", number=False), Column("Parameters (M)"), Column("GFLOP a frame"), *(Column(f"Dice {s}") for s in (*STRUCTURES, "mean"))]
     columns += [Column("FPS"), Column("Compute (ms)"), Column("Waits for frames"), *(Column(f"Arrival to mask, {rate} FPS (ms)") for rate in RATES)]
     columns += [Column("Keeps 22 FPS"), Column("Keeps 50 ms"), Column("Training (h)", in_paper=False)]
-    columns += [Column("Dice (paper)"), Column("FPS (paper)"), Column("Latency (ms, paper)")]
+    columns += [Column("Latency (ms, paper)")]
     rows = []
     for network in networks(results, 1):
+        if isinstance(network.paper, RealTime):
+            rows.append(_printed_row(network.title, columns, _printed_times(network.paper)))
+            continue
         dice = network.summary.get("dice", {})
         scores = [_item(dice.get(name), 3) for name in (*STRUCTURES, "mean")]
-        paper = [_item(value, digits) for value, digits in zip(network.paper[:3], (3, 1, 0), strict=True)]
-        rows.append(Row([*_size(network), *scores, *_times(network.timing), _item(network.hours, 2), *paper]))
+        rows.append(Row([*_size(network), *scores, *_times(network.timing), _item(network.hours, 2), Item(NONE)]))
     return Table("Table 1: real time", columns, rows, NOTE_1, "Accuracy and speed on one machine.")
+
+
+def _printed_times(paper: RealTime) -> dict[str, Item]:
+    scores = {f"Dice {name}": Item(f"{score.mean:.3f} ± {score.spread:.3f}", score.mean) for name, score in paper.dice.items()}
+    return scores | {"FPS": _item(paper.fps, 1), "Latency (ms, paper)": _item(paper.latency_ms, 0)}
+
+
+def _printed_row(title: str, columns: Sequence[Column], printed: Mapping[str, Item]) -> Row:
+    """What the paper prints of a system, in our columns."""
+    return Row([Item(title), *(printed.get(column.head, Item(NONE)) for column in columns[1:])])
 
 
 def _times(timing: dict[str, Any] | None) -> list[Item]:
@@ -88,21 +109,35 @@ def _times(timing: dict[str, Any] | None) -> list[Item]:
 
 def table_2(results: Iterable[Result]) -> Table:
     columns = [Column("System", number=False), Column("Parameters (M)"), Column("GFLOP a frame", in_paper=False)]
-    columns += [Column(f"{score} {phase} {s}") for score in ("Dice", "HD") for phase in PHASES for s in STRUCTURES]
+    columns += [Column(f"{score} {s}") for score in SCORES for s in STRUCTURES]
+    columns += [Column(f"{score} {phase} {s}", in_paper=False) for score in SCORES for phase in PHASES for s in STRUCTURES]
     columns += [Column("Missed"), Column("Dice mean", in_paper=False), Column("Compute (ms)"), Column("Training (h)", in_paper=False)]
     rows = []
     for network in networks(results, 2):
+        if isinstance(network.paper, Accuracy):
+            rows.append(_printed_row(network.title, columns, _printed_scores(network.paper)))
+            continue
+        both = [_item(network.summary.get(score, {}).get(s), digits) for score, digits in SCORES.values() for s in STRUCTURES]
         scores = [
             _item(phase_mean(network.cases, phase, f"{score}_{s}", millimetres=score == "hd_mm"), digits)
-            for score, digits in (("dice", 3), ("hd_mm", 1))
+            for score, digits in SCORES.values()
             for phase in PHASES
             for s in STRUCTURES
         ]
         missed = Item(str(sum(network.summary["n_missed"].values())) if network.summary else NONE)
         compute = _item(network.timing["compute_ms"]["p50"] if network.timing else None, 1)
         mean = _item(network.summary.get("dice", {}).get("mean"), 3)
-        rows.append(Row([*_size(network), *scores, missed, mean, compute, _item(network.hours, 2)]))
+        rows.append(Row([*_size(network), *both, *scores, missed, mean, compute, _item(network.hours, 2)]))
     return Table("Table 2: accuracy at ED and ES", columns, rows, NOTE_2, "Dice and Hausdorff distance per structure.")
+
+
+def _printed_scores(paper: Accuracy) -> dict[str, Item]:
+    figures = {"Dice": (paper.dice, 3), "HD": (paper.hd_mm, 2)}
+    return {
+        f"{score} {s}": _item(values[s], digits) if values else Item(UNPRINTED)
+        for score, (values, digits) in figures.items()
+        for s in STRUCTURES
+    }
 
 
 def phase_mean(cases: Iterable[dict[str, str]], phase: str, column: str, *, millimetres: bool = False) -> float | None:
@@ -115,26 +150,31 @@ def phase_mean(cases: Iterable[dict[str, str]], phase: str, column: str, *, mill
 
 
 def ratios(results: Iterable[Result]) -> Table:
-    """MSU-Net, span 2 and 10, in units of ICA-UNet, n = 4 or else 3: throughput and both latencies, here and in the paper."""
+    """MSU-Net in units of ICA-UNet, n = 3 and n = 4: throughput and latencies, as measured here and as the paper prints them."""
     known = {result.system.name: result for result in results}
-    ours = [known[name] for n in (4, 3) if (name := f"ica_unet_n{n}_independent") in known]
-    reference = next((result for result in ours if result.timings[1.0]), None)
-    title = reference.system.title if reference else "ICA-UNet"
     rows = []
-    for network in networks((known[name] for span in (2, 10) if (name := f"msu_net_span{span}") in known), 1):
-        if reference and network.timing:
-            own, alike = reference.system.paper, network.machine == reference.machine
-            measured = _quotients(clocks(network.timing) if alike else Clocks(), clocks(reference.timings[1.0]))
-            published = _quotients((*network.paper.clocks, network.paper.latency_ms), (*own.clocks, own.latency_ms))
-            rows.append(Row([Item(network.title), *(_item(value, 2) for value in (*measured, *published))]))
+    for n, span in itertools.product(DEPTHS, SPANS):
+        ours, theirs = f"ica_unet_n{n}_independent", f"msu_net_span{span}"
+        reference = known.get(ours)
+        for network in networks_of(known[theirs]) if theirs in known else [Network(TABLE_1[theirs].title)]:
+            measured, printed = [None] * 3, [None] * 4
+            if reference and network.timing and reference.timings[1.0] and network.machine == reference.machine:
+                measured = _quotients(clocks(network.timing), clocks(reference.timings[1.0]))
+            if network.width == 1:
+                printed = _quotients(printed_clocks(TABLE_1[theirs]), printed_clocks(TABLE_1[ours]))
+            elif not network.timing:
+                continue
+            rows.append(Row([Item(network.title), Item(TABLE_1[ours].title), *(_item(value, 2) for value in (*measured, *printed))]))
     heads = ("Throughput", "Compute", f"Arrival to mask, {PAPER_RATE} FPS")
-    columns = [Column("System", number=False), *map(Column, heads), *(Column(f"{head} (paper)") for head in (*heads, "Mixed clocks"))]
+    columns = [Column("System", number=False), Column("In units of", number=False), *map(Column, heads)]
+    columns += [Column(f"{head} (paper)") for head in (*heads, "Latency as printed")]
     caption = "Throughput and latencies as measured, and as the paper's figures give them when they are counted the same way."
-    return Table(f"MSU-Net in units of {title}", columns, rows, NOTE_RATIOS, caption)
+    return Table("MSU-Net in units of ICA-UNet", columns, rows, NOTE_RATIOS, caption)
 
 
-def clocks(timing: dict[str, Any]) -> Clocks:
-    return Clocks(timing["frames_per_second"], timing["compute_ms"]["p50"], arrival_to_mask(timing, PAPER_RATE))
+def clocks(timing: dict[str, Any]) -> tuple[float, float, float | None]:
+    """Frames a second, compute in ms, and milliseconds from arrival to mask at the paper's rate: None if it cannot keep up."""
+    return timing["frames_per_second"], timing["compute_ms"]["p50"], arrival_to_mask(timing, PAPER_RATE)
 
 
 def _quotients(upper: Iterable[float | None], lower: Iterable[float | None]) -> list[float | None]:

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from ica_unet_jax import run_folder
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.markup import counted
-from ica_unet_jax.systems import SYSTEMS, Paper, System, network_name, widths
+from ica_unet_jax.paper_figures import TABLE_1, TABLE_2, Accuracy, RealTime
+from ica_unet_jax.systems import SYSTEMS, System, network_name, widths
 
 DIVERGED = "diverged.txt"  # in the run folder of a training that did
 SHARED = ("crop", "spacing", "steps", "batch_size")  # by all rows, beside patients and metrics
@@ -92,28 +93,38 @@ def training_hours(run: Path) -> float:
 
 
 class Network(NamedTuple):
-    """A row: a system at one width. Only the width that was trained has scores, only the full one the paper's figures."""
+    """A row: a system at one width, of which only the width that was trained has scores, or what the paper prints of it."""
 
     title: str
-    timing: dict[str, Any] | None
+    timing: dict[str, Any] | None = None
+    width: float = 1.0
+    machine: str = ""  # on which it was timed
     summary: dict[str, Any] = {}
     cases: list[dict[str, str]] = []
     hours: float | None = None
-    machine: str = ""  # on which it was timed
-    paper: Paper = Paper()
+    paper: RealTime | Accuracy | None = None
 
 
 def networks(results: Iterable[Result], table: int) -> Iterator[Network]:
-    """The rows of a table: the systems at full width, and at that of their training where it is narrower."""
-    for result in results:
-        if table not in result.system.tables:
-            continue
-        *wider, trained = result.timings
-        for width in wider:
-            yield Network(result.system.title, result.timings[width], machine=result.machine, paper=result.system.paper)
-        title = at_width(result.system.title, trained) + (f": {result.state}" if result.state else "")
-        known = result.summary or {}, result.cases, result.hours or None, result.machine
-        yield Network(title, result.timings[trained], *known, Paper() if wider else result.system.paper)
+    """The rows of a table: of each system its networks, where it has been begun, and what the paper prints of it."""
+    known = {result.system.name: result for result in results}
+    printed: Mapping[str, RealTime | Accuracy] = {1: TABLE_1, 2: TABLE_2}[table]
+    for system in SYSTEMS:
+        if table in system.tables:
+            if system.name in known:
+                yield from networks_of(known[system.name])
+            if paper := printed.get(system.name):
+                yield Network(f"{paper.title} (paper)", paper=paper)
+
+
+def networks_of(result: Result) -> Iterator[Network]:
+    """A system at full width, and at that of its training where it is narrower."""
+    *wider, trained = result.timings
+    for width in wider:
+        yield Network(result.system.title, result.timings[width], width, result.machine)
+    title = at_width(result.system.title, trained) + (f": {result.state}" if result.state else "")
+    known = result.summary or {}, result.cases, result.hours or None
+    yield Network(title, result.timings[trained], trained, result.machine, *known)
 
 
 def at_width(title: str, width: float) -> str:

@@ -11,7 +11,7 @@ from ica_unet_jax import benchmarking, comparing, system_results
 from ica_unet_jax.config import Config
 from ica_unet_jax.errors import Diverged, UserError
 from ica_unet_jax.files import write_json, write_text
-from ica_unet_jax.systems import Paper, System
+from ica_unet_jax.systems import System
 from ica_unet_jax.timing import Ceilings
 
 
@@ -27,7 +27,7 @@ def test_a_system_is_timed_at_both_widths(tmp_path, monkeypatch):
 def reference(cohort, tmp_path, monkeypatch):
     """Two cheap systems and one that does not fit the grid."""
     some = (
-        System("narrow", "Narrow", (1, 2), dict(model="unet2d"), Paper(0.5, 30.0, 20.0)),
+        System("narrow", "Narrow", (1, 2), dict(model="unet2d")),
         System("large", "Large", (1,), dict(model="ica_unet")),
         System("steady", "Steady", (2,), dict(model="unet2d", flip=True), cleaned=True),
     )
