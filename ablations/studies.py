@@ -7,60 +7,82 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+from ablations import titles
 from ica_unet_jax import flops
 from ica_unet_jax.config import Config
 from ica_unet_jax.errors import UserError
 
 Changes = Mapping[str, Any]
+Cell = Changes | tuple[str, Changes]  # with its title, where the one that `titles` makes of its changes is not plain enough
 
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """A question, and the cells that answer it beside the reference, which is always the first."""
+    """A question, and the cells that answer it beside the reference, which is always the first.
+
+    What depends on the reference's configuration is a function of it.
+    """
 
     name: str
     question: str
     section: str  # of the paper
-    cells: Sequence[Changes] | Callable[[Config], Sequence[Changes]]  # a function where they depend on the reference
-    reference: Callable[[Config], Changes] = lambda config: {}  # what the study itself needs
+    cells: Sequence[Cell] | Callable[[Config], Sequence[Cell]]
+    reference: Changes | Callable[[Config], Changes] = dataclasses.field(default_factory=dict)  # what the study itself needs
+    factors: Mapping[str, str] = dataclasses.field(default_factory=dict)  # {weight: letter} of a factorial; each is there or 0
+    trends: Mapping[str, Collection[str]] = dataclasses.field(default_factory=dict)  # {words: knobs that cells turn}; over the first's log2
+
+    def titled(self, base: Config) -> dict[str, Config]:
+        """{title: configuration} of the reference, first, and of the cells, without doubles, in order."""
+        reference = base.replace(**_of(self.reference, base))
+        found = {reference: "reference"}
+        for cell in _of(self.cells, reference):
+            title, changes = cell if isinstance(cell, tuple) else (titles.title(cell), cell)
+            config = reference.replace(**changes)
+            if config == reference:  # a cell that is the reference names it
+                found[reference] = title
+            found.setdefault(config, title)
+        if len(set(found.values())) < len(found):
+            raise UserError(f"Study {self.name}: two cells have one title; give cells as (title, changes).")
+        return {title: config for config, title in found.items()}
 
     def configs(self, base: Config) -> list[Config]:
         """The reference and the cells, without doubles, in order."""
-        reference = base.replace(**self.reference(base))
-        cells = self.cells(reference) if callable(self.cells) else self.cells
-        return list(dict.fromkeys([reference, *(reference.replace(**cell) for cell in cells)]))
+        return list(self.titled(base).values())
 
 
 def label(config: Config, reference: Config) -> str:
-    """The name of a row: what differs from the reference, from the configurations themselves."""
+    """What differs from the reference, from the configurations themselves: a part of a folder's name."""
     changes = config.diff(reference)
-    return ", ".join(f"{knob}={_text(value)}" for knob, value in changes.items()) or "reference"
+    return ", ".join(f"{knob}={titles.text(value)}" for knob, value in changes.items()) or "reference"
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, tuple):
-        return "x".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _of(value: Any, config: Config) -> Any:
+    return value(config) if callable(value) else value
 
 
-def constant_width(reference: Config) -> list[Changes]:
-    """Other numbers of bases with the stream width that keeps m * p, so that the number of channels stays."""
+def number_of_bases(reference: Config) -> list[Cell]:
+    """Other numbers of bases, alone and with the stream width that keeps m * p, and so the number of channels."""
     width = reference.model.bases * reference.model.stream_width
-    return [dict(bases=m, stream_width=width // m) for m in BASES if width % m == 0]
+    alone = [dict(bases=m) for m in BASES]
+    return alone + [dict(bases=m, stream_width=width // m) for m in BASES if width % m == 0]
 
 
-def students(reference: Config) -> list[Changes]:
+def students(reference: Config) -> list[Cell]:
     """Causal networks that learn also what one that sees t+1 makes of each frame; a quarter of the batch is unlabelled."""
     quarter = reference.train.batch_size // 4
-    return [dict(neighbours=kind, distillation_weight=1.0, unlabelled=quarter) for kind in ("past", "two_past")]
+    taught = dict(distillation_weight=1.0, unlabelled=quarter)
+    return [(f"{titles.WORDS['neighbours'][kind]}, taught", dict(neighbours=kind, **taught)) for kind in ("past", "two_past")]
 
 
-def dense_twins(reference: Config) -> list[Changes]:
+def dense_twins(reference: Config) -> list[Cell]:
     """The plain U-Net over m channels whose work, or whose number of parameters, is nearest the reference's."""
-    return [flops.dense_twin(reference.model), flops.dense_twin(reference.model, flops.parameters)]
+    return [
+        ("dense, equal work", flops.dense_twin(reference.model)),
+        ("dense, equal parameters", flops.dense_twin(reference.model, flops.parameters)),
+    ]
 
 
 def multiple_of_64(base: Config) -> Changes:
@@ -69,64 +91,71 @@ def multiple_of_64(base: Config) -> Changes:
     return dict(crop=(d, 64 * math.ceil(h / 64), 64 * math.ceil(w / 64)))
 
 
-BASES = (4, 8, 16, 32, 64)
-TERMS = ("sparsity_weight", "independence_weight", "reconstruction_weight")
+BASES = (8, 16, 32, 64)
+TERMS = {"sparsity_weight": "S", "independence_weight": "I", "reconstruction_weight": "R"}
 
 STUDIES = (
     Study(
         "loss_terms",
-        "Which of the three ICA terms matter?",
-        "2.3",
+        "What does each of the three ICA terms do: sparsity (S), independence (I), reconstruction (R)?",
+        "3, Eq. 1",
         [
-            *({term: 0.0} for term in TERMS),
-            *({other: 0.0 for other in TERMS if other != term} for term in TERMS),
-            dict(ica_weight=0.0),
-            dict(standardize_bases=True),
-            dict(whiten_bases=True),
+            ("all three", {}),
+            *((f"without {letter}", {term: 0.0}) for term, letter in TERMS.items()),
+            *((f"{letter} alone", {other: 0.0 for other in TERMS if other != term}) for term, letter in TERMS.items()),
+            ("none", dict(ica_weight=0.0)),
         ],
+        dict(dice_weight=0.0),  # Eq. 2 alone
+        factors=TERMS,
     ),
     Study(
         "basis_dimension",
-        "How many bases are needed, and is it their number or the width that comes with it?",
+        "How many bases are needed, and is it their number m or the width that comes with it?",
         "3",
-        lambda reference: [*(dict(bases=m) for m in BASES), *constant_width(reference)],
+        number_of_bases,
+        trends={"p constant": ("bases",), "m x p constant": ("bases", "stream_width")},
     ),
     Study(
         "contracting_blocks",
         "How many contracting blocks?",
-        "3, Table 1 and 2",
+        "3; Tables 1 and 2",
         [dict(contracting_blocks=n) for n in (2, 3, 4)],
         multiple_of_64,
     ),
-    Study("projection_width", "How many channels u should a basis have?", "2.1", [dict(projection_width=u) for u in (1, 2, 4, 8)]),
+    Study("projection_width", "How many channels u should a basis have?", "3", [dict(projection_width=u) for u in (1, 2, 4, 8)]),
     Study(
         "bases_from",
         "Can the bases be computed from the frame alone?",
-        "2.1",
+        "3",
         [dict(bases_from=kind) for kind in ("frame", "frame_with_coordinates", "dictionary", "dictionary_and_frame")],
     ),
-    Study("ica_weight", "How much weight should the ICA loss have?", "2.3", [dict(ica_weight=beta) for beta in (0.0, 0.05, 0.2, 1.0)]),
-    Study("alpha", "Does alpha of the independence term matter?", "2.3", [dict(alpha=alpha) for alpha in (0.5, 0.75, 1.0)]),
+    Study("ica_weight", "How much weight should the ICA loss have?", "3, Eq. 2", [dict(ica_weight=beta) for beta in (0.0, 0.05, 0.2, 1.0)]),
+    Study("alpha", "Does alpha of the independence term matter?", "3, Eq. 1", [dict(alpha=alpha) for alpha in (0.5, 0.75, 1.0)]),
     Study(
         "neighbours",
         "What are the neighbouring frames worth, and can a causal network do without the next?",
-        "2.2",
+        "3",
         lambda reference: [*(dict(neighbours=kind) for kind in ("both", "past", "two_past", "none")), *students(reference)],
-        lambda base: dict(neighbours="both", distillation_weight=0.0, unlabelled=0),
+        dict(neighbours="both", distillation_weight=0.0, unlabelled=0),
     ),
     Study(
         "correlation",
         "How far should the correlation with a neighbour reach?",
-        "2.2",
+        "3",
         [dict(correlation_radius=radius) for radius in (0, 1, 2, 4)],
     ),
     Study(
         "streams",
         "Are independent streams worth their parameters, and what does a plain U-Net over the bases do?",
-        "2.2",
+        "3",
         lambda reference: [dict(streams="independent"), dict(streams="shared"), *dense_twins(reference)],
     ),
-    Study("supervision", "Do the coarser outputs help as additional supervision?", "2.3", [dict(auxiliary_weight=0.0)]),
+    Study(
+        "supervision",
+        "Do the coarser outputs help as additional supervision?",
+        "3, Eq. 2",
+        [("all outputs", {}), ("the finest output alone", dict(auxiliary_weight=0.0))],
+    ),
 )  # fmt: skip
 
 
