@@ -13,13 +13,18 @@ ROOT = Path(__file__).resolve().parent.parent
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # not this folder, whose modules would hide the standard library's
 
+import dataclasses  # noqa: E402
 import json  # noqa: E402
 import os  # noqa: E402
 import shutil  # noqa: E402
 import statistics  # noqa: E402
 import threading  # noqa: E402
 import time  # noqa: E402
+from collections.abc import Mapping  # noqa: E402
 from typing import Any  # noqa: E402
+
+STREAMED = 2.0  # seconds for which the trained network's frames are timed
+_BEGAN = time.perf_counter()
 
 
 def main() -> None:
@@ -33,12 +38,14 @@ def main() -> None:
 
     logging.set_verbosity(logging.ERROR)
     memory.keep_freed()
+    _die_with_the_parent()
     if sys.argv[1] == "--measure":
-        from ablations.cost import time_step
+        from ablations import probe
 
-        print(json.dumps(time_step(Config.from_json(Path(sys.argv[2]).read_text()))))
+        began = time.perf_counter()
+        parts = probe.measure(Config.from_json(Path(sys.argv[2]).read_text()))
+        print(json.dumps(dataclasses.asdict(parts) | {"inside": time.perf_counter() - began}))
     else:
-        _die_with_the_parent()
         run(Config.from_json(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))
 
 
@@ -48,6 +55,7 @@ def run(config, finished: Path) -> None:
     from ica_unet_jax.errors import Diverged
 
     folder = Path(config.train.workdir)
+    resumed = (folder / "config.json").is_file()
     try:
         training.train(config, pictures=False)
     except Diverged as error:
@@ -55,25 +63,51 @@ def run(config, finished: Path) -> None:
         return
     began = time.perf_counter()
     evaluation.evaluate(folder, split="val", cines=0, pictures=False)
-    if config.model.model == "ica_unet":
+    if config.model.has_bases:
         from ica_unet_jax import decomposition
 
         decomposition.write_csv(folder / "ica.csv", decomposition.quality(folder, mean_of_channels=True))
-    finish(config, finished, "done", "", config.train.steps, time.perf_counter() - began)
+    spent = {"evaluation_seconds": time.perf_counter() - began, "frame_ms": frame_ms(folder)}
+    # What a resumed run took before it was stopped is not known.
+    finish(config, finished, "done", "", config.train.steps, spent | {"wall_seconds": None if resumed else time.perf_counter() - _BEGAN})
 
 
-def finish(config, finished: Path, status: str, message: str, step: int, evaluation_seconds: float = 0.0) -> None:
+def frame_ms(folder: Path) -> float | None:
+    """Milliseconds of a frame that the trained network of a run sees in a stream, the median; None where it has no stream."""
+    import itertools
+
+    import numpy as np
+
+    from ica_unet_jax import inference
+    from ica_unet_jax.benchmarking import SLICE_MM, time_answers
+    from ica_unet_jax.errors import UserError
+    from ica_unet_jax.snippet_streaming import SnippetStream
+    from ica_unet_jax.streaming import StreamingSegmenter
+
+    segmenter = inference.load(folder)
+    config, answered = segmenter.config, segmenter.config.model.answered
+    frames = np.random.default_rng(0).gamma(2, 100, (3, *config.model.crop)).astype(np.float32)
+    spacing = (SLICE_MM, config.data.spacing, config.data.spacing)
+    try:
+        stream = (SnippetStream if answered > 1 else StreamingSegmenter)(segmenter, config.model.crop, spacing)
+    except UserError:
+        return None
+    timing, _ = time_answers(stream, itertools.cycle(frames), answered, STREAMED)
+    return timing.p50
+
+
+def finish(config, finished: Path, status: str, message: str, step: int, spent: Mapping[str, float | None] | None = None) -> None:
     """Leaves `finished` with what the tables need; drops the workdir, the weights among it."""
     folder = Path(config.train.workdir)
-    keep_figures(config, folder, finished, status, message, step, evaluation_seconds)
+    keep_figures(config, folder, finished, status, message, step, spent)
     if status != "crashed":  # a crashed one is tried again, from its last checkpoint
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def keep_figures(
-    config, folder: Path, finished: Path, status: str, message: str, step: int, evaluation_seconds: float | None
+    config, folder: Path, finished: Path, status: str, message: str, step: int, spent: Mapping[str, float | None] | None = None
 ) -> None:
-    """Copies what the tables need of a run folder to `finished`, which appears by one rename."""
+    """Copies what the tables need of a run folder to `finished`, which appears by one rename; `spent` goes into timing.json."""
     from ica_unet_jax.config import Config
     from ica_unet_jax.metrics.cases import METRICS_VERSION
     from ica_unet_jax.run_folder import MAY_CHANGE
@@ -90,7 +124,7 @@ def keep_figures(
         if wanted and source.is_file():
             shutil.copy(source, temporary / source.name)
     _anonymous(temporary / "provenance.json")
-    (temporary / "timing.json").write_text(_json(timing(folder, step, evaluation_seconds)))
+    (temporary / "timing.json").write_text(_json(timing(folder, step) | dict(spent or {})))
     judged = folder / "evaluation_val" / "summary.json"
     version = json.loads(judged.read_text())["metrics_version"] if judged.is_file() else METRICS_VERSION
     done = {"status": status, "message": message, "step": step, "metrics_version": version}
@@ -103,8 +137,8 @@ def keep_figures(
     temporary.rename(finished)
 
 
-def timing(folder: Path, steps: int, evaluation_seconds: float | None) -> dict[str, Any]:
-    """Seconds a step (median of the logged spans), of compilation, of training and of the evaluation."""
+def timing(folder: Path, steps: int) -> dict[str, Any]:
+    """Seconds a step (median of the logged spans), of compilation and of training; of what follows nothing is known here."""
     from ica_unet_jax.run_folder import read_metrics
 
     spans, last = [], 0
@@ -118,7 +152,9 @@ def timing(folder: Path, steps: int, evaluation_seconds: float | None) -> dict[s
         "seconds_per_step": statistics.median(plain) if plain else None,
         "compile_seconds": sum(seconds for compiled, seconds, _ in spans if compiled),
         "training_seconds": sum(seconds * count for _, seconds, count in spans),
-        "evaluation_seconds": evaluation_seconds,
+        "evaluation_seconds": None,
+        "frame_ms": None,
+        "wall_seconds": None,
         "steps": steps,
         "device": json.loads(provenance.read_text())["device"] if provenance.is_file() else "",
         "threads": int(os.environ.get("CELL_THREADS", 0)) or None,

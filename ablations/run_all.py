@@ -11,6 +11,7 @@ import json
 import os
 import shlex
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         phantom_patients=36, phantom_shape=(4, 96, 96), crop=(4, 64, 64), spacing=2.25, contracting_blocks=2, bases=32,
         stream_width=4, encoder_width=12, steps=400, learning_rate=4e-3, warmup_steps=40, ema_decay=0.98,
         dice_weight=0.5, rotation=60.0, shift=4.0, evaluate_every=200,
+        folds=3,
     ),
     "smoke": dict(
         phantom_patients=6, phantom_shape=(2, 64, 64), crop=(2, 64, 64), contracting_blocks=2, bases=3, stream_width=2,
         projection_width=2, encoder_width=4, encoder_convs=1, decoder_width=4, steps=4, batch_size=1, evaluate_every=4,
-        studies="supervision", seeds=2,
+        studies="supervision", folds=2,
     ),
 }  # fmt: skip
 
@@ -43,25 +45,32 @@ _PRESET = flags.DEFINE_enum(
     "preset", None, list(PRESETS), "Values of the flags that are not given: phantom, the default without --data_dir, or smoke, to try out."
 )
 _STUDIES = flags.DEFINE_string("studies", "loss_terms,basis_dimension", "Which studies, separated by commas, or all.")
-_SEEDS = flags.DEFINE_integer("seeds", 3, "Trainings of each cell with other seeds, from --seed on.", lower_bound=1)
 _FOLDS = flags.DEFINE_integer(
-    "folds", 1, "Folds, all of which are run, so that every patient is judged out of fold; 1: one split.", lower_bound=1
+    "folds", 1, "Folds; fold k is trained with the seed --seed + k, and judged on patients that it never saw. 1: one split.", lower_bound=1
 )
-_WORKDIR = flags.DEFINE_string("workdir", "runs/ablations", "Folder of the sweep; the same command again goes on.")
-_JOBS = flags.DEFINE_integer("jobs", 0, "Runs at a time; 0: one for each GPU, or for each --threads cores.", lower_bound=0)
-_THREADS = flags.DEFINE_integer("threads", 1, "Cores of each run; part of what makes results repeat to the byte.", lower_bound=1)
+_ONLY_FOLDS = flags.DEFINE_list("only_folds", [], "Of these, which are run, as 0,1,2; all by default.")
+_SEEDS = flags.DEFINE_integer("seeds", 1, "Trainings of each cell and fold; further ones have seeds that no fold has.", lower_bound=1)
+_WORKDIR = flags.DEFINE_string("workdir", "runs/ablations", "Folder of the sweep, anywhere; the same command again goes on.")
+_JOBS = flags.DEFINE_integer("jobs", 0, "Runs at a time; 0: one for each GPU, or for each core, or for each --threads cores.", lower_bound=0)
+_THREADS = flags.DEFINE_integer(
+    "threads", 0, "Cores of each run, part of what makes results repeat to the byte; 0: all cores, divided by --jobs.", lower_bound=0
+)
 _EXECUTOR = flags.DEFINE_enum("executor", "local", ["local", "slurm"], "This machine, or array jobs of a SLURM cluster.")
 _SLURM = flags.DEFINE_list("slurm", [], "With --executor=slurm: submitit's parameters, as timeout_min=240,slurm_partition=gpu.")
-_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the plan with its cost, from measured steps, and run nothing.")
-_TABLES_ONLY = flags.DEFINE_bool("tables_only", False, "Write the tables from what is finished in --workdir, and run nothing.")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the plan with its minutes, by runs that have finished or by measuring, and run nothing.")
+_TABLES_ONLY = flags.DEFINE_bool(
+    "tables_only", False, "Write the tables from what is finished in --workdir, or without that in all of ablations/results, and run nothing."
+)
+_DELTA = flags.DEFINE_float("delta", 0.01, "Differences of Dice below this are as good as none, in the tables.", lower_bound=0.0)
 
 
 def main() -> None:
     workdir = Path(_WORKDIR.value)
     if _TABLES_ONLY.value:
-        write_tables(workdir)
+        for folder in [workdir] if _WORKDIR.present else committed():
+            write_tables(folder)
         return
-    from ablations import runner
+    from ablations import cost, runner
     from ablations.plan import Sweep
     from ablations.studies import choose
 
@@ -70,25 +79,38 @@ def main() -> None:
     def chosen(flag: flags.FlagHolder) -> Any:
         return flag.value if flag.present else preset.get(flag.name, flag.value)
 
-    first = config.train.seed
-    sweep = Sweep(workdir, config, choose(chosen(_STUDIES)), range(first, first + chosen(_SEEDS)), chosen(_FOLDS))
+    only = project_flags.integers("only_folds", _ONLY_FOLDS.value)
+    sweep = Sweep(workdir, config, choose(chosen(_STUDIES)), chosen(_FOLDS), only, chosen(_SEEDS))
     runs = list(sweep.runs())
     left = runner.missing(workdir, runs)
-    shares = runner.slots(_JOBS.value, _THREADS.value) if _EXECUTOR.value == "local" else []
+    shares = [runner.Slot(threads=_THREADS.value or 1)] * max(1, _JOBS.value)
+    if _EXECUTOR.value == "local":
+        shares = runner.slots(_JOBS.value, _THREADS.value)
+    estimate = cost.Estimate(workdir, sweep, shares)
+    prepare(config, sweep)
     if _DRY_RUN.value:
-        from ablations import cost
-
-        print(cost.report(workdir, sweep, left, shares or [runner.Slot(threads=_THREADS.value)] * max(1, _JOBS.value)))
+        estimate.measure(left, say)
+        print(cost.report(sweep, runs, left, estimate))
         return
 
-    prepare(config, sweep)
     describe(workdir, sweep)
-    failed = follow(workdir, runs, left, shares)
+    failed = follow(workdir, runs, left, estimate)
     unmix(workdir, sweep)
     write_tables(workdir)
     if failed:
         print(f"{failed} of {len(runs)} runs failed; see {workdir / 'index.md'}", file=sys.stderr)
         sys.exit(1)
+
+
+def say(text: str) -> None:
+    """A line of what happens, with the time of day."""
+    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {text}\n")  # at once: several threads have something to say
+    sys.stderr.flush()
+
+
+def committed() -> list[Path]:
+    """The folders of the sweeps whose results came with this code."""
+    return sorted(path.parent for path in (ROOT / "ablations" / "results").glob("*/sweep.json"))
 
 
 def write_tables(workdir: Path) -> None:
@@ -113,23 +135,20 @@ def prepare(config: Config, sweep) -> None:
     from ica_unet_jax.data import cohort
 
     cases = cohort.open_cohort(config.data)
-    for fold in range(sweep.folds):
+    for _, fold in sweep.blocks():
         cohort.choose_split(sweep.reference.replace(fold=fold).data, cases)
 
 
 def describe(workdir: Path, sweep) -> None:
-    """`sweep.json`: the studies with their cells, for the tables; studies of earlier sweeps in this folder stay."""
+    """`sweep.json`: the studies with their cells and runs, for the tables; what earlier commands ran in this folder stays."""
     from ica_unet_jax.files import write_json
 
     path = workdir / "sweep.json"
     new = sweep.description()
     if path.is_file():
-        old = json.loads(path.read_text())
-        names = {study["name"] for study in new["studies"]}
-        new["studies"] = [study for study in old["studies"] if study["name"] not in names] + new["studies"]
-        new["seeds"] = sorted({*old["seeds"], *new["seeds"]})
-        if old["folds"] != new["folds"]:
-            raise UserError(f"--workdir={workdir} holds a sweep with other folds ({old['folds']}): choose another folder, or its folds.")
+        from ablations.plan import joined
+
+        new = joined(json.loads(path.read_text()), new, workdir)
     facts = {
         "command": shlex.join(["python", *sys.orig_argv[1:]]),
         "commit": commit(),
@@ -138,27 +157,34 @@ def describe(workdir: Path, sweep) -> None:
     write_json(path, facts | new)
 
 
-def follow(workdir: Path, runs: list, left: list, shares: list) -> int:
+def follow(workdir: Path, runs: list, left: list, estimate) -> int:
     """Runs what is left, tells how far it is, and rewrites the tables after every run; returns how many have failed."""
-    from ablations import runner, slurm, tables
-    from ica_unet_jax.progress import Progress
+    from ablations import cost, runner, slurm, tables
 
-    done = len(runs) - len(left)
-    with Progress(len(runs), done, unit="run") as progress:
-        progress.note(f"{done} of {len(runs)} runs are finished, {len(left)} left, {len(shares) or _JOBS.value or 'all'} at a time")
-        progress.update(done)
+    local, waiting = _EXECUTOR.value == "local", list(left)
 
-        def on_end(run, status: str) -> None:
-            nonlocal done
-            done += 1
-            progress.note(f"{status}: {run.cell} {run.name}")
-            progress.update(done)
-            tables.write_all(workdir)
+    def told() -> str:
+        estimate.look()
+        seconds, unknown = estimate.left(waiting)
+        time_left = f", about {cost.duration(seconds, unknown)}" if seconds else ""
+        return f"{len(runs) - len(waiting)} of {len(runs)} runs done, {len(waiting)} left{time_left}"
 
-        if _EXECUTOR.value == "local":
-            runner.run_all(workdir, left, shares, on_end)
-        else:
-            slurm.run_all(workdir, left, on_end, jobs=_JOBS.value, threads=_THREADS.value, parameters=slurm_parameters())
+    def on_begin(run) -> None:
+        say(f"begins: {estimate.titles[run.cell]}, {run.name}")
+
+    def on_end(run, status: str) -> None:
+        waiting.remove(run)
+        say(f"{status}: {estimate.titles[run.cell]}, {run.name}; {told()}")
+        tables.write_all(workdir)
+
+    if local:
+        if any(run.config.train.steps >= cost.WORTH for run in left):
+            estimate.measure(left, say)
+        say(told())
+        runner.run_all(workdir, left, estimate.shares, on_end, on_begin)
+    else:
+        say(told())
+        slurm.run_all(workdir, left, on_end, jobs=_JOBS.value, threads=_THREADS.value or 1, parameters=slurm_parameters())
     return sum(runner.status(workdir, run) != "done" for run in runs)
 
 
@@ -171,7 +197,7 @@ def unmix(workdir: Path, sweep) -> None:
     configs = {config.model.bases: config for config in sweep.cells().values() if config.model.model == "ica_unet"}
     cases = cohort.open_cohort(sweep.base.data)
     for m, config in configs.items():
-        for fold in sweep.description()["folds"]:
+        for fold in sorted({fold for _, fold in sweep.blocks()}):
             path = workdir / "peers" / f"fastica_m{m}_fold{fold}.csv"
             if path.is_file():
                 continue

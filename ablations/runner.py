@@ -57,14 +57,19 @@ def environment(slot: Slot) -> dict[str, str]:
 
 
 def slots(jobs: int, threads: int) -> list[Slot]:
-    """`jobs` shares of this machine (0: as many as fit) of `threads` cores each.
+    """Shares of this machine.
+
+    Args:
+      jobs: how many; 0: one for each GPU, without any one for each core, or for each `threads` cores.
+      threads: cores of each; 0: all cores, divided by the number of shares.
 
     Raises:
       UserError: more cores are asked for than there are.
     """
     free = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
     devices = gpus()
-    jobs = jobs or len(devices) or max(1, len(free) // threads)
+    jobs = jobs or len(devices) or max(1, len(free) // (threads or 1))
+    threads = threads or max(1, len(free) // jobs)
     if jobs * threads > len(free):
         raise UserError(f"--jobs={jobs} with --threads={threads} asks for {jobs * threads} cores of {len(free)}: lower one.")
     bind = hasattr(os, "sched_setaffinity")
@@ -115,8 +120,14 @@ def missing(workdir: Path, runs: Iterable[Run]) -> list[Run]:
     return [run for run in runs if status(workdir, run) in ("", "crashed")]
 
 
-def run_all(workdir: Path, runs: Iterable[Run], shares: list[Slot], on_end: Callable[[Run, str], Any]) -> None:
-    """Runs them on this machine, one on each slot at a time; `on_end(run, status)` after each."""
+def run_all(
+    workdir: Path,
+    runs: Iterable[Run],
+    shares: list[Slot],
+    on_end: Callable[[Run, str], Any],
+    on_begin: Callable[[Run], Any] = lambda run: None,
+) -> None:
+    """Runs them on this machine, one on each slot at a time; `on_begin(run)` before, `on_end(run, status)` after each."""
     free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
     for share in shares:
         free.put(share)
@@ -124,6 +135,7 @@ def run_all(workdir: Path, runs: Iterable[Run], shares: list[Slot], on_end: Call
     def work(run: Run) -> str:
         slot = free.get()
         try:
+            on_begin(run)
             return execute(workdir, run, slot)
         finally:
             free.put(slot)

@@ -39,7 +39,7 @@ def shared_compilation():
 def make_sweep(workdir, cohort, cells=CELLS, seeds=1):
     base = Config.make(**TINY, data_dir=str(cohort), cache_dir=str(workdir.parent / "cache"))
     study = Study("trial", "Does anything matter?", "2", cells)
-    return Sweep(workdir, base, [study], range(seeds), 1)
+    return Sweep(workdir, base, [study], 1, seeds=seeds)
 
 
 def write_sweep(sweep):
@@ -64,7 +64,7 @@ def finished(cohort, tmp_path_factory):
     """A finished sweep and the statuses in the order of their ends."""
     sweep, ends = make_sweep(tmp_path_factory.mktemp("sweep") / "sweep", cohort), []
     write_sweep(sweep)
-    shares = runner.slots(0, 1)[:2]
+    shares = runner.slots(2, 1)
     runner.run_all(sweep.workdir, list(sweep.runs()), shares, lambda run, status: ends.append((run.cell, status)))
     return sweep, ends
 

@@ -1,0 +1,157 @@
+"""Studies that compare whole networks, each as its launch file has it, and the round of changes about the network of the flags."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from ablations.studies import Cell, Changes, Study
+from ica_unet_jax import flops, launch_files
+from ica_unet_jax.config import Config, ModelConfig, fields
+
+LAUNCH = Path(__file__).resolve().parent.parent / "launch"
+
+# What belongs to a network, and is taken from its file. Everything else is the sweep's, the same for all: grid, steps, patients.
+OWN = {field.name for part, field in fields() if part in ("model", "loss")} - {"crop", "compute_dtype"} | {
+    "learning_rate", "optimizer", "momentum", "weight_decay", "decay_everything", "schedule", "warmup_steps", "clip_norm", "ema_decay",
+    "flip", "drop_neighbour", "depth_shift",
+}  # fmt: skip
+
+# {title: launch files, one after the other}; the rivals' files are changes of acdc.flags, whose recipe they share.
+ACDC = {"ICA-UNet": ("acdc",)}
+PAPER = {"paper, n = 4": ("paper_n4",)}
+PAPER_N3 = {"paper, n = 3": ("paper_n3",)}
+NO_ICA = {"no ICA": ("acdc", "no_ica")}
+RIVALS = {
+    "U-Net 2D": ("acdc", "baselines/unet2d"),
+    "U-Net 3D": ("acdc", "baselines/unet3d"),
+    "MSU-Net, span 2": ("acdc", "baselines/msu_net"),
+    "GridNet": ("acdc", "baselines/grid_net"),
+    "Ensemble U-Net": ("acdc", "baselines/ensemble_unet"),
+    "Omega-Net": ("acdc", "baselines/omega_net"),
+}
+TEN = ACDC | PAPER | PAPER_N3 | NO_ICA | RIVALS
+
+
+def settings(files: Iterable[str]) -> dict[str, Any]:
+    """A network's own settings, by its launch files, of which a later one wins."""
+    read = [launch_files.read(LAUNCH / f"{name}.flags") for name in files]
+    return {name: value for values in read for name, value in values.items() if name in OWN}
+
+
+def rows(networks: dict[str, tuple[str, ...]], **changes: Any) -> list[Cell]:
+    return [(title, settings(files) | changes) for title, files in networks.items()]
+
+
+def main_table(reference: Config) -> list[Cell]:
+    return rows(recommended() | ACDC | PAPER | NO_ICA | RIVALS)
+
+
+def recommended() -> dict[str, tuple[str, ...]]:
+    """The recommended network, where there is one."""
+    return {"ICA-UNet, recommended": ("recommended",)} if (LAUNCH / "recommended.flags").is_file() else {}
+
+
+def first(reference: Config) -> Changes:
+    """What the main table compares with."""
+    return settings(next(iter((recommended() | ACDC).values())))
+
+
+def acdc(reference: Config) -> Changes:
+    return settings(("acdc",))
+
+
+def once(reference: Config) -> list[Cell]:
+    """The networks that are trained once."""
+    spans = [cell for span in (3, 5, 10) for cell in rows({f"MSU-Net, span {span}": RIVALS["MSU-Net, span 2"]}, span=span)]
+    return [*rows(ACDC | PAPER_N3), *spans]
+
+
+def learning_rates(reference: Config) -> list[Cell]:
+    """Every network at a third of its learning rate, at it and at three times that."""
+    found = []
+    for title, own in rows(TEN):
+        for factor in (1 / 3, 1, 3):
+            rate = float(f"{factor * own['learning_rate']:.2g}")  # the value that the title says
+            found.append((f"{title}, learning rate {_short(rate)}", own | dict(learning_rate=rate)))
+    return found
+
+
+def published(reference: Config) -> list[Cell]:
+    """Rivals with the training that their papers print, beside the one that all share."""
+    there = {title: files for title, files in RIVALS.items() if (LAUNCH / "baselines" / "published" / f"{_name(files)}.flags").is_file()}
+    printed = {f"{title}, published training": (*files, f"baselines/published/{_name(files)}") for title, files in there.items()}
+    return rows(ACDC | there | printed)
+
+
+def one_change_each(reference: Config) -> list[Cell]:
+    """The parts of a network of bases taken out or the other way round, one at a time."""
+    model, loss = reference.model, reference.loss
+    over, weight = ("all", "stream")[model.concatenation_over == "all"], float(not loss.reconstruction_weight)
+    cells: list[Cell] = [
+        ("n = 3", dict(contracting_blocks=3)),
+        ("no ICA", without_ica(model)),
+        (f"{'without' if model.decoder_frame else 'with'} the frame in the decoders", dict(decoder_frame=not model.decoder_frame)),
+        (f"concatenation over {'all streams' if over == 'all' else 'each stream'}", dict(concatenation_over=over)),
+        ("independent streams, equal work", independent_twin(model)) if model.streams == "dense" else ("dense, equal work", flops.dense_twin(model)),
+        ("shared streams", dict(streams="shared", stream_width=independent_twin(model)["stream_width"])),
+        ("bases from the frame alone", dict(bases_from="frame")),
+        ("dictionary alone", dict(bases_from="dictionary")),
+        (f"{'with' if weight else 'without'} reconstruction", dict(reconstruction_weight=weight)),
+    ]  # fmt: skip
+    return cells
+
+
+def without_ica(model: ModelConfig) -> Changes:
+    """The control without bases, with decoders so wide that it has as many parameters."""
+    changes = dict(mixing="upsampled", decoder_frame=True)
+    width = nearest(model, changes, "decoder_width", range(1, 513), flops.parameters)
+    return changes | dict(decoder_width=width, ica_weight=0.0)
+
+
+def independent_twin(model: ModelConfig) -> Changes:
+    """A dense network's independent streams, of the width that works nearest as much."""
+    if model.streams != "dense":
+        return dict(streams=model.streams, stream_width=model.stream_width)
+    return dict(streams="independent", stream_width=nearest(model, dict(streams="independent"), "stream_width", range(1, 65), flops.of_a_frame))
+
+
+def nearest(model: ModelConfig, changes: Changes, name: str, values: range, figure: Callable[[ModelConfig], int]) -> int:
+    """The value of a setting with which the changed network's figure is nearest to this one's."""
+    target = figure(model)
+    return min(values, key=lambda value: abs(figure(dataclasses.replace(model, **changes, **{name: value})) - target))
+
+
+def doses(reference: Config) -> list[Cell]:
+    """The independence term in other strengths and readings, and the terms summed as printed."""
+    weight = reference.loss.independence_weight or 1.0
+    return [
+        ("independence x 10", dict(independence_weight=10 * weight)),
+        ("independence x 100", dict(independence_weight=100 * weight)),
+        ("independence by negentropy", dict(independence="negentropy")),
+        ("independence of standardized bases", dict(standardize_independence=True)),
+        ("terms summed as printed", dict(ica_reduction="sum")),
+    ]
+
+
+def _name(files: tuple[str, ...]) -> str:
+    return files[-1].rpartition("/")[2]
+
+
+def _short(rate: float) -> str:
+    """As in 1.3e-3."""
+    digits, _, power = f"{rate:.1e}".partition("e")
+    return f"{digits.removesuffix('.0')}e{int(power)}"
+
+
+NETWORKS = (
+    Study("main", "How good is the method beside its rivals, all trained alike?", "4, Tables 1 and 2", main_table, first),
+    Study("main_single", "What do the paper's n = 3 and longer snippets give, by one training?", "4, Table 1", once, acdc),
+    Study("rehearsal", "How do the networks compare on the patients that things are chosen on?", "4, Tables 1 and 2", lambda _: rows(TEN), acdc),
+    Study("learning_rate", "Which learning rate does each network need?", "4", learning_rates, acdc),
+    Study("published", "Are the rivals better off with the training that their papers print?", "4, Table 2", published, acdc),
+    Study("design", "What is each part of the network worth?", "3", one_change_each),
+    Study("doses", "Does the independence term do more in another strength or reading?", "3, Eq. 1", doses),
+)
