@@ -40,10 +40,17 @@ class ModelConfig(Part):
     bases_from: str = knob("dictionary_and_frame", "Where the bases X come from.", choices=("frame", "frame_with_coordinates", "dictionary", "dictionary_and_frame"))
     dictionary_cosines: bool = knob(True, "Each basis of the learned dictionary starts with another spatial frequency, not all with the same smooth window.")
     signed_coefficients: bool = knob(True, "The concatenation block T_k ends without an activation, so that mixed coefficients carry a sign, as those of the encoder do.")
+    concatenation_skip: bool = knob(True, "The concatenation block T_k sees the skip A_k beside A'_k and the correlations.")
+    concatenation_over: str = knob("stream", "The 1x1 convolution of T_k: of each stream by itself, or over all streams.", choices=("stream", "all"))
+    upsample_norm: bool = knob(True, "Norm and activation after the transposed convolution of U_k.")
+    mixing: str = knob("ica", "What the ICA-decoders see: the coefficients mixed with the bases X; coefficients upsampled by a learned kernel of 2x4x4 voxels, no bases (control); the correlations alone (control).", choices=("ica", "upsampled", "none"))
+    decoder_frame: bool = knob(False, "The frame, averaged to an output's size, joined to what its ICA-decoder sees.")
+    decoder_size: str = knob("half", "Where the convolutions of an ICA-decoder work: at half the output's size on 2x2 pixels as channels, or at its full size.", choices=("half", "full"))
     neighbours: str = knob("both", "Frames whose coefficients reach frame t: t-1 and t+1 (paper), t-1 alone (causal), t-2 and t-1 (causal), none.", choices=("both", "past", "two_past", "none"))
     correlation_radius: int = knob(2, "In-plane displacements of the correlation with a neighbour; 0 is the plain product, -1 no correlation.", low=-1, high=8)
     neighbour_gradients: bool = knob(False, "Train the encoder through the neighbours' coefficients too (slower, and more memory).")
     norm: str = knob("batch", "Normalisation layer.", choices=("batch", "group"))
+    masked_statistics: bool = knob(True, "Padding counts in no statistics of a norm.")
     mixing_scale: bool = knob(True, "Divide a mixed value by the square root of the number of products in it.")
     compute_dtype: str = knob("float32", "Arithmetic of the network; parameters and losses stay float32.", choices=("float32", "bfloat16"))
     remat: bool = knob(False, "Recompute activations in the backward pass to save memory.")
@@ -52,6 +59,7 @@ class ModelConfig(Part):
     span: int = knob(5, "Frames of a snippet, which --model=msu_net answers at once (paper: 2, 3, 5, 10).", low=2)
     sources: int = knob(3, "Independent sources of a snippet, at most one fewer than its frames (--model=msu_net).", low=1)
     anisotropy: float = knob(6.5, "Distance of slices over the in-plane voxel size, for which --model=unet3d plans its stages.", low=0.1)
+    expanding_kernels: str = knob("own", "Kernels of a stage of --model=unet3d's expanding path: those of its own resolution (nnU-Net), or of the one below (MONAI's DynUNet).", choices=("own", "below"))
 
     def __post_init__(self):
         super().__post_init__()
@@ -62,6 +70,8 @@ class ModelConfig(Part):
         smallest = 64 if self.model == "ica_unet" else multiple
         if d < 2 or d % 2:
             raise UserError(f"--crop={d},{h},{w}: the depth must be even and at least 2; take {max(2, d + d % 2)}.")
+        if self.mixing == "none" and not self.decoder_frame:
+            raise UserError("--mixing=none needs --decoder_frame: without the frame the decoders would see the correlations alone.")
         if self.expanding_skips and not self.expanding_convs:
             raise UserError("--expanding_skips needs --expanding_convs of at least 1: give --noexpanding_skips without convolutions.")
         for size in (h, w):
@@ -75,6 +85,11 @@ class ModelConfig(Part):
     def channels(self, published: int) -> int:
         """Channels of a rival's layer, by --width_multiplier."""
         return max(1, round(self.width_multiplier * published))
+
+    @property
+    def has_bases(self) -> bool:
+        """Whether there is anything that is mixed with bases X, and so an ICA loss."""
+        return self.model == "ica_unet" and self.mixing == "ica"
 
     @property
     def reach(self) -> int:
@@ -111,8 +126,11 @@ class LossConfig(Part):
     ica_reduction: str = knob("mean", "How the ICA terms are reduced: all means, or as literally written (sum, average, sum of squares).", choices=("mean", "sum"))
     standardize_bases: bool = knob(False, "Zero mean and unit variance per basis before the sparsity and independence terms.")
     whiten_bases: bool = knob(False, "Decorrelate the bases as well, as FastICA does, before these terms.")
+    independence: str = knob("paper", "The independence term: -alpha log cosh(X / alpha) as printed, or the squared difference of its mean from a Gaussian's, the negentropy that the paper cites.", choices=("paper", "negentropy"))
+    standardize_independence: bool = knob(False, "Zero mean and unit variance per basis before the independence term alone (negentropy always has them).")
     auxiliary_weight: float = knob(0.1, "alpha_k, weight of the cross-entropy of each coarser output; the finest has 1.", low=0)
-    dice_weight: float = knob(0.0, "Weight of a soft Dice loss on the finest output (0: the paper's loss).", low=0)
+    dice_weight: float = knob(0.0, "Weight of a soft Dice loss on each output of full size (0: the paper's loss).", low=0)
+    published_loss: bool = knob(False, "A rival's own published loss instead of the one that all networks share.")
     distillation_weight: float = knob(0.0, "Weight of the cross-entropy of the finest output against what a teacher makes of the frame, which sees t+1 (0: no teacher).", low=0)
 
 
@@ -159,7 +177,8 @@ class TrainConfig(Part):
     learning_rate: float = knob(2e-3, "Largest learning rate.", low=0)
     optimizer: str = knob("adamw", "Optimizer.", choices=("adamw", "adam", "sgd"))
     momentum: float = knob(0.9, "Nesterov momentum of --optimizer=sgd.", low=0, high=0.9999)
-    weight_decay: float = knob(1e-4, "Decoupled weight decay (adamw).", low=0)
+    weight_decay: float = knob(1e-4, "Decoupled weight decay of kernels (adamw).", low=0)
+    decay_everything: bool = knob(False, "Decay also scales and offsets of norms, biases, the dictionary X_0 and its frame's scale.")
     schedule: str = knob("cosine", "Learning rate after the warm-up; cosine and exponential end at a hundredth.", choices=("cosine", "constant", "polynomial", "exponential"))
     warmup_steps: int = knob(100, "Steps of linear warm-up.", low=0)
     clip_norm: float = knob(1.0, "Largest global gradient norm (0: no clipping).", low=0)
@@ -171,6 +190,10 @@ class TrainConfig(Part):
     final_evaluation: bool = knob(True, "End with the evaluation of the validation patients.")
     init_from: str = knob("", "Run folder whose parameters are the start (fine-tuning).")
     teacher: str = knob("", "Run folder of the teacher; empty: with --distillation_weight one with --neighbours=both is trained first, in WORKDIR/teacher.")
+
+
+# What earlier versions did where they had no setting for it, and a later one has another default.
+BEFORE: dict[str, Value] = dict(masked_statistics=False, expanding_kernels="below", decay_everything=True, published_loss=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,8 +247,14 @@ class Config:
         return json.dumps(self.flat(), indent=2) + "\n"
 
     @classmethod
+    def recorded(cls, values: dict[str, Value]) -> Config:
+        """The configuration that a run was recorded with: a setting that its version did not have is as it was then."""
+        return cls.make(**{**BEFORE, **values})
+
+    @classmethod
     def from_json(cls, text: str) -> Config:
-        return cls.make(**json.loads(text))
+        """Reads what `to_json` wrote, also in an earlier version."""
+        return cls.recorded(json.loads(text))
 
 
 def fields() -> list[tuple[str, dataclasses.Field]]:

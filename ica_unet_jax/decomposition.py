@@ -67,8 +67,8 @@ class Decomposer:
     def __init__(self, segmenter: inference.Segmenter):
         self.segmenter = segmenter
         self.traces = 0  # compilations so far; a test holds it down
-        if segmenter.config.model.model != "ica_unet":
-            raise UserError(f"--model={segmenter.config.model.model} has no bases: name the run of an ica_unet.")
+        if not segmenter.config.model.has_bases:
+            raise UserError(f"--model={segmenter.config.model.model} with --mixing={segmenter.config.model.mixing} has no bases: name the run of an ICA-UNet.")
         model = build_model(segmenter.config.model)
 
         def decompose(

@@ -200,26 +200,40 @@ def _ica_unet(c: ModelConfig, training: bool) -> Parts:
 
     def expanding():
         for k in range(1, n + 1):
-            yield stream(grids[k - 1], width[k - 1], 4 * width[k], kernel=1, extra=2 * width[k])
+            yield stream(grids[k - 1], width[k - 1], 4 * width[k], kernel=1, extra=2 * width[k] * c.upsample_norm)
             yield from streams(grids[k], width[k] + c.expanding_skips * channels[k], width[k], c.expanding_convs)
 
     def concatenation():
         correlations = frames * (2 * c.correlation_radius + 1) ** 2  # channels common to all streams
         for k in outputs:
-            yield stream(grids[k], width[k] + channels[k], coefficients, kernel=1)
+            seen = width[k] + channels[k] * c.concatenation_skip
+            if c.concatenation_over == "all":
+                yield conv(grids[k], copies * seen, m, kernel=1)
+            else:
+                yield stream(grids[k], seen, coefficients, kernel=1)
             if frames:
-                yield conv(grids[k], correlations, sets * coefficients, kernel=1, extra=0)
+                outs = m if c.concatenation_over == "all" else sets * coefficients
+                yield conv(grids[k], correlations, outs, kernel=1, extra=0)
 
     def decoders():
-        mixed, logits = 4 * c.projection_width, 4 * NUM_CLASSES  # 2x2 pixels as channels
+        pixels = 4 if c.decoder_size == "half" else 1  # as channels
+        seen = frames * (2 * c.correlation_radius + 1) ** 2 if c.mixing == "none" else c.projection_width
+        seen, logits = pixels * (seen + c.decoder_frame), pixels * NUM_CLASSES
         for k in outputs:
-            half = tuple(2 * size for size in grids[k])  # of the output's height and width
-            yield from chain(half, mixed, c.decoder_width, c.decoder_convs)
-            yield conv(half, c.decoder_width if c.decoder_convs else mixed, logits, extra=logits)
+            slices, rows, columns = grids[k]
+            side = 2 if pixels == 4 else 4
+            grid = (2 * slices, side * rows, side * columns)
+            yield from chain(grid, seen, c.decoder_width, c.decoder_convs)
+            yield conv(grid, c.decoder_width if c.decoder_convs else seen, logits, extra=logits)
+
+    def upsampling():
+        """Each coefficient gives 2x4x4 voxels of u channels; the levels share the kernel."""
+        for k in outputs:
+            yield conv(grids[k], m, 32 * c.projection_width, kernel=1, extra=0)._replace(parameters=0)
 
     neighbours = [*encoder["low_level"], *encoder["coefficient_branch"], *contracting(outputs[0])] * frames
     trained = c.neighbour_gradients
-    return {
+    parts = {
         **encoder,
         "contracting_path": [*contracting(0)],
         "expanding_path": [*expanding()],
@@ -230,6 +244,12 @@ def _ica_unet(c: ModelConfig, training: bool) -> Parts:
         "reconstruction": [mixing(c, grids[n], 1)] * training,
         "neighbours": [p._replace(parameters=0, gradients=trained * p.gradients) for p in neighbours],
     }
+    if c.mixing == "upsampled":
+        parts["mixing"] = [*upsampling(), Product(0, 0, 32 * c.projection_width * m)]
+    elif c.mixing == "none":
+        lowest = outputs[0]
+        parts |= {"contracting_path": [*contracting(lowest)], "expanding_path": [], "concatenation": [], "mixing": []}
+    return parts if c.has_bases else parts | {"basis_branch": [], "reconstruction": []}
 
 
 def _encoder(c: ModelConfig) -> Parts:
@@ -237,7 +257,8 @@ def _encoder(c: ModelConfig) -> Parts:
     half, quarter, paired = (d, h // 2, w // 2), (d, h // 4, w // 4), (d // 2, h // 4, w // 4)
     first = conv(half, 4, e)._replace(gradients=1)  # none towards the frame
     dilations = [1, *(2**i if c.encoder_dilation else 1 for i in range(c.encoder_convs))]
-    unmix = [conv(paired, 4 * e, 4 * e, dilation=i) for i in dilations]
+    low = 2 * e if c.has_bases else 4 * e  # what is not the basis branch's
+    unmix = [conv(paired, 4 * e if i else 2 * low, 4 * e, dilation=dilation) for i, dilation in enumerate(dilations)]
     branch = [
         conv(quarter, 2 * e + 3 * (c.bases_from == "frame_with_coordinates"), 4 * e, stride=2),
         conv((d, h // 8, w // 8), 4 * e, 4 * e, stride=2),

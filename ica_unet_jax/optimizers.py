@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import jax
 import optax
 
 from ica_unet_jax.config import TrainConfig
@@ -25,9 +28,14 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
         }[config.schedule]
         rate = optax.join_schedules([optax.linear_schedule(0.0, config.learning_rate, warmup), after], [warmup])
     optimizer = {
-        "adamw": lambda: optax.adamw(rate, weight_decay=config.weight_decay),
+        "adamw": lambda: optax.adamw(rate, weight_decay=config.weight_decay, mask=None if config.decay_everything else kernels),
         "adam": lambda: optax.adam(rate),
         "sgd": lambda: optax.sgd(rate, momentum=config.momentum, nesterov=True),
     }[config.optimizer]()
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     return optax.chain(clip, optimizer)
+
+
+def kernels(params: Any) -> Any:
+    """True at the kernels of `params`. Towards zero is no sensible way for a scale, an offset or a pattern of the dictionary."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)

@@ -13,7 +13,8 @@ from ica_unet_jax.config import ModelConfig
 from ica_unet_jax.flops import Work
 from ica_unet_jax.models import build_model
 from ica_unet_jax.models.correlation import correlate
-from ica_unet_jax.models.ica_unet import IcaUNet, pool_valid
+from ica_unet_jax.models.ica_unet import IcaUNet
+from ica_unet_jax.models.layers import coarser
 from ica_unet_jax.models.mixing import stamps
 
 
@@ -33,7 +34,7 @@ def parts(config: ModelConfig, variables: Any, image: jax.Array, valid: jax.Arra
       variables: of the network.
       image: (1, d, h, w, 1); valid: its mask.
     """
-    if config.model != "ica_unet":
+    if not config.has_bases or config.decoder_frame:
         return {}, None
     n, model, work, found = config.contracting_blocks, build_model(config), flops.streamed(config), {}
 
@@ -62,11 +63,11 @@ def _low_level(net: IcaUNet, image: jax.Array, valid: jax.Array):
 
 
 def _coefficients(net: IcaUNet, low: jax.Array, valid: jax.Array):
-    return net.encoder.coefficients(low, pool_valid(valid, 1, 4), False)
+    return net.encoder.coefficients(low, coarser(valid, low.shape[1:4]), False)
 
 
 def _bases(net: IcaUNet, low: jax.Array, valid: jax.Array):
-    return net.encoder.bases(low, pool_valid(valid, 1, 16), False)
+    return net._bases(low, valid, False)
 
 
 def _contract(net: IcaUNet, a_n: jax.Array):
@@ -84,7 +85,7 @@ def _expand(net: IcaUNet, pyramid: tuple[jax.Array, ...], correlations: dict[int
 
 
 def _mix(net: IcaUNet, coefficients: jax.Array, bases: jax.Array, valid: jax.Array):
-    masked = coefficients * pool_valid(valid, 2, 4).astype(coefficients.dtype)
+    masked = coefficients * coarser(valid, coefficients.shape[1:4]).astype(coefficients.dtype)
     return net._mix(masked, stamps(bases), bases)
 
 

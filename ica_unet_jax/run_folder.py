@@ -111,7 +111,7 @@ def read_config(run_dir: str | Path) -> Config:
     path = Path(run_dir) / "config.json"
     values = _read_object(path)
     try:
-        return Config.make(**values)
+        return Config.recorded(values)
     except (TypeError, ValueError) as error:  # TypeError: a value of another type
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"{path} describes no run of this version ({reason}): name the --workdir of a training.") from error

@@ -23,7 +23,7 @@ from ica_unet_jax.errors import Interrupted, UserError
 from ica_unet_jax.inference import segmenter_of
 from ica_unet_jax.interruption import Interruption
 from ica_unet_jax.metrics import STRUCTURES
-from ica_unet_jax.models import METHODS, build_model, init_variables, same_shapes
+from ica_unet_jax.models import METHODS, build_model, init_variables, make_loss, same_shapes
 from ica_unet_jax.optimizers import make_optimizer, warmup_steps
 from ica_unet_jax.progress import Progress
 from ica_unet_jax.validation import Validation
@@ -52,7 +52,7 @@ def make_step(config: Config) -> Callable[..., tuple[State, dict[str, jax.Array]
     persistent compilation cache.
     """
     model, optimizer, devices = build_model(config.model), make_optimizer(config.train), parallel.Devices(config.train)
-    loss_function, distill = METHODS[config.model.model].loss, distillation.make_loss(config)
+    loss_function, distill = make_loss(config), distillation.make_loss(config)
 
     def augmented(batch: Batch, step: jax.Array, key: jax.Array) -> Batch:
         return augment(jax.random.fold_in(key, step), batch, config.model.crop, config.data)

@@ -21,7 +21,7 @@ block = functools.partial(ConvBlock, conv=conv, norm=norm)
 # Block, its fields, the shapes of its arrays for one stream, and which of them each stream has its own of.
 BLOCKS = {
     "contract": (ContractingBlock, (4, 1, block), [(2, 2, 1, 8, 8)], (0,)),
-    "expand": (UpsampleBlock, (2, 1, block, norm, Upsample), [(4, 2, 1, 4, 4), (3, 2, 1, 8, 8)], (0, 0)),
+    "expand": (UpsampleBlock, (2, 1, True, block, norm, Upsample), [(4, 2, 1, 4, 4), (3, 2, 1, 8, 8)], (0, 0)),
     "join": (ConcatenationBlock, (1, conv, norm, True), [(2, 2, 1, 4, 4), (1, 2, 1, 4, 4), (9, 2, 1, 4, 4)], (0, 0, None)),
 }
 
@@ -40,10 +40,11 @@ def test_lifted_is_looped(name):
     cls, fields, shapes, axes = BLOCKS[name]
     inputs = [normal(i, *([STREAMS] if a == 0 else []), *s) for i, (s, a) in enumerate(zip(shapes, axes, strict=True))]
     lifted, single = lift(cls, "independent", axes)(*fields), cls(*fields)
-    variables = fill(jax.eval_shape(lambda: lifted.init(jax.random.key(0), *inputs, False)))
+    counted = jnp.ones((2, 1, 8, 8, 1)).at[1, :, 4:].set(0)  # half of the second sample is padding
+    variables = fill(jax.eval_shape(lambda: lifted.init(jax.random.key(0), *inputs, False, counted)))
     apply = functools.partial(jax.jit, static_argnames="train")
-    together = apply(lambda v, *x, train: lifted.apply(v, *x, train, mutable=["batch_stats"]))
-    alone = apply(lambda v, *x, train: single.apply(v, *x, train, mutable=["batch_stats"]))
+    together = apply(lambda v, *x, train: lifted.apply(v, *x, train, counted, mutable=["batch_stats"]))
+    alone = apply(lambda v, *x, train: single.apply(v, *x, train, counted, mutable=["batch_stats"]))
     for train in (True, False):
         y = together(variables, *inputs, train=train)
         for i in range(STREAMS):

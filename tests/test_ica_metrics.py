@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ica_unet_jax.errors import UserError
-from ica_unet_jax.metrics.ica import GAUSSIAN_LOG_COSH, basis_quality, mutual_information, reconstruction_quality
+from ica_unet_jax.metrics.ica import basis_quality, gaussian_log_cosh, mutual_information, reconstruction_quality
 
 
 def sources(m=3, n=3000):
@@ -20,7 +20,7 @@ def test_two_bases_by_hand():
     assert quality["hoyer"] == quality["correlation"] == 0
     assert quality["mutual_information"] == pytest.approx(0, abs=1e-15)
     assert quality["kurtosis"] == -2  # E[z⁴] = 1
-    assert quality["negentropy"] == pytest.approx((math.log(math.cosh(1)) - GAUSSIAN_LOG_COSH) ** 2)
+    assert quality["negentropy"] == pytest.approx((math.log(math.cosh(1)) - gaussian_log_cosh(1.0)) ** 2)
 
 
 def test_sparsity_by_hand():
@@ -44,8 +44,10 @@ def test_mutual_information_by_hand():
 
 def test_gaussian_reference():
     nodes, weights = np.polynomial.hermite_e.hermegauss(200)
-    log_cosh = np.logaddexp(nodes, -nodes) - math.log(2)
-    assert (weights @ log_cosh) / weights.sum() == pytest.approx(GAUSSIAN_LOG_COSH, abs=1e-12)
+    for alpha in (0.5, 0.75, 1.0):
+        log_cosh = alpha * (np.logaddexp(nodes / alpha, -nodes / alpha) - math.log(2))
+        assert (weights @ log_cosh) / weights.sum() == pytest.approx(gaussian_log_cosh(alpha), abs=1e-6)  # 200 nodes are not many at 0.5
+    assert gaussian_log_cosh(1.0) == pytest.approx(0.3745672074912, abs=1e-12)
 
 
 @pytest.mark.parametrize("factor", [1e-6, -2.5, 1e5])

@@ -9,6 +9,8 @@ import pytest
 from scipy.signal import correlate2d
 from tiny import normal
 
+from ica_unet_jax.models.baselines.canonical import Canonical, CanonicalNorm
+from ica_unet_jax.models.baselines.volumetric import InstanceNorm
 from ica_unet_jax.models.layers import Conv, ConvBlock, Norm, Upsample, convolve, space_to_depth
 
 
@@ -54,6 +56,42 @@ def test_space_to_depth_keeps_every_pixel():
     assert y.shape == (1, 1, 2, 2, 4)
     np.testing.assert_array_equal(y[0, 0, 0, 1], [2, 3, 6, 7])
     np.testing.assert_array_equal(np.sort(y.ravel()), np.arange(16))
+
+
+NORMS = {
+    "batch": lambda x, valid: Norm().init_with_output(jax.random.key(0), x, True, valid),
+    "group": lambda x, valid: Norm("group").init_with_output(jax.random.key(0), x, True, valid),
+    "instance": lambda x, valid: InstanceNorm().init_with_output(jax.random.key(0), x, valid),
+    "instance by slice": lambda x, valid: InstanceNorm(by_slice=True).init_with_output(jax.random.key(0), x, valid),
+    "stream": lambda x, valid: NORM_OF_STREAM.init_with_output(jax.random.key(0), jnp.moveaxis(x, -1, 0), True, valid),
+    "canonical": lambda x, valid: CanonicalNorm().init_with_output(jax.random.key(0), Canonical(x, x[None] / 2, x**2), True, valid),
+}
+NORM_OF_STREAM = Norm(axis=0)
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_statistics_of_a_padded_volume_are_those_of_the_volume(name):
+    """Padding in depth and in the plane, of any values: what is real comes out as without it."""
+    real = 3 + 2 * normal(0, 2, 3, 4, 8, 4)
+    valid = jnp.pad(jnp.ones((2, 3, 8, 16, 1)), ((0, 0), (1, 2), (0, 4), (2, 2), (0, 0)))  # twice as fine in the plane
+    padded = jnp.pad(real, ((0, 0), (1, 2), (0, 2), (1, 1), (0, 0)), constant_values=50.0)
+    (alone, _), (within, _) = NORMS[name](real, None), NORMS[name](padded, valid)
+    cut = (slice(None), slice(1, 4), slice(0, 4), slice(1, 9))
+    for a, b in zip(jax.tree.leaves(alone), jax.tree.leaves(within), strict=True):
+        kept = b[(slice(None),) * (b.ndim - 4 - (name != "stream")) + cut]
+        np.testing.assert_allclose(kept, a, atol=2e-5)
+    counted, _ = NORMS[name](padded, None)
+    assert not np.allclose(jax.tree.leaves(counted)[0], jax.tree.leaves(within)[0], atol=0.1)
+
+
+def test_learned_statistics_leave_padding_out():
+    x = normal(0, 2, 2, 8, 8, 3)
+    valid = jnp.ones((2, 2, 8, 8, 1)).at[:, 0].set(0)
+    variables = Norm().init(jax.random.key(0), x, True, valid)
+    _, updates = Norm().apply(variables, x, True, valid, mutable=["batch_stats"])
+    learned = updates["batch_stats"]["BatchNorm_0"]
+    np.testing.assert_allclose(learned["mean"], 0.05 * x[:, 1].mean((0, 1, 2)), atol=1e-6)
+    np.testing.assert_allclose(learned["var"], 0.95 + 0.05 * x[:, 1].var((0, 1, 2)), atol=1e-5)
 
 
 def test_batch_norm_uses_the_batch_in_training_and_what_it_learned_after():

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.integrate
 from tiny import normal
 
 from ica_unet_jax.config import LossConfig
-from ica_unet_jax.losses import cross_entropy, ica_terms, log_cosh, rescale, soft_dice, standardize, total_loss, whiten
+from ica_unet_jax.losses import cross_entropy, ica_terms, log_cosh, rescale, soft_dice, standardize, total_loss, weights, whiten
 
 
 def log_cosh_64(z):
@@ -111,17 +112,59 @@ def test_the_scale_of_the_bases_is_no_way_to_a_smaller_loss_any_more(name):
         assert ica_terms(0.5 * x, *rest, LossConfig())[term] != pytest.approx(float(large[term]), rel=0.1)
 
 
+@pytest.mark.parametrize("alpha", [0.75, 1.0])
+def test_negentropy_of_a_known_contrast(alpha):
+    """Two values of equal chance are +-1 when standardized, whatever their scale: E[G] = alpha log cosh(1 / alpha)."""
+    x = jnp.tile(jnp.array([2.0, 8.0]), 64).reshape(1, 2, 4, 4, 4, 1)
+    rest = jnp.zeros((1, 2, 8, 8, 4)), jnp.zeros((1, 2, 8, 8, 1)), jnp.ones((1, 2, 8, 8, 1))
+    found = ica_terms(x, *rest, LossConfig(independence="negentropy", alpha=alpha))
+    gaussian, _ = scipy.integrate.quad(lambda g: alpha * math.log(math.cosh(g / alpha)) * math.exp(-g * g / 2) / math.sqrt(2 * math.pi), -12, 12)
+    assert found["independence"] == pytest.approx(-((alpha * math.log(math.cosh(1 / alpha)) - gaussian) ** 2), rel=1e-3)
+    assert found["sparsity"] == 5  # of X as it is
+
+
+def test_standardized_for_the_independence_term_alone():
+    x = normal(0, 1, 2, 4, 4, 2, 3)
+    rest = jnp.zeros((1, 2, 8, 8, 2)), jnp.zeros((1, 2, 8, 8, 1)), jnp.ones((1, 2, 8, 8, 1))
+    alone, both = (ica_terms(x, *rest, LossConfig(**{name: True})) for name in ("standardize_independence", "standardize_bases"))
+    assert alone["independence"] == both["independence"]
+    assert alone["sparsity"] == ica_terms(x, *rest, LossConfig())["sparsity"] != both["sparsity"]
+
+
+def test_weights_of_the_ica_terms_are_beta_times_lambda():
+    config = LossConfig(ica_weight=0.5, sparsity_weight=0.0, independence_weight=1.0, reconstruction_weight=3.0)
+    assert weights(config) == dict(sparsity=0.0, independence=0.5, reconstruction=1.5)
+
+
 # --- cross-entropy at several resolutions ---
+
+
+def test_an_output_of_full_size_counts_as_the_finest_and_a_coarser_one_by_alpha():
+    labels = jnp.array([[0, 1, 2, 3]] * 4).reshape(1, 1, 4, 4)
+    full, coarse = normal(0, 1, 1, 4, 4, 4), normal(1, 1, 1, 2, 2, 4)
+    frame, valid = jnp.zeros((1, 1, 4, 4, 1)), jnp.ones((1, 1, 4, 4, 1))
+    loss, terms = total_loss([coarse, full, full], {}, labels, frame, valid, LossConfig(auxiliary_weight=0.25, dice_weight=0.5))
+    parts = [terms["cross_entropy_1"] / 4, terms["cross_entropy_2"], terms["cross_entropy_3"], terms["soft_dice"] / 2, terms["soft_dice_2"] / 2]
+    assert loss == pytest.approx(float(sum(parts)), rel=1e-6)
+    assert terms["cross_entropy_2"] == terms["cross_entropy_3"]
+
+
+def test_soft_dice_by_sample_is_the_mean_of_each():
+    labels, valid = jnp.array([[0, 1, 2, 3], [1, 1, 0, 0]]).reshape(2, 1, 1, 4), jnp.ones((2, 1, 1, 4, 1))
+    logits, truth = normal(0, 2, 1, 1, 4, 4), one_hot(labels)
+    each = [float(soft_dice(logits[i : i + 1], truth[i : i + 1], valid[:1])) for i in range(2)]
+    assert soft_dice(logits, truth, valid, by_sample=True) == pytest.approx(sum(each) / 2, rel=1e-6)
+    assert soft_dice(logits, truth, valid) != pytest.approx(sum(each) / 2, rel=1e-3)
 
 
 def test_rescaled_labels_by_hand():
     labels = jnp.array([[0, 0, 1, 3], [0, 2, 3, 3]]).reshape(1, 1, 2, 4)
     valid = jnp.array([[1, 1, 1, 0], [1, 1, 1, 1]], jnp.float32).reshape(1, 1, 2, 4, 1)
-    target, weight = rescale(one_hot(labels), valid, (1, 2))
+    target, weight = rescale(one_hot(labels), valid, (1, 1, 2))
     expected = [[Fraction(3, 4), 0, Fraction(1, 4), 0], [0, Fraction(1, 3), 0, Fraction(2, 3)]]
     np.testing.assert_allclose(target[0, 0, 0], np.array(expected, float), rtol=1e-6)
     np.testing.assert_allclose(weight[0, 0, 0], [1, 3 / 4])
-    same, ones = rescale(one_hot(labels), jnp.ones_like(valid), (2, 4))
+    same, ones = rescale(one_hot(labels), jnp.ones_like(valid), (1, 2, 4))
     np.testing.assert_array_equal(same, one_hot(labels))
     np.testing.assert_array_equal(ones, 1)
 

@@ -16,7 +16,7 @@ from ica_unet_jax import flops, layer_flops, training
 from ica_unet_jax.config import MODELS, Config
 from ica_unet_jax.data.augmentation import Batch, crop_centre
 from ica_unet_jax.inference import segmenter_of
-from ica_unet_jax.models import METHODS, build_model
+from ica_unet_jax.models import METHODS, build_model, make_loss
 from ica_unet_jax.models.baselines.msu_net import MsuNet
 
 RIVALS = {
@@ -93,7 +93,7 @@ def test_every_parameter_hears_of_the_loss_at_full_depth(name):
         (logits, aux), _ = build_model(config.model).apply(
             values | {"params": params}, *window, valid, True, mutable=["batch_stats"], rngs={"dropout": jax.random.key(0)}
         )
-        return METHODS[name].loss(logits, aux, centre.labels, window[1], valid, config.loss)[0]
+        return make_loss(config)(logits, aux, centre.labels, window[1], valid, config.loss)[0]
 
     for path, gradient in jax.tree_util.tree_leaves_with_path(jax.jit(jax.grad(value))(values["params"])):
         assert np.all(np.isfinite(gradient)), jax.tree_util.keystr(path)

@@ -1,5 +1,6 @@
 """Does a loss term do what it says? Quality of the bases and of the reconstruction, free of their scale."""
 
+import functools
 import math
 from itertools import combinations
 
@@ -9,9 +10,32 @@ from scipy import ndimage
 
 from ica_unet_jax.errors import UserError
 
-GAUSSIAN_LOG_COSH = 0.37456720749143  # E[log cosh ν] of a standard normal ν
 CONSTANT = 1e-6  # a basis whose SD is below this share of its largest value is constant up to float32 rounding
 SSIM_SIGMA, SSIM_RADIUS = 1.5, 5  # Wang et al. 2004: an 11×11 Gaussian window
+
+
+@functools.cache
+def gaussian_log_cosh(alpha: float) -> float:
+    """E[alpha log cosh(g / alpha)] of a standard normal g, by the trapezoidal rule."""
+    g = np.linspace(-12, 12, 24001)  # of a smooth function that vanishes at both ends: exact to round-off
+    density = np.exp(-np.square(g) / 2) / math.sqrt(2 * math.pi)
+    return float((alpha * _log_cosh(g / alpha) * density).sum() * (g[1] - g[0]))
+
+
+def _log_cosh(z: np.ndarray) -> np.ndarray:
+    return np.logaddexp(z, -z) - math.log(2)  # finite for any z
+
+
+def negentropies(bases: npt.ArrayLike, alpha: float) -> np.ndarray:
+    """(E[G(z)] - E[G(g)])^2 of each basis (m, n_values), standardized: G(z) = alpha log cosh(z / alpha), g a standard normal.
+
+    NaN of a constant basis.
+    """
+    bases = np.asarray(bases, dtype=np.float64)
+    varies = bases.std(axis=1, keepdims=True) > CONSTANT * np.abs(bases).max(axis=1, keepdims=True)
+    deviation = np.where(varies, bases.std(axis=1, keepdims=True), np.nan)
+    z = (bases - bases.mean(axis=1, keepdims=True)) / deviation
+    return ((alpha * _log_cosh(z / alpha)).mean(axis=1) - gaussian_log_cosh(alpha)) ** 2
 
 
 def basis_quality(bases: npt.ArrayLike, bins: int = 16) -> dict[str, float]:
@@ -36,7 +60,6 @@ def basis_quality(bases: npt.ArrayLike, bins: int = 16) -> dict[str, float]:
 
     root = math.sqrt(bases.shape[1])
     norms_ratio = np.abs(varying).sum(axis=1) / np.sqrt((varying**2).sum(axis=1))
-    log_cosh = np.logaddexp(z, -z) - math.log(2)  # finite for any z
     pairs = list(combinations(range(len(z)), 2))
     correlations = np.abs(z @ z.T / z.shape[1])
     quantiles = np.quantile(z, np.arange(1, bins) / bins, axis=1).T
@@ -44,7 +67,7 @@ def basis_quality(bases: npt.ArrayLike, bins: int = 16) -> dict[str, float]:
     return {
         "hoyer": _mean((root - norms_ratio) / (root - 1)),
         "kurtosis": _mean((z**4).mean(axis=1) - 3),
-        "negentropy": _mean((log_cosh.mean(axis=1) - GAUSSIAN_LOG_COSH) ** 2),
+        "negentropy": _mean(negentropies(varying, 1.0)),
         "correlation": _mean([correlations[pair] for pair in pairs]),
         "mutual_information": _mean([mutual_information(codes[i], codes[j]) for i, j in pairs]),
         "n_constant": len(bases) - len(varying),

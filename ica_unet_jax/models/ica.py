@@ -17,21 +17,22 @@ from ica_unet_jax.models.slabs import own
 
 
 class LowLevel(nn.Module):
-    """Layers shared by both branches: (B, d, h, w, 1) -> (B, d, h/4, w/4, 4 * width), in two halves.
+    """Layers shared by both branches: (B, d, h, w, 1) -> (B, d, h/4, w/4, 4 * width), in two halves, or whole if not `shared`.
 
     The first layer works on 2x2 pixels as channels (ours): the same view as a 6x6 kernel at a quarter of its cost.
     """
 
     width: int
+    shared: bool
     block: Callable[..., nn.Module]
 
     @nn.compact
-    def __call__(self, frame: Volume, train: bool) -> tuple[Volume, Volume]:
+    def __call__(self, frame: Volume, train: bool, counted: Volume | None) -> tuple[Volume, Volume | None]:
         x = space_to_depth(frame)
-        x = self.block(self.width)(x, train)
-        x = self.block(2 * self.width, stride=2)(x, train)
-        x = self.block(4 * self.width)(x, train)
-        return tuple(jnp.split(x, 2, axis=-1))
+        x = self.block(self.width)(x, train, counted)
+        x = self.block(2 * self.width, stride=2)(x, train, counted)
+        x = self.block(4 * self.width)(x, train, counted)
+        return tuple(jnp.split(x, 2, axis=-1)) if self.shared else (x, None)
 
 
 class CoefficientBranch(nn.Module):
@@ -45,14 +46,14 @@ class CoefficientBranch(nn.Module):
     conv: Callable[..., nn.Module]
 
     @nn.compact
-    def __call__(self, x: Volume, valid: Volume, train: bool) -> Volume:
+    def __call__(self, x: Volume, valid: Volume, train: bool, counted: Volume | None) -> Volume:
         b, d, h, w, c = x.shape
         # A pair of slices becomes one: the paper's stride in depth.
         x = (x * valid).reshape(b, d // 2, 2, h, w, c).transpose(0, 1, 3, 4, 2, 5).reshape(b, d // 2, h, w, 2 * c)
-        x = self.block(self.width)(x, train)
+        x = self.block(self.width)(x, train, counted)
         for i in range(self.convs):
             dilated = functools.partial(self.conv, dilation=2**i if self.dilate else 1)
-            x = self.block(self.width, conv=dilated)(x, train)
+            x = self.block(self.width, conv=dilated)(x, train, counted)
         return self.conv(self.bases, kernel_size=1)(x)
 
 
@@ -66,9 +67,9 @@ class BasisBranch(nn.Module):
     conv: Callable[..., nn.Module]
 
     @nn.compact
-    def __call__(self, x: Volume, train: bool) -> Float[Array, "B d K L u m"]:
-        x = self.block(self.width, stride=2)(x, train)
-        x = self.block(self.width, stride=2)(x, train)
+    def __call__(self, x: Volume, train: bool, counted: Volume | None) -> Float[Array, "B d K L u m"]:
+        x = self.block(self.width, stride=2)(x, train, counted)
+        x = self.block(self.width, stride=2)(x, train, counted)
         x = self.conv(self.projection_width * self.bases, kernel_size=1)(x)
         return x.reshape(*x.shape[:-1], self.projection_width, self.bases)
 
@@ -77,7 +78,8 @@ def local_windows(key: jax.Array, shape: tuple[int, ...], cosines: bool) -> jax.
     """Initial dictionary (d, K, L, u, m): triangles local at the kernel's centre, random sign and size per channel.
 
     With `cosines` basis b carries the b-th pattern, by frequency, of a cosine transform of the 2x4x4 voxels that one
-    coefficient stands for. Without, all bases have one smooth shape, and whatever is mixed is blurred until they part.
+    coefficient stands for. The triangles are twice as wide, so beyond these 32 come the patterns with frequencies half way
+    between, 256 in all. Without, all bases have one smooth shape, and whatever is mixed is blurred until they part.
     """
     d, rows, columns, u, m = shape
     blocks = (2, 4, 4)
@@ -88,7 +90,10 @@ def local_windows(key: jax.Array, shape: tuple[int, ...], cosines: bool) -> jax.
         triangle = jnp.clip(1 - jnp.abs(x) / block, 0)
         return triangle[:, None] * jnp.cos(jnp.pi * frequencies[None] * (x[:, None] + block / 2) / block)
 
-    order = sorted(np.ndindex(blocks), key=lambda f: (sum((i / n) ** 2 for i, n in zip(f, blocks, strict=True)), f))
+    halves = [tuple(i / 2 for i in twice) for twice in np.ndindex(*(2 * n for n in blocks))]
+    between = [any(i % 1 for i in f) for f in halves]
+    # The whole frequencies first, and of each kind the slowest.
+    order = [f for _, _, f in sorted(zip(between, (sum((i / n) ** 2 for i, n in zip(f, blocks, strict=True)) for f in halves), halves, strict=True))]
     chosen = np.array([order[b % len(order)] for b in range(m)] if cosines else [(0, 0, 0)] * m)
     z, y, x = (
         axis(size, block, jnp.asarray(chosen[:, i], jnp.float32))
@@ -112,25 +117,29 @@ class Dictionary(nn.Module):
 class IcaDecoder(nn.Module):
     """A'_c (x) X -> convolutions -> logits (B, d, 4h', 4w', 4).
 
-    As in the encoder, the convolutions see 2x2 pixels as channels (ours): few channels at full size leave a processor
-    idle, four times as many at half size do not.
+    At half size (ours) the convolutions see 2x2 pixels as channels, as in the encoder: few channels at full size leave a
+    processor idle, four times as many at half size do not.
     """
 
     width: int
     convs: int
+    half: bool
     block: Callable[..., nn.Module]
     conv: Callable[..., nn.Module]
 
     @nn.compact
-    def __call__(self, mixed: Volume, train: bool) -> Volume:
-        x = space_to_depth(mixed)
+    def __call__(self, mixed: Volume, train: bool, counted: Volume | None = None) -> Volume:
+        x = space_to_depth(mixed) if self.half else mixed
         for _ in range(self.convs):
-            x = self.block(self.width)(x, train)
-        return depth_to_space(self.conv(4 * NUM_CLASSES)(x))
+            x = self.block(self.width)(x, train, counted)
+        return depth_to_space(self.conv(4 * NUM_CLASSES)(x)) if self.half else self.conv(NUM_CLASSES)(x)
 
 
 class IcaEncoder(nn.Module):
-    """Unmixing: `low_level`, then `coefficients` and `bases`, which a caller may want for different frames."""
+    """Unmixing: `low_level`, then `coefficients` and `bases`, which a caller may want for different frames.
+
+    `counted` is the mask (B, d, h, w, 1) of what counts in the statistics of norms; None: all does.
+    """
 
     config: ModelConfig
     conv: Callable[..., nn.Module]
@@ -141,8 +150,10 @@ class IcaEncoder(nn.Module):
     def setup(self):
         c = self.config
         d, h, w = c.crop
-        self.low = LowLevel(c.encoder_width, self.block)
+        self.low = LowLevel(c.encoder_width, c.has_bases, self.block)
         self.unmix = CoefficientBranch(c.bases, 4 * c.encoder_width, c.encoder_convs, c.encoder_dilation, self.block, self.conv)
+        if not c.has_bases:
+            return
         if c.bases_from != "dictionary":
             self.branch = BasisBranch(c.bases, c.projection_width, 4 * c.encoder_width, self.block, self.conv)
         if c.bases_from in ("dictionary", "dictionary_and_frame"):
@@ -150,14 +161,14 @@ class IcaEncoder(nn.Module):
         if c.bases_from == "dictionary_and_frame":
             self.frame_scale = self.param("frame_scale", nn.initializers.constant(0.1), ())
 
-    def low_level(self, frame: Volume, train: bool) -> tuple[Volume, Volume]:
-        return self.low(frame.astype(self.dtype), train)
+    def low_level(self, frame: Volume, train: bool, counted: Volume | None = None) -> tuple[Volume, Volume | None]:
+        return self.low(frame.astype(self.dtype), train, counted)
 
-    def coefficients(self, features: Volume, valid: Volume, train: bool) -> Volume:
+    def coefficients(self, features: Volume, valid: Volume, train: bool, counted: Volume | None = None) -> Volume:
         """A_n from the first half of the low-level features; `valid` is (B, d, 1, 1, 1) or (B, d, h/4, w/4, 1)."""
-        return self.unmix(features, valid.astype(features.dtype), train)
+        return self.unmix(features, valid.astype(features.dtype), train, counted)
 
-    def bases(self, features: Volume, valid: Volume, train: bool) -> Float[Array, "B d K L u m"]:
+    def bases(self, features: Volume, valid: Volume, train: bool, counted: Volume | None = None) -> Float[Array, "B d K L u m"]:
         """X from the second half; `valid` (B, d, h/16, w/16, 1) silences what comes from padded voxels."""
         kind = self.config.bases_from
         if kind == "dictionary":
@@ -167,7 +178,7 @@ class IcaEncoder(nn.Module):
             batch, _, *plane, _ = features.shape
             grid = self._of_slab(_coordinates((self.config.crop[0], *plane), features.dtype))
             features = jnp.concatenate([features, jnp.broadcast_to(grid, (batch, *grid.shape))], axis=-1)
-        x = self.branch(features, train) * valid[..., None].astype(self.dtype)
+        x = self.branch(features, train, counted) * valid[..., None].astype(self.dtype)
         if kind == "dictionary_and_frame":
             # The dictionary is indexed by offsets within a kernel, not by places in the frame: no mask.
             x = self._of_slab(self.dictionary())[None].astype(self.dtype) + self.frame_scale.astype(self.dtype) * x

@@ -14,7 +14,7 @@ from ica_unet_jax.config import ModelConfig
 from ica_unet_jax.models.backbone import Backbone
 from ica_unet_jax.models.correlation import correlate
 from ica_unet_jax.models.ica import IcaDecoder, IcaEncoder
-from ica_unet_jax.models.layers import Conv, ConvBlock, Norm, Volume
+from ica_unet_jax.models.layers import Conv, ConvBlock, Norm, Upsample3d, Volume, coarser
 from ica_unet_jax.models.mixing import mix_with, stamps
 from ica_unet_jax.models.slabs import AXIS, whole
 
@@ -25,10 +25,11 @@ class FrameFeatures(NamedTuple):
     pyramid: tuple[jax.Array, ...]  # A_n ... A_0 as streams, (m, 1, B, d/2, h/4, w/4) first
     bases: jax.Array | None  # X, (B, d, h/16, w/16, u, m); None where the frame serves as neighbour alone
     valid: jax.Array  # (B, d, h, w, 1), 1 where there is image, 0 where there is padding
+    frame: jax.Array | None = None  # (B, d, h, w, 1), where the decoders see it
 
 
 # Where the slices of a frame's features are, by which they are divided among devices.
-SLICES = FrameFeatures(pyramid=PartitionSpec(None, None, None, AXIS), bases=PartitionSpec(None, AXIS), valid=PartitionSpec(None, AXIS))
+SLICES = FrameFeatures(pyramid=PartitionSpec(None, None, None, AXIS), bases=PartitionSpec(None, AXIS), valid=PartitionSpec(None, AXIS), frame=PartitionSpec(None, AXIS))
 
 
 class IcaUNet(nn.Module):
@@ -60,7 +61,9 @@ class IcaUNet(nn.Module):
         self.encoder = IcaEncoder(c, conv, block, dtype, self.slabs)
         self.backbone = Backbone(c)
         decoder = nn.remat(IcaDecoder, static_argnums=(2,)) if c.remat else IcaDecoder
-        self.decoders = [decoder(c.decoder_width, c.decoder_convs, block, conv) for _ in range(c.contracting_blocks)]
+        self.decoders = [decoder(c.decoder_width, c.decoder_convs, c.decoder_size == "half", block, conv) for _ in range(c.contracting_blocks)]
+        if c.mixing == "upsampled":
+            self.upsample = Upsample3d(c.projection_width, (2, 4), dtype)
 
     def __call__(self, previous: Volume, current: Volume, following: Volume, valid: Volume, train: bool = False):
         """A frame (B, d, h, w, 1), those before and after it and the validity mask that they share -> (logits, aux).
@@ -70,13 +73,13 @@ class IcaUNet(nn.Module):
         Returns:
           logits: [y_1, ..., y_n], coarse to fine, y_k (B, d, h / 2^(n-k), w / 2^(n-k), 4), float32.
           aux: `bases` X; `coefficients` A_n (B, d/2, h/4, w/4, m); `mixed` [A'_{c,k}]; `reconstruction`
-            A_n (x) X, its mean over the u channels (ours), (B, d, h, w, 1).
+            A_n (x) X, its mean over the u channels (ours), (B, d, h, w, 1). Without bases (--mixing) `mixed` alone.
         """
         features = self.encode(current, valid, train)
         neighbours = {}
         for offset in self.config.frames:
             frame = previous[..., offset, None] if offset < 0 else following[..., offset - 1, None]
-            pyramid = self._pyramid(self.encoder.low_level(frame * valid, train)[0], valid, train)
+            pyramid = self._pyramid(self.encoder.low_level(frame * valid, train, self._counted(valid))[0], valid, train)
             if not self.config.neighbour_gradients:
                 pyramid = jax.lax.stop_gradient(pyramid)
             neighbours[offset] = FrameFeatures(pyramid, None, valid)
@@ -84,44 +87,61 @@ class IcaUNet(nn.Module):
 
     def encode(self, frame: Volume, valid: Volume, train: bool = False) -> FrameFeatures:
         """One frame (B, d, h, w, 1) and its validity mask -> its features, once for all three of its roles."""
-        low, low_bases = self.encoder.low_level(frame * valid, train)
-        return FrameFeatures(self._pyramid(low, valid, train), self._bases(low_bases, valid, train), valid)
+        low, low_bases = self.encoder.low_level(frame * valid, train, self._counted(valid))
+        bases = self._bases(low_bases, valid, train) if self.config.has_bases else None
+        return FrameFeatures(self._pyramid(low, valid, train), bases, valid, frame * valid if self.config.decoder_frame else None)
 
     def decode(self, neighbours: dict[int, FrameFeatures], current: FrameFeatures, train: bool = False):
         """The features of a frame and, by their offsets in time, of its neighbours -> (logits, aux) as `__call__` gives."""
-        n = self.config.contracting_blocks
+        c, n, counted = self.config, self.config.contracting_blocks, self._counted(current.valid)
         correlations = {}
         for k in range(1, n + 1):
-            parts = [
-                correlate(current.pyramid[n - k], neighbours[i].pyramid[n - k], self.config.correlation_radius)
-                for i in self.config.frames
-            ]
+            parts = [correlate(current.pyramid[n - k], neighbours[i].pyramid[n - k], c.correlation_radius) for i in c.frames]
             correlations[k] = jnp.concatenate(parts) if parts else None
-        mixed = self.backbone.expanding_path(current.pyramid, correlations, train)
-        bases = self._whole(current.bases)
-        matrix = self._stamps(bases)
+        aux = {"mixed": self.backbone.expanding_path(current.pyramid, correlations, train, counted)} if c.mixing != "none" else {}
+        if c.has_bases:
+            bases = self._whole(current.bases)
+            mix = functools.partial(self._mix, matrix=self._stamps(bases), bases=bases)
         logits = []
-        for k, (coefficients, decoder) in enumerate(zip(mixed, self.decoders, strict=True), start=1):
-            mask = pool_valid(current.valid, 2, 4 * 2 ** (n - k)).astype(coefficients.dtype)
-            image = self._mix(self._whole(coefficients * mask), matrix, bases)
-            logits.append(decoder(image, train).astype(jnp.float32))
+        for k, decoder in enumerate(self.decoders, start=1):
+            d, h, w = current.valid.shape[1:4]
+            size = (h // 2 ** (n - k), w // 2 ** (n - k))
+            seen = []
+            if c.mixing == "none":
+                seen += [enlarge(correlations[k])] if c.frames else []
+            else:
+                mixed = aux["mixed"][k - 1]
+                mixed = mixed * coarser(current.valid, mixed.shape[1:4]).astype(mixed.dtype)
+                seen.append(mix(self._whole(mixed)) if c.has_bases else self.upsample(mixed))
+            if c.decoder_frame:
+                frame = current.frame.reshape(-1, d, size[0], h // size[0], size[1], w // size[1], 1).mean((3, 5))
+                seen.append(frame.astype(c.compute_dtype))
+            logits.append(decoder(jnp.concatenate(seen, axis=-1), train, counted).astype(jnp.float32))
+        return logits, aux | (self._unmixed(current, bases) if c.has_bases else {})
+
+    def _unmixed(self, current: FrameFeatures, bases: jax.Array) -> dict[str, jax.Array]:
+        """What the ICA loss is about: X, A_n and A_n (x) X."""
         a_n = self.backbone.merge(current.pyramid[0])
-        a_n = a_n * pool_valid(current.valid, 2, 4).astype(a_n.dtype)
+        a_n = a_n * coarser(current.valid, a_n.shape[1:4]).astype(a_n.dtype)
         mean = bases.mean(4, keepdims=True)  # A (x) X is linear in X: its mean over u is that of the mean of X
-        aux = {
+        return {
             "bases": current.bases.astype(jnp.float32),
             "coefficients": a_n.astype(jnp.float32),
-            "mixed": mixed,
             "reconstruction": self._mix(self._whole(a_n), self._stamps(mean), mean).astype(jnp.float32),
         }
-        return logits, aux
+
+    def _counted(self, valid: Volume) -> Volume | None:
+        """What counts in the statistics of norms; None: all does."""
+        return valid if self.config.masked_statistics else None
 
     def _pyramid(self, low: Volume, valid: Volume, train: bool) -> tuple[jax.Array, ...]:
-        a_n = self.encoder.coefficients(low, pool_valid(valid, 1, 4), train)
-        return self.backbone.contracting_path(a_n, train)
+        counted = self._counted(valid)
+        a_n = self.encoder.coefficients(low, coarser(valid, low.shape[1:4]), train, counted)
+        return self.backbone.contracting_path(a_n, train, counted)
 
     def _bases(self, low: Volume, valid: Volume, train: bool) -> jax.Array:
-        return self.encoder.bases(low, pool_valid(valid, 1, 16), train)
+        d, h, w = valid.shape[1:4]
+        return self.encoder.bases(low, coarser(valid, (d, h // 16, w // 16)), train, self._counted(valid))
 
     def _whole(self, volume: jax.Array) -> jax.Array:
         """All slices (B, d, ...), where the frame is divided."""
@@ -138,8 +158,8 @@ class IcaUNet(nn.Module):
         return mixed
 
 
-def pool_valid(valid: Volume, depth: int, size: int) -> Volume:
-    """The mask of a coarser grid: a cell is valid where any of its voxels is."""
-    b, d, h, w, _ = valid.shape
-    cells = valid.reshape(b, d // depth, depth, h // size, size, w // size, size, 1)
-    return cells.max((2, 4, 6))
+def enlarge(channels: jax.Array) -> Volume:
+    """(c, B, d/2, h/4, w/4) -> (B, d, h, w, c): each value for all the voxels that a coefficient stands for."""
+    for axis, times in ((2, 2), (3, 4), (4, 4)):
+        channels = jnp.repeat(channels, times, axis=axis)
+    return channels.transpose(1, 2, 3, 4, 0)

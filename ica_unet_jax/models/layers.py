@@ -70,11 +70,34 @@ class Upsample(nn.Module):
         return depth_to_space(x.astype(self.dtype) @ kernel)
 
 
+class Upsample3d(nn.Module):
+    """Transposed convolution whose kernel has the size of its strides, in depth and in the plane: no two stamps overlap."""
+
+    features: int
+    strides: tuple[int, int]
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Volume) -> Volume:
+        b, d, h, w, c = x.shape
+        z, y = self.strides
+        kernel = self.param("kernel", he_normal, (c, z * y * y * self.features)).astype(self.dtype)
+        x = (x.astype(self.dtype) @ kernel).reshape(b, d, h, w, z, y, y, self.features)
+        return x.transpose(0, 1, 4, 2, 5, 3, 6, 7).reshape(b, z * d, y * h, y * w, self.features)
+
+
+def coarser(valid: Volume, grid: tuple[int, int, int]) -> Volume:
+    """The mask (B, d, h, w, 1) on a coarser grid of slices, rows and columns: a cell is valid where any of its voxels is."""
+    b, *sizes, _ = valid.shape
+    (d, k), (h, i), (w, j) = ((new, old // new) for new, old in zip(grid, sizes, strict=True))
+    return valid.reshape(b, d, k, h, i, w, j, 1).max((2, 4, 6))
+
+
 class Norm(nn.Module):
     """Batch or group norm. Statistics and parameters are float32, the result has `dtype`.
 
     `axis` is that of the channels; `axis_name` names a mapped axis over which the statistics are shared (streams with
-    shared weights).
+    shared weights). What `valid`, the mask (B, d, h, w, 1) of the model's grid, says is padding counts in no statistics.
     """
 
     kind: str = "batch"
@@ -83,16 +106,25 @@ class Norm(nn.Module):
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool, valid: Volume | None = None) -> jax.Array:
         if self.kind == "group":
             x = jnp.moveaxis(x, self.axis, -1)
             groups = next(g for g in (8, 4, 2, 1) if x.shape[-1] % g == 0)
             # Over the plane and the channels of a group, slice by slice: padded slices touch no other.
             b, d = x.shape[:2]
-            y = nn.GroupNorm(num_groups=groups, epsilon=1e-6, dtype=self.dtype)(x.reshape(b * d, *x.shape[2:]))
+            mask = None
+            if valid is not None:
+                mask = coarser(valid, x.shape[1:4]).reshape(b * d, *x.shape[2:4], 1) > 0
+                mask |= ~mask.any((1, 2, 3), keepdims=True)  # a slice of padding alone has its own statistics
+                mask = jnp.broadcast_to(mask, (b * d, *x.shape[2:]))
+            y = nn.GroupNorm(num_groups=groups, epsilon=1e-6, dtype=self.dtype)(x.reshape(b * d, *x.shape[2:]), mask=mask)
             return jnp.moveaxis(y.reshape(x.shape), -1, self.axis)
+        mask = None
+        if train and valid is not None:
+            channel = self.axis % x.ndim
+            mask = jnp.moveaxis(coarser(valid, tuple(n for i, n in enumerate(x.shape) if i != channel)[1:]), -1, channel) > 0
         norm = functools.partial(nn.BatchNorm, axis=self.axis, axis_name=self.axis_name, momentum=0.95, epsilon=1e-5)
-        return norm(use_running_average=not train, dtype=self.dtype)(x)
+        return norm(use_running_average=not train, dtype=self.dtype)(x, mask=mask)
 
 
 class ConvBlock(nn.Module):
@@ -106,10 +138,10 @@ class ConvBlock(nn.Module):
     stride: int = 1
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool, valid: Volume | None = None) -> jax.Array:
         # The norm subtracts a mean, so a bias before it would be without effect.
         x = self.conv(self.features, self.kernel_size, self.stride, use_bias=False)(x)
-        return self.act(self.norm()(x, train))
+        return self.act(self.norm()(x, train, valid))
 
 
 def space_to_depth(x: Volume) -> Volume:

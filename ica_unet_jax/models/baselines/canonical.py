@@ -18,7 +18,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from ica_unet_jax.compilation import apart, once
-from ica_unet_jax.models.layers import Dtype, convolve, depth_to_space, he_normal
+from ica_unet_jax.models.layers import Dtype, Volume, coarser, convolve, depth_to_space, he_normal
 
 # Below this variance of a difference the larger of two is certain; no division by a standard deviation of 0.
 CERTAIN = 1e-10
@@ -142,13 +142,14 @@ class CanonicalUpsample(nn.Module):
 class CanonicalNorm(nn.Module):
     """Batch norm over the frames that the form stands for: affine on the mean, a scale on sources and residual.
 
-    The variance of all frames' values is that of the means plus the mean of the variances. Statistics are float32.
+    The variance of all frames' values is that of the means plus the mean of the variances. Statistics are float32, and what
+    `valid`, the mask (B, d, h, w, 1) of the model's grid, says is padding counts in none.
     """
 
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Canonical, train: bool) -> Canonical:
+    def __call__(self, x: Canonical, train: bool, valid: Volume | None = None) -> Canonical:
         channels, axes = x.mean.shape[-1:], (0, 1, 2, 3)
         kept_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
         kept_variance = self.variable("batch_stats", "var", jnp.ones, channels)
@@ -157,8 +158,9 @@ class CanonicalNorm(nn.Module):
         x = Canonical(*(y.astype(jnp.float32) for y in x))
         mean, variance = kept_mean.value, kept_variance.value
         if train:
-            mean = x.mean.mean(axes)
-            variance = jnp.square(x.mean - _row(mean)).mean(axes) + x.variance.mean(axes)
+            where = None if valid is None else coarser(valid, x.mean.shape[1:4]) > 0
+            mean = x.mean.mean(axes, where=where)
+            variance = jnp.square(x.mean - _row(mean)).mean(axes, where=where) + x.variance.mean(axes, where=where)
             if not self.is_initializing():
                 kept_mean.value = 0.95 * kept_mean.value + 0.05 * mean
                 kept_variance.value = 0.95 * kept_variance.value + 0.05 * variance

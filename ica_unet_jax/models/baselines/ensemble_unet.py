@@ -4,8 +4,9 @@ Both: five resolutions, two convolutions a stage, norm, leaky ReLU, max pooling 
 concatenation, dropout, and logits summed from three resolutions (deep supervision). The 2D network has 48 channels at
 full size and sees slices; the 3D one has 26 and kernels over three slices. The answer is the mean of their softmaxes.
 
-Each has its own loss, soft Dice in 2D and cross-entropy in 3D, and no parameter in common with the other: trained in one
-step they learn what they would learn alone, as long as gradients are not clipped by their common norm (--clip_norm=0).
+Each has its own loss, and no parameter in common with the other: trained in one step they learn what they would learn
+alone, as long as gradients are not clipped by their common norm (--clip_norm=0). Published losses: soft Dice in 2D and
+cross-entropy in 3D.
 
 Left out: batch statistics and Monte-Carlo dropout at test time; instance norm stands for the first; a weight decay of
 1e-5. One fold is trained. Its public code keeps the largest component of the whole heart, `--largest_component` that of
@@ -40,13 +41,13 @@ class IsenseeUNet(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Volume, train: bool) -> jax.Array:
+    def __call__(self, x: Volume, train: bool, valid: Volume | None = None) -> jax.Array:
         drop = functools.partial(nn.Dropout(self.dropout), deterministic=not train)
         by_slice = self.depth == 1
 
         def stage(x: jax.Array, width: int) -> jax.Array:
             for _ in range(2):
-                x = ConvNorm(width, self.depth, by_slice=by_slice, dtype=self.dtype)(x)
+                x = ConvNorm(width, self.depth, by_slice=by_slice, dtype=self.dtype)(x, valid)
             return x
 
         x, skips = stage(x, self.width), []
@@ -73,8 +74,14 @@ class EnsembleUNet(FrameNetwork):
         self.volume = IsenseeUNet(3, c.channels(26), 0.5, dtype)
 
     def segment(self, frame: Frame, train: bool) -> Outputs:
-        members = {"plane": self.plane(frame.image, train), "volume": self.volume(frame.image, train)}
+        counted = frame.valid if self.config.masked_statistics else None
+        members = {name: getattr(self, name)(frame.image, train, counted) for name in ("plane", "volume")}
         return [mean_softmax(list(members.values()))], members
+
+
+def members(logits: list[jax.Array], aux: dict) -> list[jax.Array]:
+    """What is trained: each of the two networks, not their mean."""
+    return [aux["plane"], aux["volume"]]
 
 
 def enlarge(x: jax.Array) -> jax.Array:

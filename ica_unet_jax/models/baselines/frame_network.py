@@ -20,14 +20,19 @@ class Layers(NamedTuple):
     """The layers of a slice-by-slice network, with what the configuration says of them bound."""
 
     conv: Callable[..., Conv]
-    block: Callable[..., ConvBlock]
+    block: Callable[[int], Callable[[jax.Array, bool], jax.Array]]  # of so many channels: convolution, norm, activation
     upsample: Callable[..., Upsample]
 
     @classmethod
-    def of(cls, config: ModelConfig, act: Callable[[jax.Array], jax.Array]) -> Layers:
-        dtype = jnp.dtype(config.compute_dtype)
+    def of(cls, config: ModelConfig, act: Callable[[jax.Array], jax.Array], valid: Volume) -> Layers:
+        """`valid` is the mask (B, d, h, w, 1) of what counts in the statistics of a norm."""
+        dtype, counted = jnp.dtype(config.compute_dtype), valid if config.masked_statistics else None
         conv, norm = functools.partial(Conv, dtype=dtype), functools.partial(Norm, kind=config.norm, dtype=dtype)
-        return cls(conv, functools.partial(ConvBlock, conv=conv, norm=norm, act=act), functools.partial(Upsample, dtype=dtype))
+
+        def block(width: int) -> Callable[[jax.Array, bool], jax.Array]:
+            return functools.partial(ConvBlock(width, conv=conv, norm=norm, act=act), valid=counted)
+
+        return cls(conv, block, functools.partial(Upsample, dtype=dtype))
 
     def stage(self, x: jax.Array, width: int, train: bool) -> jax.Array:
         """Two convolutions, each with norm and activation."""

@@ -18,9 +18,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ica_unet_jax.config import NUM_CLASSES, LossConfig
+from ica_unet_jax.config import NUM_CLASSES
 from ica_unet_jax.data.cache import LearningFrame
-from ica_unet_jax.losses import cross_entropy
+from ica_unet_jax.losses import Term
 from ica_unet_jax.models.baselines.frame_network import Frame, FrameNetwork, Layers, Outputs, pool
 
 WIDTHS = (32, 64, 128, 256, 256)
@@ -35,7 +35,7 @@ class GridNet(FrameNetwork):
     @nn.compact
     def segment(self, frame: Frame, train: bool) -> Outputs:
         c, dtype = self.config, jnp.dtype(self.config.compute_dtype)
-        layers = Layers.of(c, nn.relu)
+        layers = Layers.of(c, nn.relu, frame.valid)
         widths = [c.channels(width) for width in WIDTHS]
         x, contracting, skips = frame.image.astype(dtype), [], []
         for level, width in enumerate(widths):
@@ -112,20 +112,14 @@ def shape_prior(samples: Sequence[LearningFrame], crop: tuple[int, int, int]) ->
     return total / np.maximum(count, 1).reshape(-1, 1, 1, 1)
 
 
-def loss(
-    logits: list[jax.Array], aux: dict, labels: jax.Array, frame: jax.Array, valid: jax.Array, config: LossConfig
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Cross-entropy, cross-entropy of the contours, and the squared distance of the centres."""
+def own_terms(logits: list[jax.Array], aux: dict, labels: jax.Array, valid: jax.Array) -> dict[str, Term]:
+    """Cross-entropy of the contours, and the squared distance of the centres."""
     one_hot = jax.nn.one_hot(labels, NUM_CLASSES, dtype=jnp.float32)
     chances = jax.nn.softmax(logits[-1])
     target = contours(one_hot * valid)
-    terms = {
-        "cross_entropy": cross_entropy(logits[-1], one_hot, valid[..., 0]),
-        "contour": -(target * jnp.log(contours(chances * valid) + FLOOR)).sum() / jnp.maximum(target.sum(), 1),
-        "centre": centre_distance(aux["centre"], one_hot[..., 1:].sum(-1) * valid[..., 0]),
-    }
-    value = terms["cross_entropy"] + CONTOUR_WEIGHT * terms["contour"] + CENTRE_WEIGHT * terms["centre"]
-    return value, terms | {"loss": value}
+    contour = -(target * jnp.log(contours(chances * valid) + FLOOR)).sum() / jnp.maximum(target.sum(), 1)
+    centre = centre_distance(aux["centre"], one_hot[..., 1:].sum(-1) * valid[..., 0])
+    return {"contour": Term(CONTOUR_WEIGHT, contour), "centre": Term(CENTRE_WEIGHT, centre)}
 
 
 def contours(chances: jax.Array) -> jax.Array:

@@ -14,8 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ica_unet_jax.config import NUM_CLASSES, LossConfig, ModelConfig
-from ica_unet_jax.losses import cross_entropy
+from ica_unet_jax.config import NUM_CLASSES, ModelConfig
 from ica_unet_jax.models.baselines.canonical import (
     Canonical,
     CanonicalConv,
@@ -42,12 +41,12 @@ class StatisticalUNet(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Canonical, train: bool) -> Canonical:
+    def __call__(self, x: Canonical, train: bool, valid: Volume | None = None) -> Canonical:
         def stage(x: Canonical, width: int) -> Canonical:
             for _ in range(2):
                 # The norm subtracts a mean, so a bias before it would be without effect.
                 x = CanonicalConv(width, use_bias=False, dtype=self.dtype)(x)
-                x = relu(CanonicalNorm(self.dtype)(x, train))
+                x = relu(CanonicalNorm(self.dtype)(x, train, valid))
             return x
 
         skips = []
@@ -80,7 +79,7 @@ class MsuNet(nn.Module):
         window = jnp.concatenate([previous, current, following], axis=-1) * valid
         place = jax.random.randint(self.make_rng("dropout"), (), 0, span) if train else jnp.int32(span // 2)
         snippet = jax.lax.dynamic_slice_in_dim(window, span - 1 - place, span, axis=-1)
-        logits, sources = self._answer(snippet, train)
+        logits, sources = self._answer(snippet, train, valid if self.config.masked_statistics else None)
         return [jax.lax.dynamic_index_in_dim(logits, place, keepdims=False)], {"sources": sources}
 
     def encode(self, frame: Volume, valid: Volume, train: bool = False) -> Frame:
@@ -90,12 +89,12 @@ class MsuNet(nn.Module):
         """The logits (span, B, d, h, w, 4) of all frames of a snippet."""
         return self._answer(jnp.concatenate([frame.image for frame in frames], axis=-1), False)[0]
 
-    def _answer(self, snippet: Volume, train: bool) -> tuple[jax.Array, list[jax.Array]]:
+    def _answer(self, snippet: Volume, train: bool, valid: Volume | None = None) -> tuple[jax.Array, list[jax.Array]]:
         """(B, d, h, w, span) -> logits (span, B, d, h, w, 4) float32, and the sources (B, K, span) of each branch."""
         logits, found = 0.0, []
         for scale, branch in zip(SCALES, self.branches, strict=True):
             form, sources = unmix(averaged(snippet, scale), self.config.sources)
-            answer = read_out(branch(form, train), sources).astype(jnp.float32)
+            answer = read_out(branch(form, train, valid), sources).astype(jnp.float32)
             logits += jnp.repeat(jnp.repeat(answer, scale, axis=3), scale, axis=4)
             found.append(sources)
         return logits, found
@@ -107,11 +106,3 @@ def averaged(snippet: Volume, scale: int) -> Volume:
     pixels = snippet.reshape(b, d, h // scale, scale, w // scale, scale, span).mean((3, 5))
     later = [jnp.minimum(jnp.arange(span) + i, span - 1) for i in range(scale)]
     return sum(pixels[..., index] for index in later) / scale
-
-
-def loss(
-    logits: list[jax.Array], aux: dict, labels: jax.Array, frame: jax.Array, valid: jax.Array, config: LossConfig
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Cross-entropy on the labelled frame."""
-    value = cross_entropy(logits[-1], jax.nn.one_hot(labels, NUM_CLASSES, dtype=jnp.float32), valid[..., 0])
-    return value, {"cross_entropy": value, "loss": value}

@@ -16,8 +16,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ica_unet_jax.config import NUM_CLASSES, LossConfig, ModelConfig
-from ica_unet_jax.losses import cross_entropy
+from ica_unet_jax.config import ModelConfig
+from ica_unet_jax.losses import Term
 from ica_unet_jax.models.baselines.frame_network import Frame, FrameNetwork, Layers, Outputs
 from ica_unet_jax.models.baselines.grid_net import mean_place
 from ica_unet_jax.models.baselines.unet2d import u_net
@@ -45,9 +45,9 @@ class UNet(nn.Module):
     widths: tuple[int, ...]
 
     @nn.compact
-    def __call__(self, x: Volume, train: bool) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, x: Volume, valid: Volume, train: bool) -> tuple[jax.Array, jax.Array]:
         widths = [self.config.channels(width) for width in self.widths]
-        return u_net(x, widths, Layers.of(self.config, nn.relu), train)
+        return u_net(x, widths, Layers.of(self.config, nn.relu, valid), train)
 
 
 class OmegaNet(FrameNetwork):
@@ -56,12 +56,13 @@ class OmegaNet(FrameNetwork):
     @nn.compact
     def segment(self, frame: Frame, train: bool) -> Outputs:
         c = self.config
-        coarse, bottom = UNet(c, COARSE)(frame.image, train)
+        coarse, bottom = UNet(c, COARSE)(frame.image, frame.valid, train)
         pose = self._pose(bottom, frame.valid)
         x = to_canonical(jnp.concatenate([frame.image, jax.nn.softmax(coarse)], axis=-1), pose)
+        shown = (to_canonical(frame.valid, pose) > 0.5).astype(jnp.float32)
         outputs = [coarse]
         for _ in range(2):
-            fine, _ = UNet(c, FINE)(x, train)
+            fine, _ = UNet(c, FINE)(x, shown, train)
             outputs.append(from_canonical(fine, pose))
             x = jnp.concatenate([x[..., :1], jax.nn.softmax(fine)], axis=-1)
         return outputs, {"pose": pose}
@@ -149,20 +150,12 @@ def _mean_place(mask: jax.Array) -> tuple[tuple[jax.Array, jax.Array], jax.Array
     return (rows / jnp.maximum(mass, 1), columns / jnp.maximum(mass, 1)), mass
 
 
-def loss(
-    logits: list[jax.Array], aux: dict, labels: jax.Array, frame: jax.Array, valid: jax.Array, config: LossConfig
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Cross-entropy of the coarse and of both fine masks, and the squared error of the pose."""
-    one_hot = jax.nn.one_hot(labels, NUM_CLASSES, dtype=jnp.float32)
-    terms = {
-        f"cross_entropy_{k}": cross_entropy(y, one_hot, valid[..., 0]) for k, y in enumerate(logits, start=1)
-    }
+def own_terms(logits: list[jax.Array], aux: dict, labels: jax.Array, valid: jax.Array) -> dict[str, Term]:
+    """The squared error of the pose."""
     truth, has_heart, has_angle = true_pose(labels, valid)
     error = has_heart * (
         jnp.square(aux["pose"].centre - truth.centre).sum(1)
         + has_angle * jnp.square(aux["pose"].direction - truth.direction).sum(1)
         + jnp.square(aux["pose"].log_scale - truth.log_scale)
     )
-    terms["pose"] = error.mean()
-    value = sum(terms[f"cross_entropy_{k}"] for k in range(1, len(logits) + 1)) + POSE_WEIGHT * terms["pose"]
-    return value, terms | {"loss": value}
+    return {"pose": Term(POSE_WEIGHT, error.mean())}

@@ -25,7 +25,7 @@ class UNet2d(FrameNetwork):
     @nn.compact
     def segment(self, frame: Frame, train: bool) -> Outputs:
         widths = [self.config.unet_width * 2**i for i in range(STAGES)]
-        logits, _ = u_net(frame.image, widths, Layers.of(self.config, leaky_relu), train)
+        logits, _ = u_net(frame.image, widths, Layers.of(self.config, leaky_relu, frame.valid), train)
         return [logits], {}
 
 

@@ -2,8 +2,9 @@
 
 Two 3x3x3 convolutions a stage, instance norm, leaky ReLU, strides instead of poolings, transposed convolutions, 32
 channels doubled to at most 320, deep supervision. An axis takes part in kernels and strides once its voxels are less
-than twice as long as the shortest, so the first stages are in-plane. As in MONAI's `DynUNet` a stage of the expanding
-path has the kernel of the stage below it. Loss: Dice + cross-entropy at all resolutions but the lowest.
+than twice as long as the shortest, so the first stages are in-plane. A stage of the expanding path has the kernel of its
+own resolution, as in nnU-Net; with --expanding_kernels=below that of the stage below it, as in MONAI's `DynUNet`.
+Published loss: Dice of each sample + cross-entropy at all resolutions but the lowest.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import jax.numpy as jnp
 from ica_unet_jax.config import NUM_CLASSES, LossConfig
 from ica_unet_jax.losses import cross_entropy, soft_dice
 from ica_unet_jax.models.baselines.frame_network import Frame, FrameNetwork, Outputs
-from ica_unet_jax.models.baselines.volumetric import Conv3d, ConvNorm, Strides, Upsample3d
+from ica_unet_jax.models.baselines.volumetric import Conv3d, ConvNorm, Strides
+from ica_unet_jax.models.layers import Upsample3d
 
 WIDTH, WIDEST = 32, 320
 SMALLEST = 4  # no axis becomes shorter
@@ -64,19 +66,22 @@ class UNet3d(FrameNetwork):
         stages = plan(c.crop, c.anisotropy)
         widths = [c.channels(min(WIDTH * 2**i, WIDEST)) for i in range(len(stages))]
 
-        def pair(x: jax.Array, width: int, stage: Stage, strides: Strides) -> jax.Array:
-            x = ConvNorm(width, stage.depth, strides, dtype=dtype)(x)
-            return ConvNorm(width, stage.depth, dtype=dtype)(x)
+        counted = frame.valid if c.masked_statistics else None
+
+        def pair(x: jax.Array, width: int, depth: int, strides: Strides = (1, 1)) -> jax.Array:
+            x = ConvNorm(width, depth, strides, dtype=dtype)(x, counted)
+            return ConvNorm(width, depth, dtype=dtype)(x, counted)
 
         x, skips = frame.image.astype(dtype), []
         for width, stage in zip(widths, stages, strict=True):
-            x = pair(x, width, stage, stage.strides)
+            x = pair(x, width, stage.depth, stage.strides)
             skips.append(x)
         logits = []
         for level in range(len(stages) - 2, -1, -1):
             below = stages[level + 1]
             x = Upsample3d(widths[level], below.strides, dtype)(x)
-            x = pair(jnp.concatenate([x, skips[level]], axis=-1), widths[level], below, (1, 1))
+            depth = (stages[level] if c.expanding_kernels == "own" else below).depth
+            x = pair(jnp.concatenate([x, skips[level]], axis=-1), widths[level], depth)
             if level < max(1, len(stages) - 2):
                 name = f"auxiliary_{level}" if level else "logits"
                 head = Conv3d(NUM_CLASSES, 1, 1, use_bias=True, dtype=dtype, name=name)
@@ -99,6 +104,6 @@ def loss(
         target = jax.nn.one_hot(labels[:, z, row, column], NUM_CLASSES, dtype=jnp.float32)
         inside = valid[:, z, row, column]
         terms[f"cross_entropy_{k}"] = cross_entropy(y, target, inside[..., 0])
-        terms[f"soft_dice_{k}"] = soft_dice(y, target, inside)
+        terms[f"soft_dice_{k}"] = soft_dice(y, target, inside, by_sample=True)
         value += weight / sum(weights) * (terms[f"cross_entropy_{k}"] + terms[f"soft_dice_{k}"])
     return value, terms | {"loss": value}

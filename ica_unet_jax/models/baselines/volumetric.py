@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from ica_unet_jax.models.layers import Dtype, Volume, convolve, he_normal, leaky_relu
+from ica_unet_jax.models.layers import Dtype, Volume, coarser, convolve, he_normal, leaky_relu
 
 Strides = tuple[int, int]  # in depth, in the plane
 
@@ -48,37 +48,30 @@ class Conv3d(nn.Module):
         return y
 
 
-class Upsample3d(nn.Module):
-    """Transposed convolution whose kernel has the size of its strides: no two stamps overlap. No bias."""
-
-    features: int
-    strides: Strides
-    dtype: Dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Volume) -> Volume:
-        b, d, h, w, c = x.shape
-        z, y = self.strides
-        kernel = self.param("kernel", he_normal, (c, z * y * y * self.features)).astype(self.dtype)
-        x = (x.astype(self.dtype) @ kernel).reshape(b, d, h, w, z, y, y, self.features)
-        return x.transpose(0, 1, 4, 2, 5, 3, 6, 7).reshape(b, z * d, y * h, y * w, self.features)
-
-
 class InstanceNorm(nn.Module):
     """Zero mean and unit variance of each channel of each volume, or of each slice, then its own scale and offset.
 
-    Statistics are float32. As published, padding counts.
+    Statistics are float32. What `valid`, the mask (B, d, h, w, 1) of the model's grid, says is padding counts in none;
+    without it all does.
     """
 
     by_slice: bool = False
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Volume) -> Volume:
+    def __call__(self, x: Volume, valid: Volume | None = None) -> Volume:
         axes = (2, 3) if self.by_slice else (1, 2, 3)
         y = x.astype(jnp.float32)
-        y = y - y.mean(axes, keepdims=True)
-        y = y * lax.rsqrt(jnp.square(y).mean(axes, keepdims=True) + 1e-5)
+        where = None if valid is None else coarser(valid, y.shape[1:4]) > 0
+
+        def mean(values: jax.Array) -> jax.Array:
+            if where is None:
+                return values.mean(axes, keepdims=True)
+            count = jnp.maximum(where.sum(axes, keepdims=True), 1)  # a volume, or slice, of padding alone has none
+            return jnp.where(where, values, 0).sum(axes, keepdims=True) / count
+
+        y = y - mean(y)
+        y = y * lax.rsqrt(mean(jnp.square(y)) + 1e-5)
         scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
         bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
         return (y * scale.reshape(1, 1, 1, 1, -1) + bias.reshape(1, 1, 1, 1, -1)).astype(self.dtype)
@@ -94,6 +87,6 @@ class ConvNorm(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Volume) -> jax.Array:
+    def __call__(self, x: Volume, valid: Volume | None = None) -> jax.Array:
         x = Conv3d(self.features, self.depth, strides=self.strides, dtype=self.dtype)(x)
-        return leaky_relu(InstanceNorm(self.by_slice, self.dtype)(x))
+        return leaky_relu(InstanceNorm(self.by_slice, self.dtype)(x, valid))
