@@ -1,4 +1,4 @@
-"""The tables of runs that were trained by themselves, as of a sweep: each against the first, patient by patient.
+"""The tables of runs that were trained by themselves, as of a sweep: each against the first, fold by fold.
 
   python ablations/collect.py --runs=runs/both,runs/past,runs/student --workdir=runs/compared
 
@@ -22,7 +22,7 @@ if __name__ == "__main__":
 
 from absl import flags  # noqa: E402
 
-from ablations.plan import Run, cell_name, describe_study  # noqa: E402
+from ablations.plan import Run, cell_name, describe_study, of_runs  # noqa: E402
 from ablations.studies import Study  # noqa: E402
 from ica_unet_jax import flags as project_flags  # noqa: E402
 from ica_unet_jax.errors import UserError  # noqa: E402
@@ -45,7 +45,7 @@ def collect(folders: Sequence[Path], workdir: Path, name: str = "compared", ques
       UserError: a folder holds no run, or one that is not trained or judged to its last step; two runs have the same
         settings, seed and fold; runs that cannot share a table; `workdir` holds a sweep of other studies.
     """
-    from ablations import cell, tables
+    from ablations import cell, setting, tables
     from ica_unet_jax import run_folder
     from ica_unet_jax.cross_validation import is_finished
     from ica_unet_jax.files import write_json, writing
@@ -65,14 +65,12 @@ def collect(folders: Sequence[Path], workdir: Path, name: str = "compared", ques
 
     reference, *others = (run.config for run, _ in runs.values())
     about = [run_folder.read_provenance(folder) for _, folder in runs.values()]
-    own = {*run_folder.MAY_CHANGE, "seed", "fold"}
-    changes = [{knob: value for knob, value in other.diff(reference).items() if knob not in own} for other in others]
+    changes = [setting.turned(other, reference) for other in others]
     facts = {
         "command": shlex.join(["python", *sys.orig_argv[1:]]),
         "commit": ", ".join(dict.fromkeys(each["commit"] for each in about)),
         "hardware": {key: about[0][key] for key in ("cores", "machine")},
-        "seeds": sorted({run.config.train.seed for run, _ in runs.values()}),
-        "folds": sorted({run.config.data.fold for run, _ in runs.values()}),
+        **of_runs((run.config.train.seed, run.config.data.fold) for run, _ in runs.values()),
         "studies": [describe_study(Study(name, question, "", changes), reference, reference)],
     }
     with tempfile.TemporaryDirectory() as place:  # whether they fit into one table is known when it is made

@@ -3,82 +3,142 @@
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from ablations.analysis import Analysis, Line
+from ablations import setting
+from ablations.analysis import Analysis, Finding
 from ablations.results import Sweep
-from ablations.statistics import PATIENTS_NEEDED
-from ica_unet_jax.markup import Page, counted, escape, escape_markdown, html_table, number, p_value, with_code
+from ablations.statistics import smallest
+from ica_unet_jax.markup import (
+    NONE,
+    Page,
+    counted,
+    escape,
+    escape_markdown,
+    html_table,
+    number,
+    p_value,
+    plain_table,
+    with_code,
+)
 
 
 def answer(analysis: Analysis) -> str:
-    """One sentence, made from the figures by rule: what is decided, what is not and why, what is missing."""
-    reference, contrasts = analysis.reference, analysis.contrasts
+    """One sentence, made from the figures by rule: what is different, what is as good, what is not decided, what is missing."""
+    reference, decided = analysis.reference, analysis.decided
     if reference.state:
         return f"No answer yet, the reference has no figures: {reference.state}."
-    if not contrasts:
+    if not decided:
         dice = number(reference.dice["mean"].mean, 3)
         return f"No answer yet: the reference has a mean Dice of {dice}, no other cell is finished."
-    parts = []
-    if analysis.patients < PATIENTS_NEEDED:
-        ordered = sorted(contrasts, key=lambda pair: pair[1].difference)
-        ends = [f"{number(found.difference, 3, signed=True)} ({_code(line)})" for line, found in ordered]
-        few = f"{counted(analysis.patients, 'patient')} are too few ({PATIENTS_NEEDED} are needed)"
-        changes = f"differences of mean Dice are between {ends[0]} and {ends[-1]}"
-        changes = changes if len(ends) > 1 else f"difference of mean Dice is {ends[0]}"
-        parts.append(f"undecided: {few}; the {changes}")
+    if decided[0].contrast.error is None:
+        parts = [_one_block(analysis)]
     else:
-        for line, found in contrasts:
-            if found.verdict != "undecided":
-                change = number(found.difference, 3, signed=True)
-                ends = f"[{number(found.low, 3)}, {number(found.high, 3)}]"
-                p = p_value(found.p_holm)
-                parts.append(f"with {_code(line)} Dice changes by {change} {ends} ({found.verdict}, p {p})")
-        reasons: dict[str, list[str]] = {}
-        for line, found in contrasts:
-            if found.verdict == "undecided":
-                reasons.setdefault(found.why, []).append(_code(line))
-        undecided = [f"{', '.join(labels)} ({why})" for why, labels in reasons.items()]
-        if undecided:
-            parts.append(f"undecided: {', '.join(undecided)}")
+        parts = [part for part in (_different(analysis), _as_good(analysis), _undecided(analysis)) if part]
     for word, failed in (("incomplete", False), ("failed", True)):
-        labels = [_code(line) for line in analysis.lines if line.state and line.failed == failed]
-        if labels:
-            parts.append(f"{word}: {', '.join(labels)}")
+        titles = [f"`{line.title}`" for line in analysis.lines if line.state and line.failed == failed]
+        if titles:
+            parts.append(f"{word}: {', '.join(titles)}")
     sentence = "; ".join(parts)
     return sentence[0].upper() + sentence[1:] + "."
 
 
-def _code(line: Line) -> str:
-    return f"`{line.label}`"
+def _one_block(analysis: Analysis) -> str:
+    ordered = sorted(analysis.decided, key=lambda found: found.contrast.difference)
+    ends = [f"{number(found.contrast.difference, 3, signed=True)} (`{found.title}`)" for found in ordered]
+    changes = f"Dice changes by {ends[0]} to {ends[-1]}" if len(ends) > 1 else f"Dice changes by {ends[0]}"
+    return f"nothing is decided, one block (fold {analysis.study.folds[0]}) has differences alone: {changes}"
 
 
-def index(sweep: Sweep, pages: Sequence[Page]) -> str:
-    lines = ["# Ablations", "", "```", sweep.command, "```", "", facts(sweep), ""]
+def _different(analysis: Analysis) -> str:
+    texts = []
+    for found in analysis.decided:
+        contrast = found.contrast
+        if contrast.verdict:
+            ends = f"[{number(contrast.low, 3)}, {number(contrast.high, 3)}]"
+            change = f"{number(contrast.difference, 3, signed=True)} {ends}"
+            texts.append(f"`{found.title}` changes Dice by {change} ({found.decision}, p {p_value(contrast.p_holm)})")
+    return ", ".join(texts)
+
+
+def _as_good(analysis: Analysis) -> str:
+    found = [found for found in analysis.decided if found.contrast.within and not found.contrast.verdict]
+    return "; ".join(f"{decision}: {', '.join(f'`{title}`' for title in titles)}" for decision, titles in _grouped(found).items())
+
+
+def _grouped(findings: Sequence[Finding]) -> dict[str, list[str]]:
+    """Titles by decision."""
+    groups: dict[str, list[str]] = {}
+    for found in findings:
+        groups.setdefault(found.decision, []).append(found.title)
+    return groups
+
+
+def _undecided(analysis: Analysis) -> str:
+    left = [found for found in analysis.decided if found.decision == "undecided"]
+    if not left:
+        return ""
+    limits = [smallest(found.contrast, len(analysis.decided)) for found in left]
+    span = " to ".join(dict.fromkeys(number(value, 3) for value in (min(limits), max(limits))))
+    return f"undecided, too noisy for effects below {span}: {', '.join(f'`{found.title}`' for found in left)}"
+
+
+def index(sweep: Sweep, analyses: Sequence[Analysis], pages: Sequence[Page]) -> str:
+    """A line for each study, then each with its answer and its files."""
+    openings = list(dict.fromkeys(page.opening for page in pages))
+    lines = ["# Ablations", "", *(f"{escape_markdown(opening)}\n" for opening in openings), "```", sweep.command, "```", ""]
+    lines += [facts(sweep), "", _overview(analyses), ""]
     lines += ["All on one page: [report.html](report.html). Seconds and hours: [timings.md](timings.md).", ""]
     for page in pages:
         links = f"[table]({page.name}.md), [plot]({page.name}.png), [CSV]({page.name}.csv), [LaTeX]({page.name}.tex)"
         texts = [f"**{escape_markdown(page.question)}**", escape_markdown(page.answer), f"{page.facts} {links}"]
-        lines += [f"## [{page.name}]({page.name}.md)", "", "\n\n".join(texts), ""]
+        own = [escape_markdown(page.opening)] if len(openings) > 1 else []
+        lines += [f"## [{page.name}]({page.name}.md)", "", "\n\n".join([*own, *texts]), ""]
     return "\n".join(lines)
 
 
+def _overview(analyses: Sequence[Analysis]) -> str:
+    """Reference, largest effect and what is decided, of each study."""
+    rows = []
+    for analysis in analyses:
+        reference = analysis.reference
+        dice = NONE if reference.state else f"{reference.title}: Dice {number(reference.dice['mean'].mean, 3)}"
+        found = max(analysis.decided, key=lambda found: abs(found.contrast.difference), default=None)
+        largest = NONE if found is None else f"{number(found.contrast.difference, 3, signed=True)}, {found.title}"
+        rows.append([analysis.study.name, dice, largest, _decisions(analysis.decided)])
+    return plain_table(["Study", "Reference", "Largest effect", "Decided"], rows)
+
+
+def _decisions(decided: Sequence[Finding]) -> str:
+    made = [found for found in decided if found.contrast.verdict or found.contrast.within]
+    if made:
+        texts = (f"{decision}: {', '.join(titles)}" for decision, titles in _grouped(made).items())
+        return f"{'; '.join(texts)} ({len(made)} of {len(decided)})"
+    return "nothing, one block" if decided and decided[0].contrast.error is None else "nothing"
+
+
 def facts(sweep: Sweep) -> str:
-    """Commit, hardware, and how far the sweep is."""
-    cells = list(dict.fromkeys(cell.name for study in sweep.studies for cell in study.cells))
-    planned, ended = len(cells) * len(sweep.seeds) * len(sweep.folds), list(sweep.of(*cells))
+    """Commits, hardware, and how far the sweep is."""
+    planned, ended = sweep.planned(), list(sweep.runs.values())
     counts = {status: sum(run.status == status for run in ended) for status in ("done", "diverged", "crashed")}
-    runs = ", ".join(f"{count} {status}" for status, count in {**counts, "missing": planned - len(ended)}.items())
-    complete = sum(not sweep.state(cell) for cell in cells)
+    runs = ", ".join(f"{count} {status}" for status, count in {**counts, "missing": len(planned) - len(ended)}.items())
+    cells = {cell.name: [] for study in sweep.studies for cell in study.cells}
+    for study in sweep.studies:
+        for cell in study.cells:
+            cells[cell.name].append(sweep.state(study, cell.name))
+    whole = sum(not any(states) for states in cells.values())
+    commits = setting.commits(Counter(run.commit for run in ended if run.status == "done"))
     return (
-        f"Commit {sweep.commit or 'unknown'}; {hardware(sweep)}. "
-        f"{complete} of {counted(len(cells), 'cell')} finished; of {counted(planned, 'run')} {runs}."
+        f"{commits} Hardware: {hardware(sweep)}. {whole} of {counted(len(cells), 'cell')} finished; "
+        f"of {counted(len(planned), 'run')} {runs}."
     )
 
 
 def hardware(sweep: Sweep) -> str:
-    return ", ".join(f"{name} {value}" for name, value in sweep.hardware.items()) or "unknown hardware"
+    """What the sweep ran on."""
+    return ", ".join(f"{name} {value}" for name, value in sweep.hardware.items()) or "unknown"
 
 
 def html(sweep: Sweep, pages: Sequence[Page], workdir: Path) -> str:
@@ -90,7 +150,7 @@ def html(sweep: Sweep, pages: Sequence[Page], workdir: Path) -> str:
         picture = base64.b64encode((workdir / f"{page.name}.png").read_bytes()).decode()
         parts = [
             f'<section id="{name}"><h2>{name}</h2>',
-            f"<p><b>{question}</b></p><p>{answer}</p><p>{escape(page.facts)}</p>",
+            f"<p>{escape(page.opening)}</p><p><b>{question}</b></p><p>{answer}</p><p>{escape(page.facts)}</p>",
             f'<figure><img alt="Differences to the reference" src="data:image/png;base64,{picture}"></figure>',
             *map(html_table, page.tables),
             "</section>",

@@ -1,6 +1,6 @@
 """What a sweep has finished so far, read from its folder, and which of it may stand in one table.
 
-WORKDIR/sweep.json says what was to run, WORKDIR/cells/CELL/seedS_foldF/ is there for every run that ended, whole, and
+WORKDIR/sweep.json says what was to run (in files of earlier versions every seed with every fold), WORKDIR/cells/CELL/seedS_foldF/ is there for every run that ended, whole, and
 WORKDIR/peers/fastica_mM_foldF.csv is what FastICA makes of the same frames.
 """
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ica_unet_jax.errors import UserError
+from ica_unet_jax.markup import counted
 from ica_unet_jax.metrics import STRUCTURES
 
 Frame = tuple[str, str]  # (patient, frame)
@@ -21,11 +22,15 @@ Figures = dict[Frame, dict[str, float]]  # the numbers of a CSV by frame
 
 GRID = ("crop", "spacing", "label_map", "phantom_patients", "phantom_shape")  # knobs that say what is segmented
 CASES = ("nominal_spacing", *(f"{score}_{name}" for score in ("dice", "hd95_mm") for name in STRUCTURES))
+NSD = tuple(f"nsd_{name}" for name in STRUCTURES)  # kept where a file has them
 ICA = (
     "hoyer", "kurtosis", "negentropy", "correlation", "mutual_information", "n_constant",
     "psnr", "ssim", "explained_variance", "scale_of_bases", "scale_of_coefficients",
 )  # fmt: skip
-ICA_EXTRA = ("n_values", "converged")  # kept where a file has them
+ICA_EXTRA = (
+    "n_values", "converged", "cross_entropy", "weighted_sparsity", "weighted_independence", "weighted_reconstruction",
+    "negentropy_alpha", "frame_share",
+)  # fmt: skip  # kept where a file has them
 _AGAIN = "delete it (of a cell the whole folder) and run the sweep's command again"
 
 
@@ -34,12 +39,16 @@ def numbered(word: str, numbers: Sequence[int]) -> str:
     return f"{word}{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
 
 
+Training = tuple[int, int]  # (seed, fold)
+
+
 @dataclasses.dataclass(frozen=True)
 class Cell:
     name: str  # of its folder
-    label: str
+    label: str  # the knobs that differ from the reference
     parameters: float | None
     gflop: float | None
+    title: str = ""  # what its study called it when it was planned; files of earlier versions have none
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,11 +58,20 @@ class Study:
     section: str  # of the paper
     reference: str  # the name of one of the cells
     cells: tuple[Cell, ...]
+    trainings: tuple[Training, ...]  # of each cell
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(sorted({seed for seed, _ in self.trainings}))
+
+    @property
+    def folds(self) -> tuple[int, ...]:
+        return tuple(sorted({fold for _, fold in self.trainings}))
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One cell at one seed and fold, ended: "done", "diverged" or "crashed". Only a done one has cases."""
+    """One cell at one seed and fold, ended: "done", "diverged" or "crashed". Only a done one has figures."""
 
     cell: str
     seed: int
@@ -62,7 +80,8 @@ class Run:
     message: str
     step: int | None
     metrics_version: int | None
-    config: dict[str, Any]
+    commit: str  # that it was trained from; empty where that is not known
+    config: dict[str, Any]  # as it was written, by whatever version
     split: dict[str, tuple[str, ...]]
     timing: dict[str, Any]
     cases: Figures
@@ -77,37 +96,35 @@ class Sweep:
     command: str
     commit: str
     hardware: dict[str, Any]
-    seeds: tuple[int, ...]
-    folds: tuple[int, ...]
     studies: tuple[Study, ...]
     runs: dict[tuple[str, int, int], Run]  # by cell, seed and fold; those that ended
     peers: dict[int, dict[int, Figures]]  # FastICA's figures by m and fold
 
-    def of(self, *cells: str) -> Iterator[Run]:
-        """The ended runs of these cells, in the order of the sweep."""
-        keys = ((cell, seed, fold) for cell in cells for seed in self.seeds for fold in self.folds)
+    def of(self, study: Study, *cells: str) -> Iterator[Run]:
+        """The ended runs of a study's cells, or of some of them, in the order of the study."""
+        names = cells or [cell.name for cell in study.cells]
+        keys = ((cell, seed, fold) for cell in names for seed, fold in study.trainings)
         return (self.runs[key] for key in keys if key in self.runs)
 
-    def seeds_done(self, cell: str) -> list[int]:
-        """The seeds of which every fold is done."""
-        done = {(run.seed, run.fold) for run in self.of(cell) if run.status == "done"}
-        return [seed for seed in self.seeds if all((seed, fold) in done for fold in self.folds)]
-
-    def state(self, cell: str) -> str:
-        """Why a cell has no figures yet, or never will; empty for one that has all of its seeds."""
-        done, total = len(self.seeds_done(cell)), len(self.seeds)
+    def state(self, study: Study, cell: str) -> str:
+        """Why a cell of a study has no figures yet, or never will; empty for one that has all of its trainings."""
+        ended = list(self.of(study, cell))
+        done, total = sum(run.status == "done" for run in ended), len(study.trainings)
         failed: dict[tuple, list[Run]] = {}
-        for run in self.of(cell):
+        for run in ended:
             if run.status != "done":
                 failed.setdefault((run.fold, run.status, run.step, run.message), []).append(run)
-        parts = []
-        if done < total and {run.seed for runs in failed.values() for run in runs} != set(self.seeds):
-            parts.append(f"incomplete: {done}/{total} seeds")
+        parts = [f"incomplete: {done} of {counted(total, 'training')}"] if len(ended) < total or 0 < done < total else []
         for (fold, status, step, message), runs in failed.items():
-            places = numbered("seed", [run.seed for run in runs]) + (f", fold {fold}" if len(self.folds) > 1 else "")
+            places = numbered("seed", [run.seed for run in runs]) + (f", fold {fold}" if len(study.folds) > 1 else "")
             when = f" at step {step}" if step else ""
             parts.append(f"{status}{when} ({places})" + (f": {message}" if message else ""))
         return "; ".join(parts)
+
+    def planned(self) -> list[tuple[str, int, int]]:
+        """Cell, seed and fold of every training of the sweep, once."""
+        keys = ((cell.name, *training) for study in self.studies for cell in study.cells for training in study.trainings)
+        return list(dict.fromkeys(keys))
 
 
 def read(workdir: str | Path) -> Sweep:
@@ -116,35 +133,34 @@ def read(workdir: str | Path) -> Sweep:
     plan = _json(workdir / "sweep.json")
     try:
         studies = tuple(
-            Study(s["name"], s["question"], s["section"], s["reference"], tuple(_cell(cell) for cell in s["cells"]))
+            Study(s["name"], s["question"], s["section"], s["reference"], tuple(map(_cell, s["cells"])), _trainings(s, plan))
             for s in plan["studies"]
         )
-        head = plan["command"], plan["commit"], plan["hardware"], tuple(plan["seeds"]), tuple(plan["folds"])
-    except (KeyError, TypeError) as error:
+        sweep = Sweep(plan["command"], plan["commit"], plan["hardware"], studies, {}, {})
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{workdir / 'sweep.json'} lacks {error}: run the sweep's command again.") from error
-    _, _, _, seeds, folds = head
-    runs = {}
-    for cell in dict.fromkeys(cell.name for study in studies for cell in study.cells):
-        for seed in seeds:
-            for fold in folds:
-                folder = workdir / "cells" / cell / f"seed{seed}_fold{fold}"
-                if (folder / "done.json").is_file():
-                    runs[cell, seed, fold] = _run(folder, cell, seed, fold)
-    peers: dict[int, dict[int, Figures]] = {}
-    for m in sorted({run.config["bases"] for run in runs.values() if run.ica}):
-        for fold in folds:
-            path = workdir / "peers" / f"fastica_m{m}_fold{fold}.csv"
-            if path.is_file():
-                peers.setdefault(m, {})[fold] = _figures(path, ICA, ICA_EXTRA)
-    sweep = Sweep(*head, studies, runs, peers)
+    for cell, seed, fold in sweep.planned():
+        folder = workdir / "cells" / cell / f"seed{seed}_fold{fold}"
+        if (folder / "done.json").is_file():
+            sweep.runs[cell, seed, fold] = _run(folder, cell, seed, fold)
+    for m, fold in sorted({(run.config["bases"], run.fold) for run in sweep.runs.values() if run.ica}):
+        path = workdir / "peers" / f"fastica_m{m}_fold{fold}.csv"
+        if path.is_file():
+            sweep.peers.setdefault(m, {})[fold] = _figures(path, ICA, ICA_EXTRA)
     for study in studies:
         _check(sweep, study)
     return sweep
 
 
+def _trainings(study: Mapping[str, Any], plan: Mapping[str, Any]) -> tuple[Training, ...]:
+    """A study's own, or the sweep's; fold by fold, as blocks are."""
+    pairs = study.get("runs") or plan.get("runs") or [(seed, fold) for seed in plan["seeds"] for fold in plan["folds"]]
+    return tuple(sorted(((seed, fold) for seed, fold in pairs), key=lambda pair: pair[::-1]))
+
+
 def _check(sweep: Sweep, study: Study) -> None:
     """Raises UserError where two runs of a study were not judged on the same data by the same metrics."""
-    runs = [run for run in sweep.of(*(cell.name for cell in study.cells)) if run.status == "done"]
+    runs = [run for run in sweep.of(study) if run.status == "done"]
     questions: Sequence[tuple[str, bool, Callable[[Run], Any]]] = (
         ("versions of the metrics", False, lambda run: run.metrics_version),
         ("grids", False, lambda run: {name: run.config.get(name) for name in GRID}),
@@ -185,7 +201,7 @@ def _run(folder: Path, cell: str, seed: int, fold: int) -> Run:
         raise UserError(f"{folder / 'done.json'} has the status {status}: {_AGAIN}.")
     finished = status == "done"
     split = _json(folder / "split.json") if finished else {}
-    ica = folder / "ica.csv"
+    config, provenance, ica = (folder / name for name in ("config.json", "provenance.json", "ica.csv"))
     return Run(
         cell,
         seed,
@@ -194,16 +210,17 @@ def _run(folder: Path, cell: str, seed: int, fold: int) -> Run:
         message=" ".join("".join(c if c.isprintable() else " " for c in str(done.get("message") or "")).split()),
         step=done.get("step"),
         metrics_version=done.get("metrics_version"),
-        config=_json(folder / "config.json") if finished else {},
+        commit=str(_json(provenance).get("commit") or "") if provenance.is_file() else "",
+        config=_json(config) if finished or config.is_file() else {},
         split={part: tuple(sorted(split[part])) for part in sorted(split)},
         timing=_json(timing) if timing.is_file() else {},
-        cases=_figures(folder / "cases.csv", CASES) if finished else {},
+        cases=_figures(folder / "cases.csv", CASES, NSD) if finished else {},
         ica=_figures(ica, ICA, ICA_EXTRA) if finished and ica.is_file() else {},
     )
 
 
 def _cell(cell: Mapping[str, Any]) -> Cell:
-    return Cell(cell["cell"], cell["label"], cell.get("parameters"), cell.get("gflop"))
+    return Cell(cell["cell"], cell["label"], cell.get("parameters"), cell.get("gflop"), cell.get("title", ""))
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -1,19 +1,31 @@
-"""From figures of frames to scores of patients: frames are averaged first, what is not finite is left out.
+"""From figures of frames to scores of patients, and of trainings.
 
-Asked of cells that have all of their seeds.
+Frames are averaged within a patient first, then the seeds of a fold; what is not finite is left out. Asked of cells that have all
+of their trainings.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from ablations.results import Figures, Sweep
-from ablations.statistics import finite_pairs
+import numpy as np
+
+from ablations.results import Figures, Run
 from ica_unet_jax.metrics import STRUCTURES
 
-Scores = dict[tuple[int, str], float]  # (seed, patient) -> score
+Scores = dict[tuple[int, str], float]  # (fold, patient) -> score
+Cases = Mapping[tuple, float]  # (seed, fold, patient, frame, structure) -> score
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """One figure of one cell."""
+
+    n: int  # patients
+    mean: float
+    sd: float | None  # over patients; None below two
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,49 +38,70 @@ class Distances:
     total: int
 
 
-def dice(sweep: Sweep, cell: str) -> dict[str, Scores]:
-    """By "RV", "MYO", "LV", and "mean": a patient's mean over the three."""
-    parts = {name: [f"dice_{name}"] for name in STRUCTURES}
-    parts["mean"] = [f"dice_{name}" for name in STRUCTURES]
-    return {
-        part: {
-            (run.seed, patient): score
-            for run in sweep.of(cell)
-            for patient, score in patient_means(run.cases, columns).items()
-        }
-        for part, columns in parts.items()
-    }
+def overlaps(runs: Sequence[Run], measure: str = "dice") -> dict[str, Scores]:
+    """By "RV", "MYO", "LV", and "mean": a patient's mean over the three. A patient without a finite figure is left out."""
+    parts = {name: [f"{measure}_{name}"] for name in STRUCTURES} | {"mean": [f"{measure}_{name}" for name in STRUCTURES]}
+    return {part: _averaged(((run.fold, run.cases) for run in runs), columns) for part, columns in parts.items()}
 
 
-def distances(sweep: Sweep, cell: str, other: str = "") -> Distances:
-    """HD95 of a cell; with `other`, of the same study, over the cases that are finite in both."""
+def of_trainings(runs: Sequence[Run]) -> dict[tuple[int, int], float]:
+    """Mean Dice by (seed, fold)."""
+    columns = [f"dice_{name}" for name in STRUCTURES]
+    return {(run.seed, run.fold): _mean(list(patient_means(run.cases, columns).values())) for run in runs}
+
+
+def by_fold(values: Scores) -> dict[int, np.ndarray]:
+    """The patients' scores of each fold, both sorted."""
+    folds: dict[int, list[float]] = {}
+    for fold, patient in sorted(values):
+        folds.setdefault(fold, []).append(values[fold, patient])
+    return {fold: np.array(scores) for fold, scores in folds.items()}
+
+
+def summarize(values: Scores, pooled: bool = False) -> Summary | None:
+    """The mean over folds of the mean over their patients, as contrasts are of; None without a patient.
+
+    pooled: the mean over all patients instead, for figures that many of a fold may lack.
+    """
+    if not values:
+        return None
+    scores = np.array(list(values.values()))
+    means = scores.tolist() if pooled else [float(part.mean()) for part in by_fold(values).values()]
+    return Summary(len(scores), math.fsum(means) / len(means), float(scores.std(ddof=1)) if len(scores) > 1 else None)
+
+
+def distances(runs: Sequence[Run], others: Sequence[Run] = ()) -> Distances:
+    """HD95 of a cell's runs; with `others`, of another cell, over the cases that are finite in both."""
     everything = {
-        (run.seed, patient, frame, name): row[f"hd95_mm_{name}"]
-        for run in sweep.of(cell)
+        (run.seed, run.fold, patient, frame, name): row[f"hd95_mm_{name}"]
+        for run in runs
         for (patient, frame), row in run.cases.items()
         for name in STRUCTURES
     }
-    ours, theirs = _trusted_distances(sweep, cell), _trusted_distances(sweep, other or cell)
-    kept, _, finite = finite_pairs(ours, theirs)
-    rows: dict[int, Figures] = {}
-    for (seed, patient, frame, name), value in kept.items():
-        rows.setdefault(seed, {}).setdefault((patient, frame), {})[name] = value
+    kept = finite_cases(_trusted(runs), *([_trusted(others)] if others else []))
+    rows: dict[tuple[int, int], Figures] = {}
+    for (seed, fold, patient, frame, name), value in _trusted(runs).items():
+        if (fold, patient, frame, name) in kept:
+            rows.setdefault((seed, fold), {}).setdefault((patient, frame), {})[name] = value
     return Distances(
-        scores={
-            (seed, patient): score
-            for seed, figures in rows.items()
-            for patient, score in patient_means(figures, list(STRUCTURES)).items()
-        },
-        finite=finite,
+        scores=_averaged(((fold, figures) for (_, fold), figures in rows.items()), list(STRUCTURES)),
+        finite=len(kept),
         missed=len({key[1:] for key, value in everything.items() if math.isinf(value)}),
         total=len({key[1:] for key in everything}),
     )
 
 
+def finite_cases(*cells: Cases) -> set[tuple]:
+    """The cases, keys without the seed, that are finite in every cell with every seed."""
+    wrong = {key[1:] for cell in cells for key, value in cell.items() if not math.isfinite(value)}
+    return set.intersection(*({key[1:] for key in cell} for cell in cells)) - wrong
+
+
 def ica(runs: Iterable[Figures]) -> dict[str, float]:
-    """Means over patients of the figures of several runs of the same patients; empty where there are none."""
+    """Means over patients of the figures of several runs, of those that all have; empty where there are none."""
     runs = [figures for figures in runs if figures]
-    names = list(next(iter(runs[0].values()))) if runs else []
+    rows = [next(iter(figures.values())) for figures in runs]
+    names = [name for name in rows[0] if all(name in row for row in rows)] if rows else []
     means = {}
     for name in names:
         patients: dict[str, list[float]] = {}
@@ -90,10 +123,21 @@ def patient_means(figures: Figures, columns: Sequence[str]) -> dict[str, float]:
     }
 
 
-def _trusted_distances(sweep: Sweep, cell: str) -> dict[tuple, float]:
+def _averaged(figures: Iterable[tuple[int, Figures]], columns: Sequence[str]) -> Scores:
+    """The patients' means over their seeds, of figures with their fold."""
+    seeds: dict[tuple[int, str], list[float]] = {}
+    for fold, of_run in figures:
+        for patient, value in patient_means(of_run, columns).items():
+            seeds.setdefault((fold, patient), []).append(value)
+    means = {key: _mean(values) for key, values in sorted(seeds.items())}
+    return {key: value for key, value in means.items() if math.isfinite(value)}
+
+
+def _trusted(runs: Sequence[Run]) -> dict[tuple, float]:
+    """HD95 where the voxel size is known."""
     return {
-        (run.seed, patient, frame, name): row[f"hd95_mm_{name}"]
-        for run in sweep.of(cell)
+        (run.seed, run.fold, patient, frame, name): row[f"hd95_mm_{name}"]
+        for run in runs
         for (patient, frame), row in run.cases.items()
         for name in STRUCTURES
         if not row["nominal_spacing"]

@@ -36,7 +36,10 @@ class Study:
 
     def titled(self, base: Config) -> dict[str, Config]:
         """{title: configuration} of the reference, first, and of the cells, without doubles, in order."""
-        reference = base.replace(**_of(self.reference, base))
+        return self.round(base.replace(**_of(self.reference, base)))
+
+    def round(self, reference: Config) -> dict[str, Config]:
+        """The same, round this reference as it is."""
         found = {reference: "reference"}
         for cell in _of(self.cells, reference):
             title, changes = cell if isinstance(cell, tuple) else (titles.title(cell), cell)
@@ -159,15 +162,22 @@ STUDIES = (
 )  # fmt: skip
 
 
+def known() -> dict[str, Study]:
+    """Every study by its name."""
+    from ablations.networks import NETWORKS  # which are made of what is here
+
+    return {study.name: study for study in (*STUDIES, *NETWORKS)}
+
+
 def choose(names: str) -> list[Study]:
-    """The studies of a comma-separated list, or of "all"; UserError for a name that is not known."""
-    known = {study.name: study for study in STUDIES}
+    """The studies of a comma-separated list, or of "all" of `STUDIES`; UserError for a name that is not known."""
+    studies = known()
     if names == "all":
         return list(STUDIES)
     chosen = [name.strip() for name in names.split(",") if name.strip()]
     for name in chosen:
-        if name not in known:
-            raise UserError(f"--studies={names}: {name} is not known; choose all, or some of {', '.join(known)}.")
+        if name not in studies:
+            raise UserError(f"--studies={names}: {name} is not known; choose all, or some of {', '.join(studies)}.")
     if not chosen:
-        raise UserError(f"--studies is empty: give all, or some of {', '.join(known)}.")
-    return [known[name] for name in dict.fromkeys(chosen)]
+        raise UserError(f"--studies is empty: give all, or some of {', '.join(studies)}.")
+    return [studies[name] for name in dict.fromkeys(chosen)]

@@ -16,8 +16,7 @@ SYMBOLS = {
     "reconstruction_weight": "lambda_r",
     "auxiliary_weight": "weight of the coarser outputs",
     "correlation_radius": "radius",
-    "distillation_weight": "weight of a teacher that sees t+1",
-    "unlabelled": "unlabelled frames of a batch",
+    "unlabelled": "unlabelled frames",
 }
 WORDS: Mapping[str, Mapping[str, str]] = {
     "neighbours": {"both": "t-1 and t+1", "past": "t-1 alone", "two_past": "t-2 and t-1", "none": "no neighbour"},
@@ -28,6 +27,7 @@ WORDS: Mapping[str, Mapping[str, str]] = {
         "dictionary": "dictionary alone",
         "dictionary_and_frame": "dictionary and frame",
     },
+    "distillation_weight": {"0": "no teacher", "1": "taught"},
     "standardize_bases": {"True": "standardized bases"},
     "whiten_bases": {"True": "whitened bases"},
 }

@@ -51,6 +51,7 @@ class Page:
     answer: str
     facts: str  # patients, seeds, folds
     tables: Sequence[Table]
+    opening: str = ""  # what the page and each caption are about, before all else
 
 
 def number(value: float | None, digits: int, *, signed: bool = False) -> str:
@@ -71,8 +72,9 @@ def p_value(p: float | None) -> str:
 
 def markdown(page: Page) -> str:
     """The page of one study; the plot and the other forms lie beside it."""
+    opening = [escape_markdown(page.opening)] if page.opening else []
     texts = [f"**{escape_markdown(page.question)}**", escape_markdown(page.answer), escape_markdown(page.facts)]
-    blocks = [f"# {page.name}", *texts, f"![{page.name}: differences to the reference]({page.name}.png)"]
+    blocks = [f"# {page.name}", *opening, *texts, f"![{page.name}: differences to the reference]({page.name}.png)"]
     for table in page.tables:
         blocks += [f"## {escape_markdown(table.title)}", markdown_table(table), escape_markdown(table.note)]
     blocks.append(f"The same as [CSV]({page.name}.csv) and [LaTeX]({page.name}.tex); all studies: [index](index.md).")
@@ -107,7 +109,7 @@ def latex(page: Page) -> str:
         lines = [
             "\\begin{table}[t]",
             "\\centering",
-            f"\\caption{{{_tex(page.question)} {_tex(table.caption)}}}",
+            f"\\caption{{{' '.join(_tex(text) for text in (page.opening, page.question, table.caption) if text)}}}",
             f"\\label{{tab:{page.name}{'_' + str(index + 1) if index else ''}}}",
             "\\setlength{\\tabcolsep}{4pt}\\smallskip",
             "\\resizebox{\\ifdim\\width>\\textwidth\\textwidth\\else\\width\\fi}{!}{%",
@@ -173,6 +175,7 @@ _TEX = {
     "\\": "\\textbackslash{}", "{": "\\{", "}": "\\}", "&": "\\&", "%": "\\%", "$": "\\$", "#": "\\#", "_": "\\_",
     "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "<": "$<$", ">": "$>$", "|": "$|$", "±": "$\\pm$",
     "Δ": "$\\Delta$", "Ω": "$\\Omega$", "↑": "$\\uparrow$", "↓": "$\\downarrow$", "–": "--", "×": "$\\times$",
+    "✓": "$\\surd$", "†": "$\\dagger$",
 }  # fmt: skip
 
 

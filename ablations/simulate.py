@@ -1,0 +1,93 @@
+"""How often the statistics of a study err, and what they find: `python ablations/simulate.py` prints a table of simulated studies.
+
+A score is the fold's own level, a deviation of fold x cell, and the luck of the training (its seed). False decisions: studies
+without any effect in which some contrast is called different. The last columns are of the first contrast: how often it is found
+where it is .02, and how often it is called as good within .01 where it is 0.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+if __name__ == "__main__":
+    sys.path[0] = str(ROOT)  # not this folder, whose modules would hide the standard library's
+
+import numpy as np  # noqa: E402
+from scipy import stats  # noqa: E402
+
+from ablations.statistics import ALPHA, DELTA, against, factorial, holm, p_different, p_within, t_tests, trend  # noqa: E402
+from ica_unet_jax.markup import plain_table  # noqa: E402
+
+STUDIES = 10_000
+EFFECT = 0.02
+DEVIATIONS = ((0.005, 0.003), (0.005, 0.006), (0.009, 0.003), (0.009, 0.006))  # SD of fold x cell, of seeds
+DESIGNS = ((2, 4), (4, 3), (4, 4), (9, 4))  # cells, folds, of studies against a reference
+FOLDS = (3, 4)  # of the others
+_FOLD = 0.02  # SD of the folds' levels, which no contrast sees
+
+
+def main() -> None:
+    print(page())
+
+
+def page() -> str:
+    """The table, and what it comes to in a sentence."""
+    heads = ["study", "SD fold x cell", "SD seed", "false decisions", "upper 95 %", f"finds {EFFECT:g}", f"within {DELTA:g}"]
+    rows = []
+    for deviations in DEVIATIONS:
+        for name, weights, folds in designs():
+            false, power, within = rates(weights, folds, *deviations)
+            figures = [f"{false:.4f}", f"{upper(round(false * STUDIES), STUDIES):.4f}", f"{power:.2f}", f"{within:.2f}"]
+            rows.append([f"{name}, {folds} folds", *deviations, *figures])
+    largest = max(rows, key=lambda row: row[4])
+    of_four = [row[5] for row in rows if row[0].startswith("4 cells") and row[0].endswith("4 folds")]
+    of_factors = [row[5] for row in rows if row[0].startswith("factorial") and row[0].endswith("4 folds")]
+    return (
+        f"Of {STUDIES:,} simulated studies without any effect at most {float(largest[3]):.1%} call one different (upper 95 % limit "
+        f"{float(largest[4]):.1%}). An effect of {EFFECT:g} is found with 4 folds by {min(of_four)} to {max(of_four)} of studies of 4 cells "
+        f"against a reference, and by {min(of_factors)} to {max(of_factors)} of factorials of three.\n\n"
+    ) + plain_table(heads, rows, [False] + [True] * 6)
+
+
+def designs() -> list[tuple[str, np.ndarray, int]]:
+    """(name, weights of the contrasts, folds) of each kind of study."""
+    pairs = [(f"{cells} cells against a reference", against(cells, 0), folds) for cells, folds in DESIGNS]
+    levels = np.array([[bool(cell >> factor & 1) for factor in range(3)] for cell in range(8)])
+    effects = np.array(list(factorial(levels).values()))
+    doses = np.zeros((2, 7))  # the reference, three doses, and three others
+    doses[0, :4] = doses[1, [0, 4, 5, 6]] = trend([5, 3, 4, 6])
+    trends = np.concatenate([against(7, 0), doses])
+    others = ("factorial of three", effects), ("7 cells and two trends", trends)
+    return pairs + [(name, weights, folds) for name, weights in others for folds in FOLDS]
+
+
+def rates(weights: np.ndarray, folds: int, of_cell: float, of_seed: float, count: int = STUDIES) -> tuple[float, float, float]:
+    """Shares of simulated studies.
+
+    Returns:
+      false: without any effect, in which some contrast is called different.
+      power: in which the first contrast is called different where it is EFFECT.
+      within: without any effect, in which the first contrast is called as good within DELTA.
+    """
+    random = np.random.default_rng(0)
+    cells = weights.shape[1]
+    tables = random.normal(0.85, _FOLD, (count, 1, folds)) + random.normal(0, of_cell, (count, cells, folds))
+    tables += random.normal(0, of_seed, (count, cells, folds))
+    differences, errors, freedom = t_tests(tables, weights)
+    false = (holm(p_different(differences, errors, freedom)) < ALPHA).any(axis=1)
+    within = holm(p_within(differences, errors, freedom, DELTA))[:, 0] < ALPHA
+    first = weights[0] / np.square(weights[0]).sum()  # moves the cells so that the first contrast is 1
+    differences, errors, _ = t_tests(tables + EFFECT * first[:, None], weights)
+    power = holm(p_different(differences, errors, freedom))[:, 0] < ALPHA
+    return float(false.mean()), float(power.mean()), float(within.mean())
+
+
+def upper(successes: int, trials: int) -> float:
+    """The upper end of the 95 % interval of Clopper and Pearson."""
+    return 1.0 if successes == trials else float(stats.beta.ppf(0.975, successes + 1, trials - successes))
+
+
+if __name__ == "__main__":
+    main()
