@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -119,9 +120,14 @@ def independent_twin(model: ModelConfig) -> Changes:
 
 
 def nearest(model: ModelConfig, changes: Changes, name: str, values: range, figure: Callable[[ModelConfig], int]) -> int:
-    """The value of a setting with which the changed network's figure is nearest to this one's."""
-    target = figure(model)
-    return min(values, key=lambda value: abs(figure(dataclasses.replace(model, **changes, **{name: value})) - target))
+    """The value of a setting, with which the figure grows, where the changed network's is nearest to this one's."""
+
+    def excess(value: int) -> int:
+        return figure(dataclasses.replace(model, **changes, **{name: value})) - figure(model)
+
+    first = bisect.bisect_left(values, 0, key=excess)
+    around = values[max(0, first - 1) : first + 1] or values[-1:]
+    return min(around, key=lambda value: abs(excess(value)))
 
 
 def doses(reference: Config) -> list[Cell]:
