@@ -1,9 +1,4 @@
-"""How often the statistics of a study err, and what they find: `python ablations/simulate.py` prints a table of simulated studies.
-
-A score is the fold's own level, a deviation of fold x cell, and the luck of the training (its seed). False decisions: studies
-without any effect in which some contrast is called different. The last columns are of the first contrast: how often it is found
-where it is .02, and how often it is called as good within .01 where it is 0.
-"""
+"""How often the statistics of a study err, and what they find: `python ablations/simulate.py > docs/statistics.md`."""
 
 from __future__ import annotations
 
@@ -28,6 +23,18 @@ FOLDS = (3, 4)  # of the others
 _FOLD = 0.02  # SD of the folds' levels, which no contrast sees
 
 
+_PAGE = """# How often the statistics of a study err, and what they find
+
+{sentence}
+
+By `python ablations/simulate.py`. A score is the fold's own level, a deviation of fold x cell, and the luck of the training (its
+seed). False decisions: studies without any effect in which some contrast is called different. The last columns are of the first
+contrast (in a factorial a main effect): how often it is found where it is {effect:g}, and how often it is called smaller than
+{delta:g} where it is 0.
+
+{table}"""
+
+
 def main() -> None:
     print(page())
 
@@ -44,11 +51,13 @@ def page() -> str:
     largest = max(rows, key=lambda row: row[4])
     of_four = [row[5] for row in rows if row[0].startswith("4 cells") and row[0].endswith("4 folds")]
     of_factors = [row[5] for row in rows if row[0].startswith("factorial") and row[0].endswith("4 folds")]
-    return (
+    sentence = (
         f"Of {STUDIES:,} simulated studies without any effect at most {float(largest[3]):.1%} call one different (upper 95 % limit "
         f"{float(largest[4]):.1%}). An effect of {EFFECT:g} is found with 4 folds by {min(of_four)} to {max(of_four)} of studies of 4 cells "
-        f"against a reference, and by {min(of_factors)} to {max(of_factors)} of factorials of three.\n\n"
-    ) + plain_table(heads, rows, [False] + [True] * 6)
+        f"against a reference, and by {min(of_factors)} to {max(of_factors)} of factorials of three."
+    )
+    table = plain_table(heads, rows, [False] + [True] * 6)
+    return _PAGE.format(sentence=sentence, effect=EFFECT, delta=DELTA, table=table)
 
 
 def designs() -> list[tuple[str, np.ndarray, int]]:
