@@ -94,7 +94,6 @@ class Run:
 @dataclasses.dataclass(frozen=True)
 class Sweep:
     command: str
-    commit: str
     hardware: dict[str, Any]
     studies: tuple[Study, ...]
     runs: dict[tuple[str, int, int], Run]  # by cell, seed and fold; those that ended
@@ -136,7 +135,7 @@ def read(workdir: str | Path) -> Sweep:
             Study(s["name"], s["question"], s["section"], s["reference"], tuple(map(_cell, s["cells"])), _trainings(s, plan))
             for s in plan["studies"]
         )
-        sweep = Sweep(plan["command"], plan["commit"], plan["hardware"], studies, {}, {})
+        sweep = Sweep(plan["command"], plan["hardware"], studies, {}, {})
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{workdir / 'sweep.json'} lacks {error}: run the sweep's command again.") from error
     for cell, seed, fold in sweep.planned():

@@ -37,7 +37,7 @@ def test_a_table_of_cross_validations_is_over_all_patients(runs, tmp_path):
     before = sorted(plain.rglob("*"))
     collect([plain, smooth], tmp_path / "out")
     first, second = table(tmp_path / "out")
-    assert (first["label"], second["label"]) == ("reference (ema_decay=0.99)", "ema_decay=0.5")
+    assert (first["title"], second["title"]) == ("ema_decay = 0.99", "ema_decay = 0.5")
     assert first["patients"] == second["patients"] == "4" and not first["state"]
     pooled = [json.loads((folder / "summary.json").read_text())["dice"]["mean"] for folder in (plain, smooth)]
     assert [float(line["dice_mean"]) for line in (first, second)] == pytest.approx(pooled, rel=1e-5)
@@ -50,7 +50,8 @@ def test_seeds_are_one_cell(runs, tmp_path):
     plain, smooth, again = runs
     collect([plain, again], tmp_path / "out")
     (line,) = table(tmp_path / "out")
-    assert line["seeds_done"] == "2"
+    assert line["trainings"] == "4"  # of two folds each
+    assert "folds 0, 1, each with seeds 0, 1" in (tmp_path / "out" / "compared.md").read_text()
 
 
 def test_single_runs_with_the_same_split_share_a_table(runs, tmp_path):

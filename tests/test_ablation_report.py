@@ -30,11 +30,11 @@ def test_what_must_not_share_a_table(tmp_path, what):
     finish(tmp_path, "ref", {"A": [HALF]})
     finish(tmp_path, "c1", {"A": [HALF]})
     tables.write_all(tmp_path)
-    before = (tmp_path / "other.md").read_text(), (tmp_path / "loss_terms.md").read_text()
+    before = (tmp_path / "other.md").read_text(), (tmp_path / "trial.md").read_text()
     finish(tmp_path, "c2", {"A": [HALF]}, **DIFFERENT[what])
-    with pytest.raises(UserError, match=rf"loss_terms: ref .* and c2 \(seed 0, fold 0\) have different {what.strip()}"):
+    with pytest.raises(UserError, match=rf"trial: ref .* and c2 \(seed 0, fold 0\) have different {what.strip()}"):
         tables.write_all(tmp_path)
-    assert before == ((tmp_path / "other.md").read_text(), (tmp_path / "loss_terms.md").read_text())
+    assert before == ((tmp_path / "other.md").read_text(), (tmp_path / "trial.md").read_text())
 
 
 @pytest.mark.parametrize("dice", [{"B": [HALF]}, {"A": [HALF, HALF]}])
@@ -72,7 +72,7 @@ def test_folds_may_have_different_splits_and_studies_different_grids(tmp_path):
         for cell, size in (("ref", 64), ("c1", 64), ("c2", 96)):
             finish(tmp_path, cell, {f"p{fold}": [HALF]}, fold=fold, crop=[4, size, size])
     tables.write_all(tmp_path)
-    assert markdown(tmp_path, "other")["a=1"]["Δ Dice [95 %]"] == "0.000"
+    assert markdown(tmp_path, "other")["a = 1"]["Δ Dice [95 %]"] == "0.000 [0.000, 0.000]"
 
 
 def test_the_same_bytes_in_whatever_order_the_cells_finished(tmp_path, pictures):
@@ -80,16 +80,16 @@ def test_the_same_bytes_in_whatever_order_the_cells_finished(tmp_path, pictures)
     tables.write_all(once)
     shutil.rmtree(again / "cells" / "c3")
     tables.write_all(again)  # before the last has ended
-    fail(again, "c3", "diverged", "the loss is nan", 120, seed=1)
+    fail(again, "c3", "diverged", "the loss is nan", 120, seed=1, fold=1)
     tables.write_all(again)
     assert outputs(once) == outputs(again)
-    pages = [f"{study}.{kind}" for study in ("loss_terms", "second") for kind in ("md", "csv", "tex", "png")]
+    pages = [f"{study}.{kind}" for study in ("trial", "second") for kind in ("md", "csv", "tex", "png")]
     assert set(outputs(once)) == {*pages, "timings.md", "timings.csv", "index.md", "report.html", "sweep.json"}
-    picture = outputs(once)["loss_terms.png"]
+    picture = outputs(once)["trial.png"]
     assert picture.startswith(b"\x89PNG") and b"matplotlib" not in picture and b"tIME" not in picture
 
 
-def test_wall_clock_stands_in_the_timings_alone(tmp_path):
+def test_seconds_of_training_stand_in_the_timings_alone(tmp_path):
     tables.write_all(fill(tmp_path))
     before = outputs(tmp_path)
     for path in tmp_path.glob("cells/*/*/timing.json"):
@@ -101,10 +101,10 @@ def test_wall_clock_stands_in_the_timings_alone(tmp_path):
 
 def test_latex(tmp_path):
     tables.write_all(fill(tmp_path))
-    text = (tmp_path / "loss_terms.tex").read_text()
+    text = (tmp_path / "trial.tex").read_text()
     assert text.count("\\begin{table}") == text.count("\\end{table}") == text.count("\\toprule") == 2
-    assert "whiten\\_bases=True" in text and "$\\Delta$ Dice [95 \\%]" in text and "$-$0.050" in text
-    assert text.isascii() and not re.search(r"(?<!\\)_(?!terms)", text.replace("loss_terms_2", ""))
+    assert "whitened bases" in text and "$\\Delta$ Dice [95 \\%]" in text and "$-$0.050" in text
+    assert text.isascii() and not re.search(r"(?<!\\)_(?!terms)", text.replace("trial_2", ""))
     for block in re.findall(r"\\begin{tabular}{(\w+)}(.*?)\\end{tabular}", text, re.S):
         lines = [line for line in block[1].splitlines() if line.endswith("\\\\")]
         spans = [sum(int(n) - 1 for n in re.findall(r"\\multicolumn{(\d+)}", line)) for line in lines]
@@ -142,7 +142,7 @@ def test_the_report_is_one_whole_file(tmp_path):
     assert page.counts["table"] == 4 and page.counts["img"] == 2 and page.counts["script"] == 1
     assert "http" not in text and "@import" not in text and "url(" not in text
     others = {reference.partition(",")[0] for reference in page.references}
-    assert others == {"data:image/png;base64", "#loss_terms", "#second", "timings.md"}
+    assert others == {"data:image/png;base64", "#trial", "#second", "timings.md"}
     for name, row in markdown(tmp_path).items():  # the same figures as on the pages
         assert name in page.texts and row["Dice mean"] in page.texts + ["–"]
     assert "prefers-color-scheme: dark" in text
@@ -158,12 +158,12 @@ def test_numbers_of_the_report_sort_as_numbers(tmp_path):
 def test_nothing_finished_yet(tmp_path, pictures):
     plan(tmp_path, seeds=(0, 1, 2))
     tables.write_all(tmp_path)
-    assert {row["Verdict"] for row in markdown(tmp_path).values()} == {"incomplete: 0/3 seeds"}
+    assert {row["Decision"] for row in markdown(tmp_path).values()} == {"incomplete: 0 of 3 trainings"}
     index = (tmp_path / "index.md").read_text()
-    assert "No answer yet, the reference has no figures: incomplete: 0/3 seeds." in index
-    assert "python ablations/run_all.py" in index and "abc1234" in index and "cores 2" in index
+    assert "No answer yet, the reference has no figures: incomplete: 0 of 3 trainings." in index
+    assert "python ablations/run_all.py" in index and "cores 2" in index
     assert Outline((tmp_path / "report.html").read_text()).counts["table"] == 1
-    assert (tmp_path / "timings.csv").is_file() and (tmp_path / "loss_terms.png").is_file()
+    assert (tmp_path / "timings.csv").is_file() and (tmp_path / "trial.png").is_file()
 
 
 def test_damaged_folders_are_named(tmp_path):
@@ -192,4 +192,4 @@ def test_a_folder_without_its_done_file_is_not_there(tmp_path):
     finish(tmp_path, "ref", {"A": [HALF]})
     (tmp_path / "cells" / "ref" / "seed0_fold0" / "done.json").unlink()  # being removed for another try
     tables.write_all(tmp_path)
-    assert markdown(tmp_path)["reference"]["Verdict"] == "incomplete: 0/1 seeds"
+    assert markdown(tmp_path)["reference"]["Decision"] == "incomplete: 0 of 1 training"

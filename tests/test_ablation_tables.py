@@ -1,11 +1,14 @@
 """Figures of the tables, of made-up sweeps that can be checked by hand."""
 
 import csv
+import itertools
+import json
 import math
 
 import pytest
 from made_up import (  # noqa: F401
     HALF,
+    blocks,
     fail,
     fill,
     finish,
@@ -18,9 +21,15 @@ from made_up import (  # noqa: F401
     write_ica,
 )
 
-from ablations import analysis, tables
-from ablations.results import Cell, Study
+from ablations import results, tables
 from ica_unet_jax.errors import UserError
+
+DELTA = "Δ Dice [95 %]"
+
+
+def sentence(folder, study="trial"):
+    """What a page answers."""
+    return (folder / f"{study}.md").read_text().split("\n\n")[3]
 
 
 def test_means_by_hand(tmp_path):
@@ -35,78 +44,141 @@ def test_means_by_hand(tmp_path):
     assert (row["Parameters (M)"], row["GFLOP"]) == ("1.50", "2.00")
     assert (row["Dice RV"], row["Dice MYO"]) == ("0.675 ± 0.106", "0.725 ± 0.177")  # A 0.75 and 0.85, B 0.6
     assert row["Dice mean"] == "0.700 ± 0.141"  # A 0.8, B 0.6: SD 0.2/√2
-    assert row["Seed spread"] == "0.0707"  # 0.65 and 0.75: 0.1/√2
-    row = markdown(tmp_path)["sparsity_weight=0"]
-    assert (row["Dice mean"], row["Δ Dice [95 %]"]) == ("0.575 ± 0.106", "-0.125")  # A 0.65 - 0.8, B 0.5 - 0.6
-    line = lines_of_csv(tmp_path)["sparsity_weight=0"]
+    row = markdown(tmp_path)["a = 1"]
+    assert (row["Dice mean"], row[DELTA]) == ("0.575 ± 0.106", "-0.125")  # A 0.65 - 0.8, B 0.5 - 0.6
+    line = lines_of_csv(tmp_path)["a = 1"]
     assert float(line["difference"]) == pytest.approx(-0.125)
-    assert (line["seeds_done"], line["patients"], line["parameters"]) == ("2", "2", "3000000")
-    assert line["dice_by_seed"] == "0:0.55;1:0.6"
+    assert (line["trainings"], line["patients"], line["parameters"]) == ("2", "2", "3000000")
+    assert line["dice_by_training"] == "seed0_fold0:0.55;seed1_fold0:0.6"
 
 
-def test_too_few_patients_have_differences_only(tmp_path, pictures):
-    plan(tmp_path, ["alpha=0.5", "alpha=1"], seeds=(0, 1))
-    for seed in (0, 1):
-        for cell, value in (("ref", 0.5), ("c1", 0.6), ("c2", 0.25)):
-            finish(tmp_path, cell, {"A": [(value,) * 3], "B": [(value,) * 3]}, seed=seed)
+def test_seeds_of_one_fold_are_one_block_which_decides_nothing(tmp_path, pictures):
+    plan(tmp_path, ["a=1", "b=1"], seeds=(0, 1, 2))
+    for seed in range(3):
+        for cell, value in (("ref", 0.8), ("c1", 0.6), ("c2", 0.85)):
+            finish(tmp_path, cell, ten(value), seed=seed)
     tables.write_all(tmp_path)
-    line = lines_of_csv(tmp_path)["alpha=0.5"]
-    assert line["low"] == line["high"] == line["p"] == line["p_holm"] == "" and line["verdict"] == "undecided"
-    row = markdown(tmp_path)["alpha=0.5"]
-    assert (row["Δ Dice [95 %]"], row["p (Holm)"]) == ("+0.100", "–")
-    assert row["Verdict"] == "undecided: 2 patients, 10 are needed"
-    assert "\n2 patients are too few for intervals and p: 10 are needed. " in (tmp_path / "loss_terms.md").read_text()
-    sentence = (
-        "Undecided: 2 patients are too few (10 are needed); the differences of mean Dice are between "
-        "-0.250 (`alpha=1`) and +0.100 (`alpha=0.5`)."
-    )
-    assert sentence in (tmp_path / "index.md").read_text() and sentence in (tmp_path / "loss_terms.md").read_text()
+    line = lines_of_csv(tmp_path)["a = 1"]
+    assert line["low"] == line["high"] == line["p"] == line["p_holm"] == ""
+    row = markdown(tmp_path)["a = 1"]
+    assert (row[DELTA], row["p (Holm)"], row["Decision"]) == ("-0.200", "–", "one block, no decision")
+    assert "One block (fold 0), of which 3 seeds are averaged: differences only, no p, no decision." in (tmp_path / "trial.md").read_text()
+    assert sentence(tmp_path) == "Nothing is decided, one block (fold 0) has differences alone: Dice changes by -0.200 (`a = 1`) to +0.050 (`b = 1`)."
+    assert "| nothing, one block |" in (tmp_path / "index.md").read_text()
 
 
-def test_decided_and_undecided(tmp_path):
-    plan(tmp_path, ["a=1", "b=1"], seeds=(0, 1))
-    for seed, luck in enumerate((-0.01, 0.01)):
-        finish(tmp_path, "ref", ten(0.8), seed=seed)
-        finish(tmp_path, "c1", ten(0.8, -0.1), seed=seed)
-        finish(tmp_path, "c2", ten(0.8, 0.005 + luck), seed=seed)
+def test_decided_as_good_and_undecided(tmp_path, pictures):
+    plan(tmp_path, ["a=1", "b=1"], runs=[(k, k) for k in range(4)])
+    noise = 0.002
+    blocks(tmp_path, "ref", (noise, -noise, noise, -noise))
+    blocks(tmp_path, "c1", (-0.1 - noise, -0.1 + noise, -0.1 - noise, -0.1 + noise))
+    blocks(tmp_path, "c2", (0, 0, 0, 0))
     tables.write_all(tmp_path)
-    # All ten patients change alike: no width, and the smallest two-sided p of ten signs, 2/1024, twice by Holm.
-    row = markdown(tmp_path)["a=1"]
-    assert (row["Δ Dice [95 %]"], row["p (Holm)"], row["Verdict"]) == ("-0.100 [-0.100, -0.100]", "0.004", "worse")
-    assert float(lines_of_csv(tmp_path)["a=1"]["p_holm"]) == pytest.approx(4 / 1024, rel=1e-5)
-    row = markdown(tmp_path)["b=1"]
-    assert row["Verdict"] == "undecided: inside the seed spread" and row["Seed spread"] == "0.0141"
-    sentence = "With `a=1` Dice changes by -0.100 [-0.100, -0.100] (worse, p 0.004); "
-    assert sentence + "undecided: `b=1` (inside the seed spread).\n" in (tmp_path / "index.md").read_text()
+    # Residuals: ±noise of two cells in four folds, (3 - 1)(4 - 1) degrees of freedom.
+    error = math.sqrt(8 * noise**2 / 6 * 2 / 4)
+    line = lines_of_csv(tmp_path)["a = 1"]
+    assert (float(line["error"]), line["freedom"]) == (pytest.approx(error, rel=1e-5), "6")
+    rows = markdown(tmp_path)
+    low, high = -0.1 - 2.446912 * error, -0.1 + 2.446912 * error
+    assert rows["a = 1"][DELTA] == f"-0.100 [{low:.3f}, {high:.3f}]"
+    assert (rows["a = 1"]["p (Holm)"], rows["a = 1"]["Decision"]) == ("< 0.001", "worse")
+    assert (rows["a = 1"]["over patients [95 %]"], rows["b = 1"]["Decision"]) == ("[-0.100, -0.100]", "as good within 0.01")
+    assert sentence(tmp_path).startswith("`a = 1` changes Dice by -0.100 [") and sentence(tmp_path).endswith("; as good within 0.01: `b = 1`.")
+    limit = 2.968687 * error  # t of 6 degrees of freedom at 0.05 / 2 / 2
+    note = f"at the first of Holm's 2 steps: {limit:.3f} for a cell against the reference (residual SD {math.sqrt(2) * error:.4f}, 6 degrees of freedom)"
+    assert note in (tmp_path / "trial.md").read_text()
+    index = (tmp_path / "index.md").read_text()
+    assert "| trial | reference: Dice 0.875 | -0.100, a = 1 | worse: a = 1; as good within 0.01: b = 1 (2 of 2) |" in index
+    tables.write_all(tmp_path, delta=0.003)
+    assert markdown(tmp_path)["b = 1"]["Decision"] == "undecided"
+    assert f"undecided, too noisy for effects below {limit:.3f}: `b = 1`." in sentence(tmp_path)
 
 
-def test_one_seed_decides_nothing(tmp_path):
-    plan(tmp_path)
-    finish(tmp_path, "ref", ten(0.8))
-    finish(tmp_path, "c1", ten(0.8, -0.1))
+FACTORS = ("sparsity_weight", "independence_weight", "reconstruction_weight")
+
+
+def factorial(folder, of_reconstruction=-0.02, **options):
+    """A sweep of loss_terms, with a cell that is none of the factorial."""
+    off = [()] + [group for size in (1, 2) for group in itertools.combinations(FACTORS, size)]
+    labels = [", ".join(f"{name}=0" for name in group) for group in off[1:]] + ["ica_weight=0", "whiten_bases=True"]
+    plan(folder, labels, runs=[(0, 0), (1, 1), (2, 2)], name="loss_terms")
+    changes = [dict.fromkeys(group, 0.0) for group in off] + [dict(ica_weight=0.0), dict(whiten_bases=True)]
+    for i, change in enumerate(changes):
+        there = "reconstruction_weight" not in change and "ica_weight" not in change
+        noise = (0.001 * (i % 3 - 1), 0.001 * (i % 2), 0.0)
+        effect = [of_reconstruction * there + error for error in noise]
+        blocks(folder, f"c{i}" if i else "ref", effect, **dict.fromkeys(FACTORS, 1.0) | change, **options)
+    tables.write_all(folder)
+
+
+def test_a_factorial_speaks_by_its_effects(tmp_path, pictures):
+    factorial(tmp_path)
+    rows, effects = markdown(tmp_path, "loss_terms"), markdown(tmp_path, "loss_terms", 1)
+    ticks = {title: tuple(rows[title][letter] for letter in "SIR") for title in rows}
+    assert ticks["reference"] == ("✓", "✓", "✓") and ticks["without R"] == ("✓", "✓", "") and ticks["none"] == ("", "", "")
+    assert ticks["I alone"] == ("", "✓", "") and ticks["whitened bases"] == ("–", "–", "–")
+    assert (rows["without R"]["Decision"], rows["without R"]["p (Holm)"]) == ("see the effects", "–")
+    assert rows["whitened bases"]["Decision"] == "as good within 0.01"
+    assert list(effects) == ["S", "I", "R", "S x I", "S x R", "I x R", "S x I x R"]
+    assert effects["R"]["Decision"] == "worse" and effects["R"]["Change of Dice [95 %]"].startswith("-0.020 [")
+    assert {effects[title]["Decision"] for title in effects if title != "R"} == {"no effect above 0.01"}
+    text = (tmp_path / "loss_terms.md").read_text()
+    assert text.count("at the first of Holm's 8 steps") == 2  # seven effects and a cell; under both tables
+    assert "**What does each of the three ICA terms do" in text and "(Sect. 3, Eq. 1)**" in text  # not what the sweep says
+    assert lines_of_csv(tmp_path, "loss_terms")["S x R"]["kind"] == "effect"
+
+
+def test_without_all_of_its_cells_there_is_no_factorial(tmp_path):
+    factorial(tmp_path)
+    for path in tmp_path.glob("cells/c3/*/done.json"):
+        path.unlink()
     tables.write_all(tmp_path)
-    row = markdown(tmp_path)["sparsity_weight=0"]
-    assert (row["Verdict"], row["Seed spread"]) == ("undecided: one seed", "–")
-    assert "Undecided: `sparsity_weight=0` (one seed)." in (tmp_path / "index.md").read_text()
+    rows = markdown(tmp_path, "loss_terms")
+    assert "S" not in rows["reference"] and rows["without I"]["Decision"] != "see the effects"
+    assert rows["without R"]["Decision"] == "incomplete: 0 of 3 trainings"
+    assert "## Effects" not in (tmp_path / "loss_terms.md").read_text()
 
 
-def test_a_seed_counts_with_all_of_its_folds(tmp_path):
-    plan(tmp_path, ["a=1", "b=1", "c=1"], seeds=(0, 1, 2), folds=(0, 1))
-    for cell, whole in (("ref", 6), ("c1", 5), ("c2", 1)):
-        for i in range(whole):
-            finish(tmp_path, cell, {f"p{i % 2}": [HALF]}, seed=i // 2, fold=i % 2)
+def test_trends_over_the_number_of_bases(tmp_path, pictures):
+    sizes = [dict(bases=4), dict(bases=16), dict(bases=4, stream_width=16), dict(bases=16, stream_width=4)]
+    plan(tmp_path, [", ".join(f"{k}={v}" for k, v in size.items()) for size in sizes], runs=[(0, 0), (1, 1)], name="basis_dimension")
+    for i, size in enumerate([{}, *sizes]):
+        rise = 0.03 * math.log2(size.get("bases", 8)) if "stream_width" not in size else 0.09
+        blocks(tmp_path, f"c{i}" if i else "ref", [rise + 0.001 * (i % 2), rise - 0.001 * (i % 2)], value=0.5, **dict(bases=8, stream_width=8) | size)
+    tables.write_all(tmp_path)
+    effects = markdown(tmp_path, "basis_dimension", 1)
+    assert list(effects) == ["m from 4 to 16, p constant", "m from 4 to 16, m x p constant"]
+    assert effects["m from 4 to 16, p constant"]["Change of Dice [95 %]"].startswith("+0.060 [")
+    assert [row["Decision"] for row in effects.values()] == ["better", "no effect above 0.01"]
+    assert list(markdown(tmp_path, "basis_dimension")) == ["reference", "m = 4", "m = 16", "m = 4, p = 16", "m = 16, p = 4"]
+
+
+def test_a_cell_has_figures_with_all_of_its_trainings(tmp_path):
+    plan(tmp_path, ["a=1", "b=1", "c=1"], runs=[(0, 0), (1, 1), (2, 0)])
+    for cell, whole in (("ref", 3), ("c1", 2), ("c2", 1)):
+        for seed, fold in [(0, 0), (1, 1), (2, 0)][:whole]:
+            finish(tmp_path, cell, {f"p{fold}": [HALF]}, seed=seed, fold=fold)
     tables.write_all(tmp_path)
     rows = markdown(tmp_path)
     assert rows["reference"]["Dice mean"] == "0.500 ± 0.000"  # a patient of either fold
-    assert [rows[label]["Verdict"] for label in ("a=1", "b=1", "c=1")] == [
-        "incomplete: 2/3 seeds",
-        "incomplete: 0/3 seeds",
-        "incomplete: 0/3 seeds",
-    ]
-    assert {rows["a=1"][head] for head in rows["a=1"] if head.startswith(("Dice", "HD95", "Δ", "p"))} == {"–"}
+    assert [rows[title]["Decision"] for title in ("a = 1", "b = 1", "c = 1")] == [f"incomplete: {done} of 3 trainings" for done in (2, 1, 0)]
+    assert {rows["a = 1"][head] for head in rows["a = 1"] if head.startswith(("Dice", "HD95", "Δ", "p"))} == {"–"}
     index = (tmp_path / "index.md").read_text()
-    assert "1 of 4 cells finished; of 24 runs 12 done, 0 diverged, 0 crashed, 12 missing." in index
-    assert "2 patients; seeds 0, 1, 2; folds 0, 1; 1 of 4 cells finished." in index
+    assert "1 of 4 cells finished; of 12 runs 6 done, 0 diverged, 0 crashed, 6 missing." in index
+    assert "2 patients; trainings fold 0 with seed 0, fold 0 with seed 2, fold 1 with seed 1; 1 of 4 cells finished." in index
+
+
+def test_studies_of_one_sweep_have_trainings_of_their_own(tmp_path):
+    plan(tmp_path, runs=[(0, 0), (1, 1)], doses=[0, 1])
+    sweep = json.loads((tmp_path / "sweep.json").read_text())
+    sweep["studies"][1]["runs"] = [[0, 0]]
+    (tmp_path / "sweep.json").write_text(json.dumps(sweep))
+    for cell in ("ref", "c1"):
+        blocks(tmp_path, cell, (0.0, 0.01))
+    tables.write_all(tmp_path)
+    assert markdown(tmp_path)["a = 1"]["Decision"] != "one block, no decision"
+    assert markdown(tmp_path, "doses")["a = 1"]["Decision"] == "one block, no decision"
+    assert "of 4 runs 4 done" in (tmp_path / "index.md").read_text()
 
 
 def test_failed_runs_are_rows(tmp_path, pictures):
@@ -118,24 +190,24 @@ def test_failed_runs_are_rows(tmp_path, pictures):
     fail(tmp_path, "c1", "diverged", "the loss is nan", 120, seed=1)
     fail(tmp_path, "c3", "diverged", "a gradient is inf", 7, seed=1)
     tables.write_all(tmp_path)
-    states = {label: row["Verdict"] for label, row in markdown(tmp_path).items()}
-    assert states["a=1"] == "incomplete: 1/2 seeds; diverged at step 120 (seed 1): the loss is nan"
-    assert states["b=1"] == "crashed (seeds 0, 1): out of | memory: $alpha_1$ \N{SNOWMAN} 100 %"  # without backslashes
-    assert states["c=1"] == "incomplete: 0/2 seeds; diverged at step 7 (seed 1): a gradient is inf"
+    states = {title: row["Decision"] for title, row in markdown(tmp_path).items()}
+    assert states["a = 1"] == "incomplete: 1 of 2 trainings; diverged at step 120 (seed 1): the loss is nan"
+    assert states["b = 1"] == "crashed (seeds 0, 1): out of | memory: $alpha_1$ \N{SNOWMAN} 100 %"  # without backslashes
+    assert states["c = 1"] == "incomplete: 0 of 2 trainings; diverged at step 7 (seed 1): a gradient is inf"
     index = (tmp_path / "index.md").read_text()
     assert "3 done, 2 diverged, 2 crashed, 1 missing" in index
     assert "the reference has a mean Dice of 0.500, no other cell is finished." in index
-    latex = (tmp_path / "loss_terms.tex").read_text()
+    latex = (tmp_path / "trial.tex").read_text()
     assert r"out of $|$ memory: \$\textbackslash{}alpha\_1\$ ? 100 \%" in latex
 
 
 def test_a_failed_fold_is_named(tmp_path):
     plan(tmp_path, seeds=(0, 1), folds=(0, 1))
-    for seed, fold in ((0, 1), (1, 0), (1, 1)):
+    for seed, fold in ((0, 1), (1, 0), (1, 1), (0, 0)):
         fail(tmp_path, "c1", "diverged", "nan", 9, seed=seed, fold=fold)
     tables.write_all(tmp_path)
-    state = markdown(tmp_path)["sparsity_weight=0"]["Verdict"]
-    assert state == "diverged at step 9 (seeds 0, 1, fold 1): nan; diverged at step 9 (seed 1, fold 0): nan"
+    state = markdown(tmp_path)["a = 1"]["Decision"]
+    assert state == "diverged at step 9 (seeds 0, 1, fold 0): nan; diverged at step 9 (seeds 0, 1, fold 1): nan"
 
 
 def test_failures_stand_in_the_sentence(tmp_path):
@@ -144,8 +216,7 @@ def test_failures_stand_in_the_sentence(tmp_path):
     finish(tmp_path, "c1", {"A": [HALF]})
     fail(tmp_path, "c2", "crashed", "no memory", 0)
     tables.write_all(tmp_path)
-    ending = "the difference of mean Dice is 0.000 (`a=1`); incomplete: `c=1`; failed: `b=1`.\n"
-    assert ending in (tmp_path / "index.md").read_text()
+    assert sentence(tmp_path).endswith("Dice changes by 0.000 (`a = 1`); incomplete: `c = 1`; failed: `b = 1`.")
 
 
 def test_no_reference_no_answer(tmp_path, pictures):
@@ -153,11 +224,8 @@ def test_no_reference_no_answer(tmp_path, pictures):
     finish(tmp_path, "c1", {"A": [HALF]})
     fail(tmp_path, "ref", "diverged", "the loss is nan", 3)
     tables.write_all(tmp_path)
-    assert markdown(tmp_path)["sparsity_weight=0"]["Verdict"] == "no finished reference yet"
-    assert (
-        "No answer yet, the reference has no figures: diverged at step 3 (seed 0): the loss is nan."
-        in (tmp_path / "index.md").read_text()
-    )
+    assert markdown(tmp_path)["a = 1"]["Decision"] == "no finished reference yet"
+    assert sentence(tmp_path) == "No answer yet, the reference has no figures: diverged at step 3 (seed 0): the loss is nan."
 
 
 def test_missed_structures_and_nominal_spacing(tmp_path):
@@ -177,8 +245,8 @@ def test_missed_structures_and_nominal_spacing(tmp_path):
     assert rows["reference"]["HD95 (mm)"] == "4.67"
     assert (rows["reference"]["HD95 cases"], rows["reference"]["Missed"]) == ("7/12", "2")
     # Finite in both: of A RV 8 - 6, MYO 2 - 1, LV 0, mean 1; of B MYO 6 - 5, LV 0, mean 1/2.
-    assert rows["sparsity_weight=0"]["Δ HD95 [95 %] (cases)"] == "+0.75 (6)"
-    assert (rows["sparsity_weight=0"]["HD95 cases"], rows["sparsity_weight=0"]["Missed"]) == ("7/12", "1")
+    assert rows["a = 1"]["Δ HD95 (cases)"] == "+0.75 (6)"
+    assert (rows["a = 1"]["HD95 cases"], rows["a = 1"]["Missed"]) == ("7/12", "1")
 
 
 def test_without_any_finite_distance(tmp_path):
@@ -186,8 +254,42 @@ def test_without_any_finite_distance(tmp_path):
     for cell in ("ref", "c1"):
         finish(tmp_path, cell, {"A": [(0.0, 0.0, 0.0)]}, hd95={"A": [(math.inf,) * 3]})
     tables.write_all(tmp_path)
-    row = markdown(tmp_path)["sparsity_weight=0"]
-    assert (row["HD95 (mm)"], row["HD95 cases"], row["Missed"], row["Δ HD95 [95 %] (cases)"]) == ("–", "0/3", "3", "–")
+    row = markdown(tmp_path)["a = 1"]
+    assert (row["HD95 (mm)"], row["HD95 cases"], row["Missed"], row["Δ HD95 (cases)"]) == ("–", "0/3", "3", "–")
+
+
+def test_surface_dice_where_every_run_has_it(tmp_path):
+    plan(tmp_path, other=[0])
+    finish(tmp_path, "ref", {"A": [HALF], "B": [HALF]}, nsd={"A": [(0.9, 0.6, math.nan)], "B": [(1.0, 0.5, 0.6)]})
+    finish(tmp_path, "c1", {"A": [HALF], "B": [HALF]})
+    tables.write_all(tmp_path)
+    assert markdown(tmp_path, "other")["reference"]["NSD 2 mm"] == "0.725"  # A 0.75 by what there is, B 0.7
+    assert "NSD 2 mm" not in markdown(tmp_path)["reference"]
+    assert float(lines_of_csv(tmp_path)["reference"]["nsd_MYO"]) == 0.55
+
+
+def test_time_of_a_frame_is_the_median_over_runs(tmp_path):
+    plan(tmp_path, seeds=(0, 1, 2))
+    for seed, time in enumerate((40.0, 20.0, 30.0)):
+        finish(tmp_path, "ref", {"A": [HALF]}, seed=seed, frame_ms=time)
+        finish(tmp_path, "c1", {"A": [HALF]}, seed=seed)
+    tables.write_all(tmp_path)
+    rows = markdown(tmp_path)
+    assert (rows["reference"]["ms"], rows["reference"]["FPS"]) == ("30.0", "33.3")
+    assert (rows["a = 1"]["ms"], rows["a = 1"]["FPS"]) == ("–", "–")
+
+
+def test_every_commit_is_printed_and_contrasts_of_several_are_marked(tmp_path):
+    plan(tmp_path, ["a=1", "b=1"], runs=[(0, 0), (1, 1)])
+    blocks(tmp_path, "ref", (0, 0), commit="aaa")
+    blocks(tmp_path, "c1", (0.01, 0.02), commit="aaa")
+    blocks(tmp_path, "c2", (0.01, 0.02), commit="bbb-dirty")
+    tables.write_all(tmp_path)
+    text = (tmp_path / "trial.md").read_text()
+    assert "Commits: aaa: 4 runs, bbb-dirty (with changes that were not committed): 2 runs. † over trainings of different commits." in text
+    rows = markdown(tmp_path)
+    assert "†" not in rows["a = 1"][DELTA] and rows["b = 1"][DELTA].endswith(" †")
+    assert "Commits: aaa: 4 runs" in (tmp_path / "index.md").read_text()
 
 
 def test_timings_by_hand(tmp_path):
@@ -197,7 +299,7 @@ def test_timings_by_hand(tmp_path):
     assert (line["runs"], line["seconds_per_step"], line["training_seconds"]) == ("2", "0.5", "1500")
     text = (tmp_path / "timings.md").read_text()
     assert "2.63 hours" in text  # three cells at 1080 s and 2080 s
-    assert "| loss_terms | bases=8 | 2 | 0.5000 | 20 | 1500 | 80 | 1 | cpu |" in text
+    assert "| trial | m = 8 | 2 | 0.5000 | 20 | 1500 | 80 | 1 | cpu |" in text
 
 
 def test_quality_of_the_ica(tmp_path):
@@ -208,30 +310,73 @@ def test_quality_of_the_ica(tmp_path):
             ica = {patient: [0.2 + 0.2 * seed, 0.4 + 0.2 * seed]} if fold == 0 else {patient: [0.8, math.nan]}
             finish(tmp_path, "ref", dice, seed, fold, ica=ica)
             finish(tmp_path, "c1", dice, seed, fold, ica=ica, bases=8)
-            finish(tmp_path, "c2", dice, seed, fold, bases=4)
+            finish(tmp_path, "c2", dice, seed, fold, bases=4, model="unet2d")
     for fold, patient in enumerate("AB"):
         write_ica(tmp_path / "peers" / f"fastica_m4_fold{fold}.csv", {patient: [0.5 * (fold + 1)] * 2})
     write_ica(tmp_path / "peers" / "fastica_m8_fold0.csv", {"A": [0.5, 0.5]})
     tables.write_all(tmp_path)
     rows = markdown(tmp_path, table=1)
-    assert rows["reference"]["Hoyer ↑"] == "0.600"  # A 0.3 and 0.5 with the two seeds, B 0.8 by its finite frame
+    assert rows["reference"]["Hoyer ↑"] == rows["reference"]["|X|"] == "0.600"  # A 0.3 and 0.5 with the two seeds, B 0.8 by its finite frame
     assert rows["FastICA, m = 4"]["|correlation| ↓"] == "0.750"
-    assert rows["model=unet2d"]["Hoyer ↑"] == "–"
+    assert rows["model = unet2d"]["Hoyer ↑"] == "–"
     assert "incomplete: some folds are missing" in rows["FastICA, m = 8"].values()
+    assert "Cross-entropy" not in rows["reference"]
     assert float(lines_of_csv(tmp_path)["FastICA, m = 4"]["negentropy"]) == 0.75
     write_ica(tmp_path / "peers" / "fastica_m4_fold1.csv", {"B": [0.5]})
     with pytest.raises(UserError, match="fastica_m4_fold1.csv and the cell ref .* different frames"):
         tables.write_all(tmp_path)
 
 
-def test_the_reference_names_its_own_value(tmp_path):
+def test_weighted_terms_stand_beside_the_cross_entropy(tmp_path):
+    plan(tmp_path)
+    for cell in ("ref", "c1"):
+        finish(tmp_path, cell, {"A": [HALF]}, ica={"A": [0.5]})
+        write_ica(tmp_path / "cells" / cell / "seed0_fold0" / "ica.csv", {"A": [0.25]}, results.ICA_EXTRA)
+    tables.write_all(tmp_path)
+    row = markdown(tmp_path, table=1)["a = 1"]
+    heads = ("Cross-entropy", "Weighted sparsity", "Weighted independence", "Weighted reconstruction", "Share of X's energy between frames")
+    assert [row[head] for head in heads] == ["0.250", "0.2500", "0.2500", "0.2500", "0.250"]
+    assert row["Negentropy ↑"] == "0.25000" and "Cross-entropy and weighted terms" in (tmp_path / "trial.md").read_text()
+
+
+def test_the_reference_is_named_by_what_the_cells_turn(tmp_path):
     tables.write_all(fill(tmp_path))
-    assert "| reference (bases=4) |" in (tmp_path / "second.md").read_text()
-    assert "| reference |" in (tmp_path / "loss_terms.md").read_text()  # which turns two knobs that differ in kind
+    assert "| m = 4 (reference) |" in (tmp_path / "second.md").read_text()
+    names = "neighbours=past", "neighbours=past, distillation_weight=1, unlabelled=1"
+    plan(tmp_path / "causal", names)
+    for cell in ("ref", "c1", "c2"):
+        finish(tmp_path / "causal", cell, {"A": [HALF]})
+    tables.write_all(tmp_path / "causal")
+    rows = list(markdown(tmp_path / "causal"))
+    assert rows == ["reference", "t-1 alone", "t-1 alone, taught, unlabelled frames = 1"]
+    assert "| t-1 and t+1 (reference) |" in (tmp_path / "causal" / "trial.md").read_text()
 
 
-def test_of_many_knobs_the_reference_names_those_that_every_cell_turns():
-    labels = ("reference", "neighbours=past", "neighbours=past, distillation_weight=1, unlabelled=1")
-    study = Study("causal", "?", "", "a", tuple(Cell(name, label, 1.0, 1.0) for name, label in zip("abc", labels, strict=True)))
-    config = dict(neighbours="both", distillation_weight=0.0, unlabelled=0)
-    assert analysis._reference_label(study, config) == "reference (neighbours=both)"
+def test_pages_captions_and_index_open_with_what_they_are_about(tmp_path, monkeypatch):
+    launch = tmp_path / "acdc.flags"
+    launch.write_text("--bases=32\n--contracting_blocks=4\n--dice_weight=0.5\n")
+    monkeypatch.setattr(tables.report.setting, "LAUNCH", launch)
+    tables.write_all(fill(tmp_path))
+    opening = (
+        "Data: hearts, 20 patients. Reference: grid 4x64x64 at 1.5 mm; n = 3, m = 4, u = 4, p = 8; 10000 steps of 4 frames; loss: "
+        "cross-entropy + 0.2 (sparsity + independence + reconstruction); unlike launch/acdc.flags: contracting_blocks=3 (there 4), bases=4 (there 32), "
+        "masked_statistics=False (there True), dice_weight=0 (there 0.5)."
+    )
+    for name in ("trial.md", "second.md", "index.md"):
+        assert (tmp_path / name).read_text().split("\n\n")[1] == opening
+    latex = (tmp_path / "trial.tex").read_text()
+    assert latex.count("\\caption{Data: hearts, 20 patients.") == latex.count("\\caption{") == 2
+    launch.unlink()
+    tables.write_all(tmp_path)
+    assert "unlike" not in (tmp_path / "trial.md").read_text()
+
+
+def test_simulated_hearts_are_no_patients(tmp_path):
+    plan(tmp_path)
+    for cell in ("ref", "c1"):
+        finish(tmp_path, cell, {"A": [HALF], "B": [HALF]}, phantom_patients=6)
+    tables.write_all(tmp_path)
+    text = (tmp_path / "trial.md").read_text()
+    assert "Data: 2 simulated hearts of a phantom cohort of 6. Reference:" in text
+    assert "\n2 simulated hearts; fold 0, with seed 0; 2 of 2 cells finished.\n" in text
+    assert "over 2 simulated hearts" in (tmp_path / "trial.tex").read_text()
