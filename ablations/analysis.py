@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import statistics as plain
@@ -16,6 +17,7 @@ from ablations.results import NSD, Cell, Run, Study, Sweep
 from ablations.scores import Distances, Scores, Summary
 from ablations.statistics import DELTA, Contrast
 from ica_unet_jax.config import Config
+from ica_unet_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +138,8 @@ def _titles(study: Study, definition: studies.Study | None, reference: Config | 
     """By cell; as it was planned, or from its label, where the study does not have it, or its reference is not there yet."""
     known = {}
     if definition and reference:
-        known = {_parts(studies.label(config, reference)): title for title, config in definition.round(reference).items()}
+        with contextlib.suppress(UserError):  # where the launch files of its networks are not installed
+            known = {_parts(studies.label(config, reference)): title for title, config in definition.round(reference).items()}
     found = {cell.name: known.get(_parts(cell.label)) or cell.title or titles.of_label(cell.label) for cell in study.cells}
     if found[study.reference] == "reference" and reference:
         found[study.reference] = _reference_title(study, reference)
