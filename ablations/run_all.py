@@ -116,7 +116,7 @@ def committed() -> list[Path]:
 def write_tables(workdir: Path) -> None:
     from ablations import tables
 
-    tables.write_all(workdir)
+    tables.write_all(workdir, delta=_DELTA.value)
     print(workdir / "index.md")
 
 
@@ -175,7 +175,10 @@ def follow(workdir: Path, runs: list, left: list, estimate) -> int:
     def on_end(run, status: str) -> None:
         waiting.remove(run)
         say(f"{status}: {estimate.titles[run.cell]}, {run.name}; {told()}")
-        tables.write_all(workdir)
+        try:
+            tables.write_all(workdir, delta=_DELTA.value)
+        except UserError as error:  # told again at the end; hours of training need not stop for it
+            say(f"no tables: {error}")
 
     if local:
         if any(run.config.train.steps >= cost.WORTH for run in left):

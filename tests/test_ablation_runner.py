@@ -1,11 +1,13 @@
 """A sweep on the smallest network: every run once, failures are rows, and a cell is what `train` would have made."""
 
+import dataclasses
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -94,6 +96,10 @@ def test_a_finished_folder_is_small_whole_and_names_no_place(finished):
     assert not list((sweep.workdir / "running").rglob("checkpoints")) or (sweep.workdir / "running").exists()
     timing = json.loads((folder(sweep, "reference") / "timing.json").read_text())
     assert timing["threads"] == 1 and timing["steps"] == 6 and timing["seconds_per_step"] > 0
+    assert timing["frame_ms"] > 0 and timing["wall_seconds"] > timing["evaluation_seconds"] > 0
+    assert "commit" in json.loads((folder(sweep, "reference") / "provenance.json").read_text())
+    diverged = json.loads((folder(sweep, "learning_rate=1e+06") / "timing.json").read_text())
+    assert diverged["frame_ms"] is diverged["wall_seconds"] is diverged["evaluation_seconds"] is None
 
 
 def test_what_is_finished_is_never_run_again_but_a_crash_is(finished):
@@ -101,6 +107,60 @@ def test_what_is_finished_is_never_run_again_but_a_crash_is(finished):
     left = runner.missing(sweep.workdir, sweep.runs())
     assert [run.cell.split("-")[0] for run in left] == ["label_map=7_9"]
     assert len(runner.missing(sweep.workdir, make_sweep(sweep.workdir, sweep.base.data.data_dir, seeds=2).runs())) == 1 + 4
+
+
+def test_a_sweep_goes_on_elsewhere_with_its_finished_cells_alone(finished, cohort, tmp_path):
+    """As in a fresh clone: the data, the cache and the folder of the sweep lie in other places."""
+    sweep, _ = finished
+    data = shutil.copytree(cohort, tmp_path / "data")
+    there = make_sweep(tmp_path / "clone" / "sweep", data)
+    shutil.copytree(sweep.workdir / "cells", there.workdir / "cells")
+    shutil.copy(sweep.workdir / "sweep.json", there.workdir)
+    again = folder(there, "weight_decay=0.1")
+    shutil.rmtree(again)
+    shutil.rmtree(folder(there, "label_map=7:9"))
+    before = {path: path.stat().st_mtime_ns for path in there.workdir.rglob("done.json")}
+    left, ends = runner.missing(there.workdir, there.runs()), []
+    assert len(before) == 2 and {Path(runner.finished(there.workdir, run)) for run in left} == {again, folder(there, "label_map=7:9")}
+    runner.run_all(there.workdir, [left[0]], runner.slots(1, 1), lambda run, status: ends.append(status))
+    assert ends == ["done"] and all(path.stat().st_mtime_ns == when for path, when in before.items())
+    for name in ("cases.csv", "config.json", "split.json"):
+        assert (again / name).read_bytes() == (folder(sweep, "weight_decay=0.1") / name).read_bytes()
+
+
+def test_a_killed_cell_is_a_row_and_goes_on_from_its_checkpoint(cohort, tmp_path, monkeypatch):
+    sweep = make_sweep(tmp_path / "sweep", cohort, cells=[])
+    sweep = dataclasses.replace(sweep, base=sweep.base.replace(steps=5000, evaluate_every=2))
+    [run], shares = sweep.runs(), runner.slots(1, 1)
+    real = subprocess.Popen
+
+    def whole():
+        return [int(path.name) for path in Path(run.config.train.workdir).glob("checkpoints/*") if path.name.isdigit()]
+
+    def popen(*arguments, **options):
+        process = real(*arguments, **options)
+        threading.Thread(target=kill, args=[process], daemon=True).start()
+        return process
+
+    def kill(process):
+        while not whole():
+            time.sleep(0.02)
+        process.kill()
+
+    monkeypatch.setattr(runner.subprocess, "Popen", popen)
+    assert runner.execute(sweep.workdir, run, shares[0]) == "crashed"
+    done = json.loads((runner.finished(sweep.workdir, run) / "done.json").read_text())
+    assert done["status"] == "crashed" and done["message"] == "killed by signal 9" and runner.missing(sweep.workdir, [run]) == [run]
+    reached, log = max(whole()), Path(run.config.train.workdir) / "training.log"
+    process = real(
+        [sys.executable, str(ROOT / "ablations/cell.py"), str(log.parent / "cell.json"), str(runner.finished(sweep.workdir, run))],
+        stdin=subprocess.PIPE, env=runner.environment(shares[0]),
+    )  # fmt: skip
+    while "going on from step" not in log.read_text():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.stdin.close()  # and it ends, as it does when the runner is killed
+    assert process.wait() and int(log.read_text().split("going on from step ")[1].split()[0]) >= reached > 0
 
 
 def test_a_knob_of_a_later_version_leaves_what_is_finished_a_changed_default_does_not(finished, tmp_path):
@@ -134,11 +194,15 @@ def test_slots_share_out_cores_and_gpus(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
     monkeypatch.setattr(runner, "gpus", lambda: [])
     assert [slot.cores for slot in runner.slots(0, 3)] == [(0, 1, 2), (3, 4, 5)]
+    assert [len(slot.cores) for slot in runner.slots(0, 0)] == [1] * 8  # one job a core
+    assert [(slot.threads, len(slot.cores)) for slot in runner.slots(1, 0)] == [(8, 8)]  # a job alone has them all
+    assert [slot.cores for slot in runner.slots(3, 0)] == [(0, 1), (2, 3), (4, 5)]
     assert len(runner.slots(0, 1)) == 8 and all(slot.gpu is None for slot in runner.slots(2, 4))
     with pytest.raises(UserError, match="--jobs=5 with --threads=2 asks for 10 cores of 8"):
         runner.slots(5, 2)
     monkeypatch.setattr(runner, "gpus", lambda: [0, 1])
     assert [slot.gpu for slot in runner.slots(0, 2)] == [0, 1]
+    assert [slot.threads for slot in runner.slots(0, 0)] == [4, 4]  # one job a GPU
     four = runner.slots(4, 2)
     assert [slot.gpu for slot in four] == [0, 1, 0, 1] and {slot.gpu_share for slot in four} == {2}
     assert runner.environment(four[3])["CUDA_VISIBLE_DEVICES"] == "1"
