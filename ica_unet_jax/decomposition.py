@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from ica_unet_jax import evaluation, inference, run_folder
+from ica_unet_jax import evaluation, inference, losses, run_folder
+from ica_unet_jax.config import NUM_CLASSES, LossConfig
 from ica_unet_jax.data import acdc
-from ica_unet_jax.data.geometry import front_padding, normalize
+from ica_unet_jax.data.geometry import front_padding, normalize, resample_labels
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.files import replacing
-from ica_unet_jax.metrics.ica import basis_quality, reconstruction_quality
+from ica_unet_jax.metrics.ica import basis_quality, negentropies, reconstruction_quality
 from ica_unet_jax.models import build_model
+from ica_unet_jax.validation import cross_entropy
 
 Row = dict[str, Any]
 
@@ -68,7 +71,9 @@ class Decomposer:
         self.segmenter = segmenter
         self.traces = 0  # compilations so far; a test holds it down
         if not segmenter.config.model.has_bases:
-            raise UserError(f"--model={segmenter.config.model.model} with --mixing={segmenter.config.model.mixing} has no bases: name the run of an ICA-UNet.")
+            model = segmenter.config.model
+            what = f"--model={model.model}" if model.model != "ica_unet" else f"--mixing={model.mixing}"
+            raise UserError(f"{what} has no bases: name the run of an ica_unet that mixes.")
         model = build_model(segmenter.config.model)
 
         def decompose(
@@ -109,6 +114,9 @@ def quality(
 ) -> list[Row]:
     """How good the bases and the reconstruction of each labelled frame are: a row a frame, with `COLUMNS`.
 
+    Further columns are what the loss weighs, see `weighted_terms`, and frame_share, the share of X's energy that
+    differs from the mean over these frames.
+
     Args:
       run_dir: of the training.
       cases: cases, or "val", "test" or "all" of the run's cohort.
@@ -123,11 +131,43 @@ def quality(
     data = decomposer.segmenter.config.data
     if isinstance(cases, str):
         cases = evaluation.choose_cases(run_folder.read_split(run_dir), data, cases)
-    return [
-        row_of(windows, mean_of_channels=mean_of_channels)
-        for case in cases
-        for windows in decomposer(acdc.read(case, data.label_map))
-    ]
+    rows, bases = [], []
+    for case in cases:
+        cine = acdc.read(case, data.label_map)
+        placement = decomposer.segmenter.place(cine.frames.shape[1:], cine.spacing)
+        for windows in decomposer(cine):
+            truth = resample_labels(cine.labels[windows[0].frame], placement, NUM_CLASSES)
+            terms = [weighted_terms(part, labels, decomposer.segmenter.config.loss) for part, labels in zip(windows, truth, strict=True)]
+            rows.append(row_of(windows, mean_of_channels=mean_of_channels) | mean_of(terms))
+            bases.append(np.mean([part.bases for part in windows], axis=0))
+    return [row | {"frame_share": share} for row, share in zip(rows, frame_shares(bases), strict=True)]
+
+
+def weighted_terms(part: Decomposition, labels: np.ndarray, config: LossConfig) -> dict[str, float]:
+    """The terms of one depth window as they stand in the loss, with their weights.
+
+    cross_entropy: of the finest output, in nats. weighted_sparsity, weighted_independence, weighted_reconstruction: beta
+    times lambda times the term of Eq. 1. negentropy_alpha: as the term that the paper cites has it, with the trained alpha.
+
+    Args:
+      labels: the truth (d, h, w) on the model's grid.
+    """
+    image, valid, rebuilt = (jnp.asarray(x[None, ..., None], jnp.float32) for x in (part.image, part.valid, part.reconstruction))
+    terms = losses.ica_terms(jnp.asarray(part.bases[None]), rebuilt, image, valid, config)
+    weighted = {f"weighted_{name}": weight * float(terms[name]) for name, weight in losses.weights(config).items()}
+    flat = part.bases.reshape(-1, part.bases.shape[-1]).T
+    return {
+        "cross_entropy": cross_entropy(part.logits[part.valid], labels[part.valid]),
+        **weighted,
+        "negentropy_alpha": float(np.nanmean(negentropies(flat, config.alpha))),
+    }
+
+
+def frame_shares(bases: Sequence[np.ndarray]) -> list[float]:
+    """Of the energy of X in each frame the share by which it differs from the mean over these frames, 0 to 1 and above."""
+    stacked = np.stack(bases).astype(np.float64)
+    moved = np.square(stacked - stacked.mean(0)).sum(tuple(range(1, stacked.ndim)))
+    return (moved / np.square(stacked).sum(tuple(range(1, stacked.ndim)))).tolist()
 
 
 def row_of(windows: Sequence[Decomposition], *, mean_of_channels: bool = False) -> Row:
@@ -137,9 +177,12 @@ def row_of(windows: Sequence[Decomposition], *, mean_of_channels: bool = False) 
 
 def frame_row(patient: str, frame: int, figures: Sequence[Mapping[str, float]]) -> Row:
     """The row of frame number `frame` (from 0) by the figures of its depth windows, which are averaged."""
-    return {"patient": patient, "frame": frame + 1} | {
-        name: float(np.mean([window[name] for window in figures])) for name in figures[0]
-    }
+    return {"patient": patient, "frame": frame + 1} | mean_of(figures)
+
+
+def mean_of(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Each figure's mean over the depth windows of a frame."""
+    return {name: float(np.mean([window[name] for window in figures])) for name in figures[0]}
 
 
 def _figures(part: Decomposition, mean_of_channels: bool) -> dict[str, float]:

@@ -14,10 +14,10 @@ import pytest
 from tiny import SMALL, variables
 
 from ica_unet_jax import decomposition, decomposition_figures
-from ica_unet_jax.config import Config
+from ica_unet_jax.config import Config, LossConfig
 from ica_unet_jax.data import acdc
 from ica_unet_jax.data.geometry import normalize
-from ica_unet_jax.decomposition import COLUMNS, SCALES, Decomposer, Decomposition, image_box, quality, row_of
+from ica_unet_jax.decomposition import COLUMNS, SCALES, Decomposer, Decomposition, frame_shares, image_box, quality, row_of, weighted_terms
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.inference import Segmenter
 from ica_unet_jax.metrics.ica import basis_quality
@@ -127,6 +127,30 @@ def test_mean_of_channels_judges_what_the_reconstruction_sees(part):
     assert row_of([single]) == rows[1]
 
 
+TERMS = ("cross_entropy", "weighted_sparsity", "weighted_independence", "weighted_reconstruction", "negentropy_alpha", "frame_share")
+
+
+def test_weighted_terms_are_those_of_the_loss(part):
+    """By their definitions, with factors that no default has."""
+    config = LossConfig(ica_weight=0.5, sparsity_weight=2.0, independence_weight=3.0, reconstruction_weight=4.0, alpha=0.8)
+    labels = np.zeros(part.image.shape, np.uint8)
+    terms = weighted_terms(part, labels, config)
+    assert terms["weighted_sparsity"] == pytest.approx(np.abs(part.bases).mean(), rel=1e-5)
+    z = np.float64(part.bases) / 0.8
+    contrast = 0.8 * (np.logaddexp(z, -z) - np.log(2)).mean()
+    assert terms["weighted_independence"] == pytest.approx(-1.5 * contrast, rel=1e-4)
+    error = np.square(part.reconstruction - part.image)[part.valid].mean()
+    assert terms["weighted_reconstruction"] == pytest.approx(2 * error, rel=1e-5)
+    chances = np.exp(part.logits[part.valid]) / np.exp(part.logits[part.valid]).sum(-1, keepdims=True)
+    assert terms["cross_entropy"] == pytest.approx(-np.log(chances[:, 0]).mean(), rel=1e-5)
+
+
+def test_frame_share_by_hand():
+    # Mean (2, 2): the first moves by (1, -1) of (3, 1), the second by (-1, 1) of (1, 3).
+    assert frame_shares([np.array([3.0, 1.0]), np.array([1.0, 3.0])]) == [2 / 10, 2 / 10]
+    assert frame_shares([np.array([3.0, 1.0])] * 2) == [0, 0]
+
+
 def test_a_run_is_judged_on_its_validation_patients_and_written_the_same_twice(tiny_run, cohort, tmp_path):
     rows = quality(tiny_run)
     cases = [case for case in acdc.find_cases(cohort) if case.name in ("patient003", "patient004")]
@@ -137,7 +161,7 @@ def test_a_run_is_judged_on_its_validation_patients_and_written_the_same_twice(t
     decomposition.write_csv(tmp_path / "b.csv", quality(tiny_run, cases))
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
     for row, read in zip(rows, decomposition.read_csv(tmp_path / "a.csv"), strict=True):
-        assert tuple(read) == COLUMNS and read.pop("patient") == row["patient"]
+        assert tuple(read) == (*COLUMNS, *TERMS) and read.pop("patient") == row["patient"]
         assert read == pytest.approx({name: row[name] for name in read}, rel=1e-5, abs=1e-12, nan_ok=True)
 
 
