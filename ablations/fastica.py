@@ -20,6 +20,7 @@ from ica_unet_jax.data import acdc
 from ica_unet_jax.data.geometry import normalize, place
 from ica_unet_jax.decomposition import Row, figures_of, frame_row, image_box
 from ica_unet_jax.errors import UserError
+from ica_unet_jax.roi import on_heart
 
 STRIDE = 4  # voxels between neighbouring coefficients, as in ICA-UNet's mixing
 MAX_ITERATIONS = 1000
@@ -50,6 +51,8 @@ def quality(config: Config, cases: Iterable[acdc.Case]) -> tuple[list[Row], str]
     for case in cases:
         cine = acdc.read(case, config.data.label_map)
         placement = place(cine.frames.shape[1:], cine.spacing, config.model.crop, config.data.spacing)
+        if config.data.train_window == "heart":
+            placement = on_heart(placement, cine.labels.values())
         for time in sorted(cine.labels):
             figures = []
             for image, valid in zip(placement.forward(normalize(cine.frame(time))), placement.valid, strict=True):

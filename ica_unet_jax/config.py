@@ -150,6 +150,7 @@ class DataConfig(Part):
     folds: int = knob(5, "Number of folds, stratified by group.", low=2)
     split_seed: int = knob(0, "Seed of the folds.")
     split_file: str = knob("", "JSON file {\"train\": [...], \"val\": [...]} that replaces the folds.")
+    train_window: str = knob("centre", "Where the model's window lies in training: at the image centre, or on the labelled heart; a network so trained looks where it finds the heart (--window=follow).", choices=("centre", "heart"))
     rotation: float = knob(30.0, "Augmentation: rotation in the plane, degrees, uniform in +-.", low=0, high=180)
     scaling: float = knob(0.15, "Augmentation: in-plane zoom, uniform in 1+-.", low=0, high=0.9)
     shift: float = knob(6.0, "Augmentation: in-plane shift of the window, voxels, uniform in +-.", low=0)
@@ -162,6 +163,12 @@ class DataConfig(Part):
     depth_shift: int = knob(0, "Augmentation: shift of the stack through the grid's depth, slices, uniform in +-; it is cut at the ends.", low=0)
     drop_neighbour: float = knob(0.1, "Probability that a neighbour is replaced by the frame itself.", low=0, high=1)
     cyclic: bool = knob(False, "The cine is one closed beat: its last frame precedes its first.")
+
+
+    @property
+    def window(self) -> str:
+        """Where a network so trained looks in a larger frame unless it is told otherwise: one of `roi.WINDOWS`."""
+        return "follow" if self.train_window == "heart" else "centre"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -96,7 +96,7 @@ class Decomposer:
 
         A stack of more than d slices has several depth windows, each with bases of its own: an element each.
         """
-        placement = self.segmenter.place(cine.frames.shape[1:], cine.spacing)
+        placement = evaluation.trained_placement(self.segmenter, cine)
         front = front_padding(placement.shape[0], placement.crop[0])
         for time in sorted(cine.labels) if times is None else times:
             before, _, after = cine.window(time, 1, self.segmenter.config.data.cyclic)
@@ -134,7 +134,7 @@ def quality(
     rows, bases = [], []
     for case in cases:
         cine = acdc.read(case, data.label_map)
-        placement = decomposer.segmenter.place(cine.frames.shape[1:], cine.spacing)
+        placement = evaluation.trained_placement(decomposer.segmenter, cine)
         for windows in decomposer(cine):
             truth = resample_labels(cine.labels[windows[0].frame], placement, NUM_CLASSES)
             terms = [weighted_terms(part, labels, decomposer.segmenter.config.loss) for part, labels in zip(windows, truth, strict=True)]

@@ -22,10 +22,10 @@ _CHECKPOINT = flags.DEFINE_enum(
 )
 _WINDOW = flags.DEFINE_enum(
     "window",
-    "centre",
+    None,
     ("centre", "follow", "oracle"),
     "Where the model looks in a larger frame: at its centre, where it finds the heart, or, for comparison alone, where "
-    "the ground truth has it.",
+    "the ground truth has it; by default as it was trained.",
 )
 _OUT = flags.DEFINE_string("out", "", "Folder to write into; empty: RUN/evaluation_SPLIT, with what is asked for beside it, as in evaluation_val_follow.")
 _CINES = flags.DEFINE_integer(

@@ -35,7 +35,7 @@ def evaluate(
     label_map: str | None = None,
     split: str = "val",
     which: str = "latest",
-    window: str = "centre",
+    window: str | None = None,
     cines: int = 3,
     largest_component: bool = False,
     mirror: bool = False,
@@ -57,7 +57,8 @@ def evaluate(
       split: "val" or "test" of the run's split, or "all" patients of the cohort.
       which: "latest" or "best" checkpoint.
       window: where the model looks, one of `WINDOWS`: at the image centre; where it finds the heart, from one of the
-        frames that are segmented to the next; or, for comparison only, where the ground truth has the heart.
+        frames that are segmented to the next; or, for comparison only, where the ground truth has the heart. By default as
+        the network was trained.
       cines: so many patients that have a cine are segmented whole, for the figures over time.
       largest_component: keep the largest component of each structure alone.
       mirror: average with the three mirror images.
@@ -75,6 +76,7 @@ def evaluate(
         raise UserError(f"--neighbour_frames={neighbour_frames} is unknown: give one of {', '.join(NEIGHBOUR_FRAMES)}.")
     segmenter = inference.load(run_dir, which, mirror=mirror)
     data = segmenter.config.data
+    window = window or data.window
     label_map = data.label_map if label_map is None else label_map
     data = dataclasses.replace(data, data_dir=str(data_dir) or data.data_dir, label_map=label_map)
     trained = run_folder.read_split(run_dir)
@@ -82,7 +84,7 @@ def evaluate(
     labelled = [case for case in chosen if case.labels]
     found, left_out = cohort.screen(labelled, lambda case: bool(acdc.read(case, label_map)), skip_bad_cases)
     labelled = [case for case in labelled if case.name in found]
-    options = {which: which == "best", window: window != "centre", "largest_component": largest_component, "mirror": mirror}
+    options = {which: which == "best", window: window != data.window, "largest_component": largest_component, "mirror": mirror}
     options |= {neighbour_frames: neighbour_frames != "cine", f"nsd_{nsd_mm:g}mm": nsd_mm != NSD_MM}
     name = "_".join(["evaluation", split, *(option for option, chosen in options.items() if chosen)])
     folder = Path(out or Path(run_dir) / name)
@@ -218,13 +220,22 @@ def open_window(kind: str, placement: Placement, cine: acdc.Cine) -> roi.Window:
     """The window named by one of `WINDOWS`; the oracle's does not move with the beat."""
     if kind != "oracle":
         return roi.open_window(kind, placement)
-    centre = roi.middle(np.stack(list(cine.labels.values())), placement)
-    return roi.Window(placement.at(*centre) if centre else placement)
+    return roi.Window(roi.on_heart(placement, cine.labels.values()))
 
 
 def logits(segmenter: Segmenter, cine: acdc.Cine, times: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-    """(frame number, native logits (s, h, w, 4)) of some frames of a case, one after the other."""
-    yield from zip(times, segmenter.logits(*_frames_and_times(segmenter, cine, times)), strict=True)
+    """(frame number, native logits (s, h, w, 4)) of some frames of a case, one after the other, as the network is trained.
+
+    That is through the window on the labelled heart, where it was trained so.
+    """
+    frames, _, windows = _frames_and_times(segmenter, cine, times)
+    yield from zip(times, segmenter.logits(frames, trained_placement(segmenter, cine), windows), strict=True)
+
+
+def trained_placement(segmenter: Segmenter, cine: acdc.Cine) -> Placement:
+    """Where the network's windows lie in training: round the image centre or on the labelled heart."""
+    placement = segmenter.place(cine.frames.shape[1:], cine.spacing)
+    return roi.on_heart(placement, cine.labels.values()) if segmenter.config.data.train_window == "heart" else placement
 
 
 def _frames_and_times(segmenter: Segmenter, cine: acdc.Cine, times: Sequence[int]) -> tuple:

@@ -139,7 +139,7 @@ def stream(
     source: str | Path,
     *,
     which: str = "latest",
-    window: str = "centre",
+    window: str | None = None,
     rate: float = 22.0,
     seconds: float = 60.0,
     queue_size: int = 2,
@@ -153,7 +153,7 @@ def stream(
       run_dir: of the training.
       source: 4D NIfTI file, or "phantom"; repeated for as long as asked.
       which: "latest" or "best" checkpoint.
-      window: where the model looks in frames larger than its grid, one of `roi.WINDOWS`.
+      window: where the model looks in frames larger than its grid, one of `roi.WINDOWS`; by default as it was trained.
       rate: frames a second.
       seconds: for so long.
       queue_size, deadline_ms: as in `play`.
@@ -166,6 +166,7 @@ def stream(
     if gif and Path(gif).suffix != ".gif":
         raise UserError(f"--gif={gif} is no GIF: name a file that ends in .gif.")
     segmenter = inference.load(run_dir, which, divided=True)
+    window = window or segmenter.config.data.window
     frames, spacing = open_source(source, segmenter.config, rate, larger=window == "follow")
     live = StreamingSegmenter(segmenter, frames.shape[1:], spacing, window=window)
     recorder = Recorder(round(3 * rate)) if gif else None

@@ -19,7 +19,7 @@ _INPUT = flags.DEFINE_string(
 _OUTPUT = flags.DEFINE_string("output", None, "NIfTI file to write, or a folder where --input is one.", required=True)
 _CHECKPOINT = flags.DEFINE_enum("checkpoint", "latest", ("latest", "best"), "Latest or best on validation.")
 _WINDOW = flags.DEFINE_enum(
-    "window", "centre", ("centre", "follow"), "Where the model looks in a larger frame: at its centre, or on the heart."
+    "window", None, ("centre", "follow"), "Where the model looks in a larger frame: at its centre, or on the heart; by default as it was trained."
 )
 _LARGEST = flags.DEFINE_bool(
     "largest_component", False, "Keep the largest connected component of each structure alone."

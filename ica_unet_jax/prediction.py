@@ -39,7 +39,7 @@ def predict(
     target: str | Path,
     *,
     which: str = "latest",
-    window: str = "centre",
+    window: str | None = None,
     largest_component: bool = False,
     mirror: bool = False,
     acdc_names: bool = False,
@@ -56,7 +56,7 @@ def predict(
       source: .nii or .nii.gz file, 3D or 4D, or a folder as `acdc.find_cases` reads it.
       target: label file, or folder where `source` is one.
       which: "latest" or "best" checkpoint.
-      window: where the model looks in frames larger than its grid, one of `roi.WINDOWS`.
+      window: where the model looks in frames larger than its grid, one of `roi.WINDOWS`; by default as it was trained.
       largest_component: keep the largest component of each structure in each frame alone.
       mirror: average with the three mirror images.
       acdc_names: write NAME_ED.nii.gz and NAME_ES.nii.gz alone; the phases are those of Info.cfg, or else found.
@@ -70,7 +70,7 @@ def predict(
     segmenter = inference.load(run_dir, which, mirror=mirror, divided=True)
     for job in jobs:
         frames, image = read_volume(job.source)
-        labels = segment(segmenter, frames, image, largest_component, job.source.name, window)
+        labels = segment(segmenter, frames, image, largest_component, job.source.name, window or segmenter.config.data.window)
         if acdc_names:
             save_phases(job, image, labels)
         else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import collections
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -85,6 +85,13 @@ def middle(labels: np.ndarray, placement: Placement) -> tuple[float, float] | No
         where = np.searchsorted(np.cumsum(counts), counts.sum() / 2)
         found.append(float(where - (len(counts) - 1) / 2) * step / placement.target_spacing)
     return found[0], found[1]
+
+
+def on_heart(placement: Placement, truths: Iterable[np.ndarray]) -> Placement:
+    """The placement whose window is centred on what is labelled in these volumes (s, h, w); itself where nothing is."""
+    truths = list(truths)
+    centre = middle(np.stack(truths), placement) if truths else None
+    return placement.at(*centre) if centre else placement
 
 
 def find(look: Look, placement: Placement) -> tuple[Placement, tuple[float, float] | None]:

@@ -16,7 +16,7 @@ _INPUT = flags.DEFINE_string(
 )
 _CHECKPOINT = flags.DEFINE_enum("checkpoint", "latest", ("latest", "best"), "Latest or best on validation.")
 _WINDOW = flags.DEFINE_enum(
-    "window", "centre", ("centre", "follow"), "Where the model looks in a larger frame: at its centre, or on the heart."
+    "window", None, ("centre", "follow"), "Where the model looks in a larger frame: at its centre, or on the heart; by default as it was trained."
 )
 _RATE = flags.DEFINE_float("rate", 22.0, "Frames a second.", lower_bound=0.01)
 _SECONDS = flags.DEFINE_float("seconds", 60.0, "For so long.", lower_bound=0.0)

@@ -203,7 +203,7 @@ def load(config: Config) -> tuple[list[cache.LearningFrame], list[acdc.Cine], sp
     split = cohort.choose_split(data, cases)
     chosen = [case for part in ("train", "val") for case in splits.select(split, cases, part)]
     reach = distillation.reach(config)
-    learning, options = set(split["train"]), {name: getattr(data, name) for name in ("spacing", "label_map", "cyclic", "cache_dir")}
+    learning, options = set(split["train"]), {name: getattr(data, name) for name in ("spacing", "label_map", "cyclic", "cache_dir", "train_window")}
 
     def read(case: acdc.Case) -> list[cache.LearningFrame] | acdc.Cine:
         if case.name in learning:

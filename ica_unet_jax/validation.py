@@ -32,7 +32,7 @@ class Validation:
         self.segmenter.variables = parallel.own(state.variables)
         patients = []
         for cine in self.cines:
-            inside, scores = self.segmenter.place(cine.frames.shape[1:], cine.spacing).inside, []
+            inside, scores = evaluation.trained_placement(self.segmenter, cine).inside, []
             for time_, logits in evaluation.logits(self.segmenter, cine, sorted(cine.labels)):
                 truth = cine.labels[time_]
                 dice = structure_dice(argmax_labels(logits), truth)

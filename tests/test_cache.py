@@ -8,8 +8,9 @@ import pytest
 from ica_unet_jax.config import UNLABELLED
 from ica_unet_jax.data import cache
 from ica_unet_jax.data.acdc import find_cases, read
-from ica_unet_jax.data.geometry import normalize, place
+from ica_unet_jax.data.geometry import normalize, place, resample_labels
 from ica_unet_jax.errors import UserError
+from ica_unet_jax.roi import on_heart
 
 OPTIONS = dict(crop=(8, 32, 32), spacing=1.5)
 
@@ -45,6 +46,26 @@ def test_values(case, tmp_path):
     assert set(np.unique(first.labels)) == {0, 2} and set(np.unique(second.labels)) == {0, 3}
     # 12 x 12 voxels of 1.2 mm are 92 voxels of 1.5 mm.
     assert np.sum(second.labels[0] > 0) == pytest.approx(12 * 12 * (1.2 / 1.5) ** 2, rel=0.12)
+
+
+def test_a_window_on_the_heart_is_that_of_an_evaluation_which_found_it(tmp_path):
+    """A heart at the image's corner: the model's window goes as far as the image, the canvas round it beyond."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    affine = np.diag([1.5, 1.5, 10, 1])
+    labels = np.zeros((60, 60, 2), np.uint8)
+    labels[46:56, 30:40] = 3  # columns, rows
+    nib.save(nib.Nifti1Image(np.random.default_rng(0).integers(0, 500, (60, 60, 2, 3), dtype=np.int16), affine), folder / "a_4d.nii.gz")
+    nib.save(nib.Nifti1Image(labels, affine), folder / "a_frame02_gt.nii.gz")
+    [case] = find_cases(folder)
+    [frame] = cache.preprocessed(case, **OPTIONS, train_window="heart", cache_dir=tmp_path / "cache")
+    [plain] = cache.preprocessed(case, **OPTIONS, cache_dir=tmp_path / "cache")
+    cine = read(case)
+    window = on_heart(place((2, 60, 60), cine.spacing, (2, 32, 32), 1.5), cine.labels.values())
+    assert window.offset == (4, 14)  # the heart's middle is 4.5 rows and 21 columns off; the window's reach is 14
+    middle = (slice(None), slice(4, 36), slice(4, 36))  # of the canvas, which is 40 x 40
+    np.testing.assert_array_equal(frame.labels[middle], resample_labels(cine.labels[1], window, 4)[0])
+    assert (frame.labels[middle] > 0).sum() == (labels > 0).sum() > (plain.labels[middle] > 0).sum()
 
 
 def test_a_wider_window_holds_the_narrow_one(case, tmp_path):

@@ -17,6 +17,7 @@ from ica_unet_jax.data import acdc
 from ica_unet_jax.data.acdc import Case
 from ica_unet_jax.data.geometry import Placement, normalize, place, resample_labels
 from ica_unet_jax.errors import BadData, UserError
+from ica_unet_jax.roi import on_heart
 
 FORMAT = 2  # part of the key: raise it when the stored values change
 MARGIN = 1.25
@@ -62,13 +63,14 @@ def canvas(crop: tuple[int, int, int], margin: float = MARGIN) -> tuple[int, int
 
 def preprocessed(case: Case, *, crop: tuple[int, int, int], spacing: float, label_map: str = "", cyclic: bool = False,
                  cache_dir: str | Path = "", margin: float = MARGIN, reach: int = 1,
-                 unlabelled: bool = False) -> list[LearningFrame]:
+                 unlabelled: bool = False, train_window: str = "centre") -> list[LearningFrame]:
     """The labelled frames of one case, from the cache or computed and stored there; [] without ground truth.
 
     With `unlabelled` all frames of the case, those without ground truth too.
 
     The canvas is `margin` times the height and width of `crop` (d, H, W), made even, so that augmentation may move the
-    window; `spacing` is its voxel size in mm. An empty `cache_dir` is the user's cache folder. A case is computed again
+    window; `spacing` is its voxel size in mm. It lies round the image centre, or with `train_window="heart"` round the place
+    where the window of an evaluation would be that has found the heart. An empty `cache_dir` is the user's cache folder. A case is computed again
     when a file's name, size or time of change, an option or the format differs.
 
     Raises BadData for a case that is not sound and UserError for a cache folder that cannot be written.
@@ -78,7 +80,7 @@ def preprocessed(case: Case, *, crop: tuple[int, int, int], spacing: float, labe
     if not case.labels:
         return []
     options = dict(canvas=canvas(crop, margin), spacing=spacing, label_map=label_map, cyclic=cyclic, reach=reach,
-                   unlabelled=unlabelled)
+                   unlabelled=unlabelled, heart=crop if train_window == "heart" else None)
     root = Path(cache_dir) if cache_dir else default_cache_dir()
     folder = root / f"{case.name}-{_key(case, options)}"
     if not folder.is_dir():
@@ -101,7 +103,7 @@ def _key(case: Case, options: dict) -> str:
 
 
 def _compute(case: Case, *, canvas: tuple[int, int], spacing: float, label_map: str,
-             cyclic: bool, reach: int, unlabelled: bool) -> dict[str, np.ndarray]:
+             cyclic: bool, reach: int, unlabelled: bool, heart: tuple[int, int, int] | None) -> dict[str, np.ndarray]:
     """The stored arrays: labels (k, s, Hc, Wc), valid (Hc, Wc), times (k,), and frames (n, s, Hc, Wc).
 
     Of these the 2 * reach + 1 from starts[i] on are those round times[i]; windows that follow each other share theirs.
@@ -109,6 +111,9 @@ def _compute(case: Case, *, canvas: tuple[int, int], spacing: float, label_map: 
     cine = acdc.read(case, label_map)
     slices = cine.frames.shape[1]
     placement = place(cine.frames.shape[1:], cine.spacing, (slices, *canvas), spacing)
+    if heart:  # of that grid: its window, unlike the wider canvas, stays inside the image
+        window = on_heart(place(cine.frames.shape[1:], cine.spacing, heart, spacing), cine.labels.values())
+        placement = dataclasses.replace(placement, offset=window.offset)
     times = sorted(cine.times if unlabelled else cine.labels)
     order, starts = [], []
     for time in times:
