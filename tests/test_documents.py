@@ -59,9 +59,10 @@ def run(command: str, folder: Path) -> str:
     assert words[0].endswith("python"), f"{command}: not a command that this test knows to run"
     words[0] = sys.executable
     if "ablations/run_all.py" in words and not any("flagfile" in word for word in words):
-        words += ["--preset=smoke", "--studies=supervision", "--seeds=1", "--steps=3"]
+        words += ["--preset=smoke", "--studies=supervision", "--folds=1", "--steps=3"]
     elif "ablations/run_all.py" in words:
-        words += [*TINY, "--contracting_blocks=1", "--neighbours=none", "--encoder_convs=0"]  # one step is compiled to be timed
+        # One network is compiled to be timed.
+        words += [*TINY, "--contracting_blocks=1", "--neighbours=none", "--encoder_convs=0", "--studies=loss_terms"]
     elif "ica_unet_jax.cross_validate" in words:
         words += [*TINY, "--model=unet2d", "--unet_width=1"]  # a fold is a training and an evaluation of its own
     elif "ica_unet_jax.train" in words:
@@ -127,7 +128,7 @@ def test_files_and_settings_named_in_the_documents_exist():
         assert (ROOT / name).is_file(), name
     other = {"flagfile", "workdir", "split", "input", "output", "acdc_names", "mirror", "help", "quiet", "runs", "out", "only_fold"}
     other |= {"coordinator", "processes", "process_id", "gpus-per-task"}  # the last is srun's
-    other |= {"studies", "seeds", "jobs", "threads", "executor", "slurm", "dry_run", "tables_only", "preset"}
+    other |= {"studies", "seeds", "only_folds", "jobs", "threads", "executor", "slurm", "dry_run", "tables_only", "preset", "delta"}
     other |= {"rate", "seconds", "queue", "deadline_ms", "json", "gif", "like", "platforms", "window", "only", "compare", "notimed"}
     for name in re.findall(r"`--([\w-]+)", text):
         assert name in Config().flat() or name in other, name
@@ -140,7 +141,7 @@ def test_launch_files_set_every_flag_they_name_and_are_valid():
     for path in sorted((ROOT / "launch").rglob("*.flags")):
         lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
         values = dict(line.removeprefix("--").split("=", 1) for line in lines)
-        sweep = {"studies", "seeds"} if path.name.startswith("ablations") else set()
+        sweep = {"studies", "seeds", "only_folds", "jobs"} if path.name.startswith(("ablations", "evidence")) else set()
         assert set(values) <= set(Config().flat()) | sweep, path
         assert path.read_text().startswith("# "), path
     acdc = {line.split("=")[0][2:] for line in (ROOT / "launch/acdc.flags").read_text().splitlines() if line.startswith("--")}
