@@ -87,16 +87,20 @@ def _undecided(analysis: Analysis) -> str:
 
 def index(sweep: Sweep, analyses: Sequence[Analysis], pages: Sequence[Page]) -> str:
     """A line for each study, then each with its answer and its files."""
-    openings = list(dict.fromkeys(page.opening for page in pages))
-    lines = ["# Ablations", "", *(f"{escape_markdown(opening)}\n" for opening in openings), "```", sweep.command, "```", ""]
+    lines = ["# Ablations", "", *(f"{opening}\n" for opening in openings(pages)), "```", sweep.command, "```", ""]
     lines += [facts(sweep), "", _overview(analyses), ""]
     lines += ["All on one page: [report.html](report.html). Seconds and hours: [timings.md](timings.md).", ""]
     for page in pages:
         links = f"[table]({page.name}.md), [plot]({page.name}.png), [CSV]({page.name}.csv), [LaTeX]({page.name}.tex)"
         texts = [f"**{escape_markdown(page.question)}**", escape_markdown(page.answer), f"{page.facts} {links}"]
-        own = [escape_markdown(page.opening)] if len(openings) > 1 else []
+        own = [escape_markdown(page.opening)] if len(openings(pages)) > 1 else []
         lines += [f"## [{page.name}]({page.name}.md)", "", "\n\n".join([*own, *texts]), ""]
     return "\n".join(lines)
+
+
+def openings(pages: Sequence[Page]) -> list[str]:
+    """What the pages are about, in Markdown, each once."""
+    return [escape_markdown(opening) for opening in dict.fromkeys(page.opening for page in pages)]
 
 
 def _overview(analyses: Sequence[Analysis]) -> str:

@@ -46,7 +46,8 @@ def write_all(workdir: str | Path, delta: float = DELTA) -> None:
         write_text(workdir / f"{made.name}.tex", markup.latex(made))
         write_text(workdir / f"{made.name}.csv", csv_text([*segmentation.csv_lines(analysis), *quality.csv_peers(analysis)]))
     table, lines = timings(sweep, analyses)
-    write_text(workdir / "timings.md", f"# Timings\n\n{markup.markdown_table(table)}\n\n{table.note}\n")
+    blocks = ["# Timings", *report.openings(pages), markup.markdown_table(table), table.note]
+    write_text(workdir / "timings.md", "\n\n".join(blocks) + "\n")
     write_text(workdir / "timings.csv", csv_text(lines))
     write_text(workdir / "index.md", report.index(sweep, analyses, pages))
     write_text(workdir / "report.html", report.html(sweep, pages, workdir))

@@ -208,7 +208,7 @@ def test_pages_captions_and_index_open_with_what_they_are_about(tmp_path, monkey
         "cross-entropy + 0.2 (sparsity + independence + reconstruction); unlike launch/acdc.flags: contracting_blocks=3 (there 4), bases=4 (there 32), "
         "masked_statistics=False (there True), dice_weight=0 (there 0.5)."
     )
-    for name in ("trial.md", "second.md", "index.md"):
+    for name in ("trial.md", "second.md", "index.md", "timings.md"):
         assert (tmp_path / name).read_text().split("\n\n")[1] == opening
     latex = (tmp_path / "trial.tex").read_text()
     assert latex.count("\\caption{Data: hearts, 20 patients.") == latex.count("\\caption{") == 2
