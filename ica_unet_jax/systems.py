@@ -12,14 +12,16 @@ PAPER_RATE = 30  # frames a second at which the paper's frames arrive
 # Network and training of each rival as published; where launch/baselines/published is there, its files say the same (a test).
 PUBLISHED: dict[str, dict[str, Any]] = {
     "unet3d": dict(
-        model="unet3d", optimizer="sgd", momentum=0.99, learning_rate=1e-2, schedule="polynomial", warmup_steps=0, clip_norm=12.0, ema_decay=0.0
+        model="unet3d", published_loss=True, optimizer="sgd", momentum=0.99, learning_rate=1e-2, schedule="polynomial", warmup_steps=0,
+        clip_norm=12.0, ema_decay=0.0,
     ),
     "ensemble_unet": dict(
-        model="ensemble_unet", optimizer="adam", learning_rate=5e-4, schedule="exponential", warmup_steps=0, clip_norm=0.0, ema_decay=0.0, flip=True
+        model="ensemble_unet", published_loss=True, optimizer="adam", learning_rate=5e-4, schedule="exponential", warmup_steps=0,
+        clip_norm=0.0, ema_decay=0.0, flip=True,
     ),
-    "msu_net": dict(model="msu_net", optimizer="adam", learning_rate=1e-3, schedule="exponential", clip_norm=1.0),
-    "grid_net": dict(model="grid_net", optimizer="adam", learning_rate=1e-3, schedule="exponential", clip_norm=1.0),
-    "omega_net": dict(model="omega_net", optimizer="adam", learning_rate=1e-3, schedule="exponential", clip_norm=1.0),
+} | {
+    name: dict(model=name, published_loss=True, optimizer="adam", learning_rate=1e-3, schedule="exponential", clip_norm=1.0)
+    for name in ("msu_net", "grid_net", "omega_net")
 }  # fmt: skip
 
 

@@ -148,12 +148,12 @@ def test_a_cell_of_a_coarser_mask_is_valid_where_any_voxel_is():
     np.testing.assert_array_equal(coarser(valid, (2, 2, 2))[0, ..., 0], [[[0, 0], [0, 0]], [[0, 1], [0, 0]]])
 
 
-# --- runs of version 0.2, whose config.json lacks what came later ---
+# --- runs of an earlier version, whose config.json lacks what came later ---
 
 
 @pytest.mark.parametrize("name", ["ica_unet", "unet3d", "ensemble_unet"])
 def test_an_old_run_evaluates_and_predicts_as_it_did(name, tmp_path):
-    """Checkpoints, config and cases.csv of version 0.2: the same labels."""
+    """Checkpoints, config and cases.csv of an earlier version: the same labels."""
     run = tmp_path / name
     shutil.copytree(OLD / name, run)
     before = json.loads((run / "config.json").read_text())
