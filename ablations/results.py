@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ica_unet_jax.config import Config
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.markup import counted
 from ica_unet_jax.metrics import STRUCTURES
@@ -20,7 +21,7 @@ from ica_unet_jax.metrics import STRUCTURES
 Frame = tuple[str, str]  # (patient, frame)
 Figures = dict[Frame, dict[str, float]]  # the numbers of a CSV by frame
 
-GRID = ("crop", "spacing", "label_map", "phantom_patients", "phantom_shape")  # knobs that say what is segmented
+GRID = ("crop", "spacing", "train_window", "label_map", "phantom_patients", "phantom_shape")  # knobs that say what is segmented
 CASES = ("nominal_spacing", *(f"{score}_{name}" for score in ("dice", "hd95_mm") for name in STRUCTURES))
 NSD = tuple(f"nsd_{name}" for name in STRUCTURES)  # kept where a file has them
 ICA = (
@@ -31,6 +32,7 @@ ICA_EXTRA = (
     "n_values", "converged", "cross_entropy", "weighted_sparsity", "weighted_independence", "weighted_reconstruction",
     "negentropy_alpha", "frame_share",
 )  # fmt: skip  # kept where a file has them
+_DEFAULTS = Config().flat()  # of a knob that a run's version did not have
 _AGAIN = "delete it (of a cell the whole folder) and run the sweep's command again"
 
 
@@ -162,7 +164,7 @@ def _check(sweep: Sweep, study: Study) -> None:
     runs = [run for run in sweep.of(study) if run.status == "done"]
     questions: Sequence[tuple[str, bool, Callable[[Run], Any]]] = (
         ("versions of the metrics", False, lambda run: run.metrics_version),
-        ("grids", False, lambda run: {name: run.config.get(name) for name in GRID}),
+        ("grids", False, lambda run: {name: run.config.get(name, _DEFAULTS[name]) for name in GRID}),
         ("splits", True, lambda run: run.split),
         ("patients or frames", True, lambda run: set(run.cases)),
     )

@@ -42,7 +42,8 @@ def opening(config: Config | None, command: str, patients: int) -> str:
     simulated = config.data.phantom_patients
     data = f"{cases} of a phantom cohort of {simulated}" if simulated else ", ".join(filter(None, [_folder(command), cases]))
     model, train = config.model, config.train
-    parts = [f"grid {'x'.join(map(str, model.crop))} at {config.data.spacing:g} mm"]
+    where = ", round the heart" if config.data.train_window == "heart" else ""
+    parts = [f"grid {'x'.join(map(str, model.crop))} at {config.data.spacing:g} mm{where}"]
     if model.model == "ica_unet":
         sizes = dict(n=model.contracting_blocks, m=model.bases, u=model.projection_width, p=model.stream_width)
         parts.append(", ".join(f"{symbol} = {value}" for symbol, value in sizes.items()))

@@ -28,6 +28,8 @@ def test_a_rival_has_no_bases_and_a_network_nothing_of_the_rivals(tmp_path, monk
     (tmp_path / "acdc.flags").write_text("--model=ica_unet\n")
     text = setting.opening(Config.make(model="unet2d", crop=(8, 96, 96)), "", 3)
     assert "; unet2d; " in text and "sparsity" not in text and "model=unet2d (there ica_unet)" in text
+    round_heart = setting.opening(Config.make(train_window="heart"), "", 3)
+    assert "grid 10x192x192 at 1.5 mm, round the heart; n = 4" in round_heart
     ours = setting.opening(Config.make(unet_width=3, span=2), "a --data_dir=x/y --b", 1)
     assert ours.startswith("Data: y, 1 patient. Reference: grid 10x192x192") and ours.endswith("; network and loss of launch/acdc.flags.")
 
