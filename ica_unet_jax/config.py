@@ -116,7 +116,7 @@ class ModelConfig(Part):
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig(Part):
-    """L = sum_k alpha_k CE_k + beta (lambda_s L_s + lambda_i L_i + lambda_r L_r), the paper's Eq. 3 and 4."""
+    """L = sum_k alpha_k CE_k + beta (lambda_s L_s + lambda_i L_i + lambda_r L_r), the paper's Eq. 2 and 1."""
 
     ica_weight: float = knob(0.2, "beta, weight of the ICA loss.", low=0)
     sparsity_weight: float = knob(1.0, "lambda_s, weight of |X|_1.", low=0)
