@@ -17,7 +17,17 @@ from ica_unet_jax import decomposition, decomposition_figures
 from ica_unet_jax.config import Config, LossConfig
 from ica_unet_jax.data import acdc
 from ica_unet_jax.data.geometry import normalize
-from ica_unet_jax.decomposition import COLUMNS, SCALES, Decomposer, Decomposition, frame_shares, image_box, quality, row_of, weighted_terms
+from ica_unet_jax.decomposition import (
+    COLUMNS,
+    SCALES,
+    Decomposer,
+    Decomposition,
+    frame_shares,
+    image_box,
+    quality,
+    row_of,
+    weighted_terms,
+)
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.inference import Segmenter
 from ica_unet_jax.metrics.ica import basis_quality

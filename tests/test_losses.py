@@ -11,7 +11,17 @@ import scipy.integrate
 from tiny import normal
 
 from ica_unet_jax.config import LossConfig
-from ica_unet_jax.losses import cross_entropy, ica_terms, log_cosh, rescale, soft_dice, standardize, total_loss, weights, whiten
+from ica_unet_jax.losses import (
+    cross_entropy,
+    ica_terms,
+    log_cosh,
+    rescale,
+    soft_dice,
+    standardize,
+    total_loss,
+    weights,
+    whiten,
+)
 
 
 def log_cosh_64(z):

@@ -86,8 +86,8 @@ def test_upsampling_by_one_kernel_is_mixing_with_bases_that_do_not_overlap():
     module = Upsample3d(2, (2, 4))
     params = module.init(jax.random.key(0), a)
     kernel = params["params"]["kernel"].reshape(3, 2, 4, 4, 2)  # basis, 2x4x4 voxels, channel
-    d, k, l = 4, 4, 4  # a patch of h/16 = 4 rows is as large as the voxels of a coefficient; in depth it is longer
-    bases = jnp.zeros((1, d, k, l, 2, 3)).at[0, d // 2 - 1 : d // 2 + 1].set(kernel.transpose(1, 2, 3, 4, 0))
+    d = 4  # a patch of h/16 = 4 rows is as large as the voxels of a coefficient; in depth it is longer
+    bases = jnp.zeros((1, d, 4, 4, 2, 3)).at[0, d // 2 - 1 : d // 2 + 1].set(kernel.transpose(1, 2, 3, 4, 0))
     np.testing.assert_allclose(module.apply(params, a), mix(a, bases), atol=1e-5)
 
 

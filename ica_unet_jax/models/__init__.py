@@ -16,7 +16,6 @@ from ica_unet_jax.losses import Term, total_loss
 from ica_unet_jax.models.baselines import ensemble_unet, grid_net, msu_net, omega_net, unet2d, unet3d
 from ica_unet_jax.models.ica_unet import IcaUNet
 
-
 Loss = Callable[..., tuple[jax.Array, dict[str, jax.Array]]]  # called as `total_loss` is
 
 
