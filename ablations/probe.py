@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from ablations.cell import STREAMED
-from ica_unet_jax import decomposition, distillation, parallel, training
+from ica_unet_jax import decomposition, distillation, evaluation, parallel, training
 from ica_unet_jax.benchmarking import untrained
 from ica_unet_jax.checkpoints import Checkpoints, State
 from ica_unet_jax.config import Config
@@ -89,7 +89,9 @@ def measure(config: Config) -> Parts:
     validation.cines = [other]
     _, new = timed(lambda: validation(state))
     _, old = timed(lambda: validation(state))
-    validated = old / len(other.labels)
+    window = dict(window=config.data.window)  # which searches for the heart, where it follows that
+    evaluation.segment(validation.segmenter, other, sorted(other.labels), **window)
+    _, segmenting = timed(lambda: evaluation.segment(validation.segmenter, other, sorted(other.labels), **window))
     return Parts(
         reading=reading,
         first_step=stepping.warm(first),
@@ -98,8 +100,8 @@ def measure(config: Config) -> Parts:
         saving=saving,
         grid=max(0.0, new - old),
         network=max(0.0, judging.warm(opened) - again),
-        validated=validated,
-        judged=config.model.answered * (validated + scoring(other)),
+        validated=old / len(other.labels),
+        judged=config.model.answered * (segmenting / len(other.labels) + scoring(other)),
         read=timed(lambda: acdc.read(other.case, config.data.label_map))[1],
         bases=of_bases(validation.segmenter, other) if config.model.has_bases else 0.0,
         frames=sum(len(cine.labels) for cine in cines),

@@ -236,7 +236,8 @@ def test_kill_9_costs_nothing(cohort, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "killed").glob("cells/*/*/done.json")}
     subprocess.run(command("killed"), check=True)
     assert all(path.stat().st_mtime_ns == when for path, when in before.items())
-    for path in sorted((tmp_path / "whole").iterdir()):
-        if path.is_file() and not path.name.startswith(("timings", "sweep", "index", "report")):
-            assert path.read_bytes() == (tmp_path / "killed" / path.name).read_bytes(), path.name
+    for path in sorted((tmp_path / "whole").glob("cells/*/*/cases.csv")):
+        place = path.relative_to(tmp_path / "whole")
+        assert path.read_bytes() == (tmp_path / "killed" / place).read_bytes(), place
+        assert without_clock(path.parent) == without_clock(tmp_path / "killed" / place.parent), place
     shutil.rmtree(tmp_path / "killed")
