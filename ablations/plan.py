@@ -16,6 +16,7 @@ from ica_unet_jax.config import Config
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.run_folder import MAY_CHANGE
 
+ROOT = Path(__file__).resolve().parent.parent
 ONE_SPLIT = 3  # without folds a third of the patients validates
 
 
@@ -120,6 +121,15 @@ def joined(old: dict[str, Any], new: dict[str, Any], workdir: Path) -> dict[str,
         runs = [*study["runs"], *(known["runs"] if same else [])]
         studies[study["name"]] = study | {"runs": of_runs(runs)["runs"]}
     return new | of_runs(run for study in studies.values() for run in study["runs"]) | {"studies": list(studies.values())}
+
+
+def portable(argument: str) -> str:
+    """An argument without the folders of this machine: of a path in this checkout the rest, of another its last name."""
+    flag, equals, value = argument.rpartition("=")
+    path = Path(value)
+    if path.is_absolute():
+        value = str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
+    return flag + equals + value
 
 
 def describe_study(study: Study, base: Config, reference: Config) -> dict[str, Any]:

@@ -141,16 +141,15 @@ def prepare(config: Config, sweep) -> None:
 
 def describe(workdir: Path, sweep) -> None:
     """`sweep.json`: the studies with their cells and runs, for the tables; what earlier commands ran in this folder stays."""
+    from ablations.plan import joined, portable
     from ica_unet_jax.files import write_json
 
     path = workdir / "sweep.json"
     new = sweep.description()
     if path.is_file():
-        from ablations.plan import joined
-
         new = joined(json.loads(path.read_text()), new, workdir)
     facts = {
-        "command": shlex.join(["python", *sys.orig_argv[1:]]),
+        "command": shlex.join(["python", *map(portable, sys.orig_argv[1:])]),
         "commit": commit(),
         "hardware": {"cores": os.cpu_count(), "machine": processor()},
     }
@@ -197,7 +196,7 @@ def unmix(workdir: Path, sweep) -> None:
     from ica_unet_jax.data import cohort, splits
     from ica_unet_jax.decomposition import write_csv
 
-    configs = {config.model.bases: config for config in sweep.cells().values() if config.model.model == "ica_unet"}
+    configs = {config.model.bases: config for config in sweep.cells().values() if config.model.has_bases}
     cases = cohort.open_cohort(sweep.base.data)
     for m, config in configs.items():
         for fold in sorted({fold for _, fold in sweep.blocks()}):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ablations.plan import Sweep, joined
+from ablations.plan import ROOT, Sweep, joined, portable
 from ablations.studies import Study
 from ica_unet_jax.config import Config
 from ica_unet_jax.errors import UserError
@@ -71,3 +71,8 @@ def test_a_folder_of_an_earlier_version():
     assert found["studies"][0]["runs"] == [[seed, fold] for seed in (0, 1) for fold in (0, 1, 2)]
     with pytest.raises(UserError, match="holds a sweep of other folds \\(--folds=3\\)"):
         joined(old, sweep(5).description(), "any")
+
+
+def test_a_command_names_no_folder_of_this_machine():
+    told = ("--data_dir=/somewhere/acdc100", f"{ROOT}/ablations/run_all.py", "--workdir=runs/a", "--steps=3", f"--flagfile={ROOT}/launch/acdc.flags", "/elsewhere/b")
+    assert [*map(portable, told)] == ["--data_dir=acdc100", "ablations/run_all.py", "--workdir=runs/a", "--steps=3", "--flagfile=launch/acdc.flags", "b"]
