@@ -14,7 +14,7 @@ from ica_unet_jax.flops import Product
 from ica_unet_jax.models import init_variables
 from ica_unet_jax.models.baselines import msu_net, volumetric
 from ica_unet_jax.models.baselines.canonical import Canonical, CanonicalConv, CanonicalUpsample
-from ica_unet_jax.models.layers import Conv, Upsample
+from ica_unet_jax.models.layers import Conv, Upsample, Upsample3d
 
 Shape = tuple[int, ...]  # (batch, depth, height, width, channels)
 
@@ -95,7 +95,7 @@ COUNTS = {
     Conv: lambda x, y: [convolution(y.shape, x.features, 1, x.kernel_size, (1, x.stride), x.dilation)],
     Upsample: lambda x, y: [upsampling(y.shape, x.features, (1, 2))],
     volumetric.Conv3d: lambda x, y: [convolution(y.shape, x.features, x.depth, x.size, x.strides)],
-    volumetric.Upsample3d: lambda x, y: [upsampling(y.shape, x.features, x.strides)],
+    Upsample3d: lambda x, y: [upsampling(y.shape, x.features, x.strides)],
     CanonicalConv: lambda x, y: canonical(x, y, lambda shape: convolution(shape, x.features, 1, x.kernel_size, (1, 1))),
     CanonicalUpsample: lambda x, y: canonical(x, y, lambda shape: upsampling(shape, x.features, (1, 2))),
     nn.Dense: lambda x, y: [Product(y.size * x.features, y.size + len(y) * x.features + y.shape[-1] * x.features)],
