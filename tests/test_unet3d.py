@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from tiny import frames, normal, tiny, variables
+from tiny import frames, normal, shapes, tiny, variables
 
 from ica_unet_jax.config import LossConfig, ModelConfig
 from ica_unet_jax.models import build_model
 from ica_unet_jax.models.baselines.unet3d import Stage, loss, plan
-from ica_unet_jax.models.baselines.volumetric import ConvNorm, InstanceNorm, Upsample3d, convolve3d
+from ica_unet_jax.models.baselines.volumetric import ConvNorm, InstanceNorm, convolve3d
+from ica_unet_jax.models.layers import Upsample3d
 
 SMALL = dict(model="unet3d", width_multiplier=0.125)
 
@@ -115,6 +116,17 @@ def test_padding_counts_nowhere():
         np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
+def test_a_stage_of_the_expanding_path_has_the_kernels_of_its_resolution():
+    own, below = (shapes(tiny(**SMALL, crop=(8, 64, 64), expanding_kernels=kind))["params"] for kind in ("own", "below"))
+
+    def slices(params):
+        return [params[f"ConvNorm_{i}"]["Conv3d_0"]["kernel"].shape[0] for i in range(18)]
+
+    contracting = [1, 1, 1, 1, 3, 3, 3, 3, 3, 3]  # the third stage is the first that spans slices
+    assert slices(own) == [*contracting, 3, 3, 3, 3, 1, 1, 1, 1]
+    assert slices(below) == [*contracting, 3, 3, 3, 3, 3, 3, 1, 1]
+
+
 # --- MONAI ---
 
 
@@ -162,7 +174,7 @@ def dynunet(config, values):
 
 def test_equals_monai_with_copied_weights():
     torch = pytest.importorskip("torch")
-    config = tiny(**SMALL, crop=(8, 64, 64))
+    config = tiny(**SMALL, crop=(8, 64, 64), expanding_kernels="below")
     values, (_, image, _, valid) = variables(config), frames(config, batch=2)
     net = dynunet(config, values["params"])
     ours = jax.jit(build_model(config).apply)(values, image, image, image, valid)[0]
@@ -188,7 +200,7 @@ def test_a_block_is_convolution_norm_and_activation():
 def test_speed_beside_monai(capsys):
     """No speed is asserted: the times of one run are printed. A frame of 8x96x96 at full width, and ICA-UNet's streamed."""
     torch = pytest.importorskip("torch")
-    config = tiny(model="unet3d", crop=(8, 96, 96))
+    config = tiny(model="unet3d", crop=(8, 96, 96), expanding_kernels="below")
     values, (_, image, _, valid) = variables(config), frames(config)
     fast = {"xla_backend_optimization_level": 3}  # the tests compile without
     net = dynunet(config, values["params"]).eval()
