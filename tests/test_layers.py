@@ -84,6 +84,14 @@ def test_statistics_of_a_padded_volume_are_those_of_the_volume(name):
     assert not np.allclose(jax.tree.leaves(counted)[0], jax.tree.leaves(within)[0], atol=0.1)
 
 
+@pytest.mark.parametrize("name", ["group", "instance by slice"])
+def test_a_slice_of_padding_alone_stays_small(name):
+    """Layer after layer it would grow without bounds if it were divided by a variance of nothing."""
+    x = normal(0, 1, 2, 8, 8, 4)
+    y, _ = NORMS[name](x, jnp.ones((1, 2, 8, 8, 1)).at[:, 1].set(0))
+    assert np.abs(y[:, 1]).max() < 10
+
+
 def test_learned_statistics_leave_padding_out():
     x = normal(0, 2, 2, 8, 8, 3)
     valid = jnp.ones((2, 2, 8, 8, 1)).at[:, 0].set(0)

@@ -62,13 +62,13 @@ class InstanceNorm(nn.Module):
     def __call__(self, x: Volume, valid: Volume | None = None) -> Volume:
         axes = (2, 3) if self.by_slice else (1, 2, 3)
         y = x.astype(jnp.float32)
-        where = None if valid is None else coarser(valid, y.shape[1:4]) > 0
+        where = None
+        if valid is not None:
+            where = coarser(valid, y.shape[1:4]) > 0
+            where |= ~where.any(axes, keepdims=True)  # a slice of padding alone has its own statistics: no layer blows it up
 
         def mean(values: jax.Array) -> jax.Array:
-            if where is None:
-                return values.mean(axes, keepdims=True)
-            count = jnp.maximum(where.sum(axes, keepdims=True), 1)  # a volume, or slice, of padding alone has none
-            return jnp.where(where, values, 0).sum(axes, keepdims=True) / count
+            return values.mean(axes, keepdims=True, where=where)
 
         y = y - mean(y)
         y = y * lax.rsqrt(mean(jnp.square(y)) + 1e-5)
