@@ -98,7 +98,7 @@ LEAVES = {  # a text in each of the files that a chain leaves
     "cv": {"runs/cv/table.md": "3 patients out of fold"},
     "acdc_mini": {"curves.png": ""},
     "unet3d": {"runs/unet3d/evaluation_val/table.md": "Dice"},
-    "both": {"runs/causal/compared.md": "2 of 2 cells finished", "runs/causal/report.html": "neighbours=past"},
+    "both": {"runs/causal/compared.md": "2 of 2 cells finished", "runs/causal/report.html": "t-1 alone"},
     "tables": {"runs/tables/tables.md": "| U-Net 2D |", "runs/tables/table_1.tex": "tabular", "runs/tables/table_2.csv": "U-Net 2D,", "runs/tables/tables.png": ""},
     "alone": {f"runs/ablations/{name}": "" for name in SWEEP}
     | {"runs/ablations/cells/*/*/done.json": '"done"', "runs/ablations/cells/*/*/config.json": '"steps": 3'},  # a flag wins over the preset
@@ -130,6 +130,7 @@ def test_files_and_settings_named_in_the_documents_exist():
     other |= {"coordinator", "processes", "process_id", "gpus-per-task"}  # the last is srun's
     other |= {"studies", "seeds", "only_folds", "jobs", "threads", "executor", "slurm", "dry_run", "tables_only", "preset", "delta"}
     other |= {"rate", "seconds", "queue", "deadline_ms", "json", "gif", "like", "platforms", "window", "only", "compare", "notimed"}
+    other |= {"neighbour_frames", "nsd_mm"}
     for name in re.findall(r"`--([\w-]+)", text):
         assert name in Config().flat() or name in other, name
 
@@ -141,12 +142,12 @@ def test_launch_files_set_every_flag_they_name_and_are_valid():
     for path in sorted((ROOT / "launch").rglob("*.flags")):
         lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
         values = dict(line.removeprefix("--").split("=", 1) for line in lines)
-        sweep = {"studies", "seeds", "only_folds", "jobs"} if path.name.startswith(("ablations", "evidence")) else set()
+        sweep = {"studies", "seeds", "only_folds", "jobs"} if path.name.startswith(("ablations", "choosing", "evidence")) else set()
         assert set(values) <= set(Config().flat()) | sweep, path
         assert path.read_text().startswith("# "), path
     acdc = {line.split("=")[0][2:] for line in (ROOT / "launch/acdc.flags").read_text().splitlines() if line.startswith("--")}
     left = {field.name for part, field in fields() if part in ("model", "loss", "train")} - acdc
-    assert left == {"unet_width", "width_multiplier", "span", "sources", "anisotropy", "momentum", "workdir", "init_from", "teacher", "devices"}
+    assert left == {"unet_width", "width_multiplier", "span", "sources", "anisotropy", "expanding_kernels", "momentum", "workdir", "init_from", "teacher", "devices"}
 
 
 def test_the_study_in_the_readme_is_one():

@@ -130,7 +130,7 @@ def test_a_snippet_is_answered_as_its_frames_are(network):
 def test_in_training_every_place_of_a_snippet_comes_and_else_its_middle(train, monkeypatch):
     """Of a window of five frames the third is read; the snippets of three that hold it are told by their numbers."""
 
-    def number(network, snippet, training):
+    def number(network, snippet, training, counted):
         assert training == train
         return jnp.moveaxis(snippet, -1, 0)[..., None], [snippet[0, 0, 0, 0]]
 

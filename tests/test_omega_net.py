@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from tiny import frames, tiny, variables
 
-from ica_unet_jax.config import LossConfig
-from ica_unet_jax.models import build_model
-from ica_unet_jax.models.baselines.omega_net import RADIUS, Pose, from_canonical, loss, to_canonical, true_pose
+from ica_unet_jax.config import Config, LossConfig
+from ica_unet_jax.models import build_model, make_loss
+from ica_unet_jax.models.baselines.omega_net import RADIUS, Pose, from_canonical, to_canonical, true_pose
 
 SIZE = 64
 turn, turn_back = jax.jit(to_canonical), jax.jit(from_canonical)
 CONFIG = tiny(model="omega_net", crop=(2, 32, 32), width_multiplier=0.125)
+loss = make_loss(Config.make(model="omega_net"))
 
 
 def heart(row=31.5, column=31.5, degrees=0.0, scale=1.0, slices=2):

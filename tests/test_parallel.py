@@ -35,7 +35,8 @@ def assert_same_figures(found, expected):
 
 def test_two_devices_step_as_one(cohort, tmp_path):
     """The network itself, with augmentation and batch statistics; traced once."""
-    config = Config.make(**SMALL, batch_size=2, warmup_steps=0, learning_rate=1e-3)
+    # Adam would take round-off in a gradient of nearly zero for a step, and a voxel at the kink of a leaky ReLU to its other side.
+    config = Config.make(**SMALL, batch_size=2, warmup_steps=0, learning_rate=1e-3, optimizer="sgd")
     case = acdc.find_cases(str(cohort))[0]
     samples = cache.preprocessed(case, crop=config.model.crop, spacing=1.5, cache_dir=tmp_path)
     traces, augment = [], training.augment
