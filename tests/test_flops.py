@@ -23,6 +23,10 @@ VARIANTS = [
     dict(bases_from="frame_with_coordinates", neighbours="none", expanding_skips=False, expanding_convs=0),
     dict(decoder_convs=0, correlation_radius=-1, convs_per_block=0),
     dict(contracting_blocks=3, stream_width=3, neighbour_gradients=True),
+    dict(decoder_frame=True, decoder_size="full", concatenation_skip=False, upsample_norm=False),
+    dict(concatenation_over="all", streams="shared"),
+    dict(concatenation_over="all", mixing="upsampled", decoder_frame=True),
+    dict(mixing="none", decoder_frame=True),
     UNET,
     UNET | dict(norm="group", unet_width=5, crop=(2, 16, 24)),
 ]
