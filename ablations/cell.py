@@ -53,6 +53,7 @@ def run(config, finished: Path) -> None:
     """Trains and judges `config` in its workdir; leaves `finished` with done.json, whatever the training came to."""
     from ica_unet_jax import evaluation, training
     from ica_unet_jax.errors import Diverged
+    from ica_unet_jax.models import METHODS
 
     folder = Path(config.train.workdir)
     resumed = (folder / "config.json").is_file()
@@ -62,7 +63,9 @@ def run(config, finished: Path) -> None:
         finish(config, finished, "diverged", error.what, error.step)
         return
     began = time.perf_counter()
-    evaluation.evaluate(folder, split="val", cines=0, pictures=False)
+    cleaned = config.loss.published_loss and METHODS[config.model.model].cleaned
+    cleaning = dict(mirror=cleaned, largest_component=cleaned)
+    evaluation.evaluate(folder, folder / "evaluation_val", split="val", cines=0, pictures=False, **cleaning)
     if config.model.has_bases:
         from ica_unet_jax import decomposition
 

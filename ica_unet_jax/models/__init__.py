@@ -31,6 +31,7 @@ class Method(NamedTuple):
     trained: (logits, aux) -> the outputs that the loss of all networks is taken of.
     own_terms: (logits, aux, labels, valid) -> {name: Term}, by which the network's further branches are trained.
     published: the loss of --published_loss in the place of the common one; the own terms are part of neither.
+    cleaned: as published, answers to mirror images are averaged and the largest component of each structure is kept.
     prepare: what the network learns from the labelled frames before its training, if anything:
       (batch_stats, samples, crop) -> batch_stats.
     """
@@ -39,6 +40,7 @@ class Method(NamedTuple):
     trained: Callable[..., list[jax.Array]] = lambda logits, aux: logits
     own_terms: Callable[..., dict[str, Term]] = lambda logits, aux, labels, valid: {}
     published: Loss = total_loss
+    cleaned: bool = False
     prepare: Callable[..., dict[str, Any]] = lambda batch_stats, samples, crop: batch_stats
 
 
@@ -46,7 +48,7 @@ METHODS = {
     "ica_unet": Method(IcaUNet),
     "unet2d": Method(unet2d.UNet2d),
     "unet3d": Method(unet3d.UNet3d, published=unet3d.loss),
-    "ensemble_unet": Method(ensemble_unet.EnsembleUNet, ensemble_unet.members, published=ensemble_unet.loss),
+    "ensemble_unet": Method(ensemble_unet.EnsembleUNet, ensemble_unet.members, published=ensemble_unet.loss, cleaned=True),
     "msu_net": Method(msu_net.MsuNet, published=without_dice),
     "grid_net": Method(grid_net.GridNet, own_terms=grid_net.own_terms, published=without_dice, prepare=grid_net.prepare),
     "omega_net": Method(omega_net.OmegaNet, own_terms=omega_net.own_terms, published=without_dice),
