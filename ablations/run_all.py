@@ -58,6 +58,9 @@ _THREADS = flags.DEFINE_integer(
 _EXECUTOR = flags.DEFINE_enum("executor", "local", ["local", "slurm"], "This machine, or array jobs of a SLURM cluster.")
 _SLURM = flags.DEFINE_list("slurm", [], "With --executor=slurm: submitit's parameters, as timeout_min=240,slurm_partition=gpu.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the plan with its minutes, by runs that have finished or by measuring, and run nothing.")
+_MEASURE = flags.DEFINE_bool(
+    "measure", True, "Before it begins, measure the networks of which no finished run tells how long they take; --nomeasure begins at once."
+)
 _TABLES_ONLY = flags.DEFINE_bool(
     "tables_only", False, "Write the tables from what is finished in --workdir, or without that in all of ablations/results, and run nothing."
 )
@@ -180,7 +183,7 @@ def follow(workdir: Path, runs: list, left: list, estimate) -> int:
             say(f"no tables: {error}")
 
     if local:
-        if any(run.config.train.steps >= cost.WORTH for run in left):
+        if _MEASURE.value and any(run.config.train.steps >= cost.WORTH for run in left):
             estimate.measure(left, say)
         say(told())
         runner.run_all(workdir, left, estimate.shares, on_end, on_begin)

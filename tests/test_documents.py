@@ -130,7 +130,7 @@ def test_files_and_settings_named_in_the_documents_exist():
     other |= {"coordinator", "processes", "process_id", "gpus-per-task"}  # the last is srun's
     other |= {"studies", "seeds", "only_folds", "jobs", "threads", "executor", "slurm", "dry_run", "tables_only", "preset", "delta"}
     other |= {"rate", "seconds", "queue", "deadline_ms", "json", "gif", "like", "platforms", "window", "only", "compare", "notimed"}
-    other |= {"neighbour_frames", "nsd_mm"}
+    other |= {"neighbour_frames", "nsd_mm", "nomeasure"}
     for name in re.findall(r"`--([\w-]+)", text):
         assert name in Config().flat() or name in other, name
 
