@@ -125,13 +125,18 @@ def test_64_bases_begin_with_as_many_patterns():
     assert np.abs(windows.T @ windows - np.eye(64)).max() < 0.95  # none is nearly another
 
 
-def test_32_bases_begin_as_ever():
-    def first(m):
-        drawn = np.asarray(local_windows(jax.random.key(0), (8, 8, 8, 1, m), True))[..., :32].reshape(-1, 32)
-        return drawn / drawn.max(axis=0)
-
-    # the m random sizes differ, the patterns do not but for their signs
-    np.testing.assert_allclose(np.abs(first(32)).argmax(0), np.abs(first(64)).argmax(0))
+def test_32_bases_begin_with_the_cosine_transform_of_a_coefficients_voxels():
+    """Triangles twice as wide as the 2x4x4 voxels, times the cosines of whole frequencies, the slowest first."""
+    drawn = np.asarray(local_windows(jax.random.key(0), (8, 8, 8, 1, 32), True))[:, :, :, 0]
+    blocks = (2, 4, 4)
+    order = sorted(np.ndindex(blocks), key=lambda f: (sum((i / n) ** 2 for i, n in zip(f, blocks, strict=True)), f))
+    x = np.arange(8) - 3.5
+    for b, frequencies in enumerate(order):
+        axes = [np.clip(1 - np.abs(x) / n, 0, None) * np.cos(np.pi * f * (x + n / 2) / n) for f, n in zip(frequencies, blocks, strict=True)]
+        pattern = np.einsum("z,y,x->zyx", *axes)
+        size = (drawn[..., b] * pattern).sum() / np.square(pattern).sum()
+        assert size != 0
+        np.testing.assert_allclose(drawn[..., b], size * pattern, atol=1e-6)
 
 
 def test_kernels_alone_decay():
