@@ -23,9 +23,8 @@ _COMPARE = flags.DEFINE_string("compare", "", "Result of an earlier run, to be c
 def main() -> None:
     old = benchmark_report.read(_COMPARE.value) if _COMPARE.value else None
 
-    from ica_unet_jax import benchmarking, dividing
+    from ica_unet_jax import benchmarking
 
-    dividing.one_device_a_core()
     rows = benchmarking.run_rows(_WORKDIR.value) if _WORKDIR.value else benchmarking.paper_rows(_DTYPE.value)
     rows = benchmarking.choose(rows, _ONLY.value)
     result = benchmarking.benchmark(rows, seconds=_SECONDS.value, json_file=_JSON.value)

@@ -26,16 +26,15 @@ def read(path: str | Path) -> Result:
 
 
 def report(result: Result) -> str:
-    """Tables: the machine, streamed frames, their latencies, training steps, and where the time of a frame goes."""
+    """Tables: the machine, streamed frames, their latencies, training steps."""
     streams = {name: row for name, row in result["rows"].items() if "frame_ms" in row}
     steps = {name: row for name, row in result["rows"].items() if "step_ms" in row}
-    parted = {name: row for name, row in streams.items() if row["parts"]}
     return "\n".join(
         [
             *machine(result),
             *table(
                 "A streamed frame, from the host to its labels on the host",
-                ("network", "grid", "slabs", "parameters", "GFLOP", "MB", "encode (ms)", "decode (ms)", "both p50 (ms)", "p95", "p99",
+                ("network", "grid", "parameters", "GFLOP", "MB", "encode (ms)", "decode (ms)", "both p50 (ms)", "p95", "p99",
                  "jitter", "floor (ms)", "x floor", "of matmul", "of copy", "ready (s)", "Dice"),
                 [stream_cells(*item) for item in streams.items()],
             ),
@@ -49,11 +48,6 @@ def report(result: Result) -> str:
                 ("network", "grid", "batch", "parameters", "GFLOP", "MB", "p50 (ms)", "p95", "floor (ms)", "x floor",
                  "of matmul", "ready (s)"),
                 [step_cells(*item) for item in steps.items()],
-            ),
-            *table(
-                "Where an undivided window's time goes (ms, in brackets x floor)",
-                ("network", *part_names(parted), "sum"),
-                [part_cells(name, row, part_names(parted)) for name, row in parted.items()],
             ),
         ]
     )  # fmt: skip
@@ -83,7 +77,6 @@ def stream_cells(name: str, row: dict[str, Any]) -> list[str]:
     return [
         name,
         grid(row),
-        str(row["slabs"]),
         f"{row['parameters'] / 1e6:.2f} M",
         f"{row['gflop']:.2f}",
         f"{row['mbyte']:.0f}",
@@ -122,20 +115,6 @@ def step_cells(name: str, row: dict[str, Any]) -> list[str]:
         percent(row["share_of_matmul"]),
         f"{row['ready_s']:.0f}",
     ]
-
-
-def part_cells(name: str, row: dict[str, Any], names: Sequence[str]) -> list[str]:
-    def cell(part: dict[str, float] | None) -> str:
-        if part is None:
-            return NONE
-        return ms(part["ms"]) + (f" ({part['ms'] / part['floor_ms']:.0f}x)" if part["floor_ms"] else "")
-
-    return [name, *(cell(row["parts"].get(part)) for part in names), ms(sum(part["ms"] for part in row["parts"].values()))]
-
-
-def part_names(rows: dict[str, Any]) -> list[str]:
-    """Of all rows, each once, in order."""
-    return list(dict.fromkeys(part for row in rows.values() for part in row["parts"]))
 
 
 def rates(rows: dict[str, Any]) -> list[str]:

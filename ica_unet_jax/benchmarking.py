@@ -17,13 +17,11 @@ from ica_unet_jax import compilation, distillation, flops, inference, run_folder
 from ica_unet_jax.config import Config
 from ica_unet_jax.data.augmentation import Batch
 from ica_unet_jax.data.cache import canvas
-from ica_unet_jax.data.geometry import Placement
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.files import write_json
 from ica_unet_jax.flops import Work
-from ica_unet_jax.inference import Segmenter, segmenter_of
+from ica_unet_jax.inference import segmenter_of
 from ica_unet_jax.models import init_variables
-from ica_unet_jax.parts import parts
 from ica_unet_jax.progress import Progress
 from ica_unet_jax.snippet_streaming import SnippetStream
 from ica_unet_jax.streaming import StreamingSegmenter
@@ -47,7 +45,6 @@ class Row:
     frame: Grid | None = None
     run: str = ""  # whose trained values are used; otherwise untrained ones
     dice: float | None = None  # of the run, on the grid that it was trained on
-    divided: bool = True  # a frame among the cores, as `stream` does; see `dividing`
 
 
 def paper_rows(compute_dtype: str = "float32") -> list[Row]:
@@ -63,7 +60,7 @@ def paper_rows(compute_dtype: str = "float32") -> list[Row]:
             found.append(Row(f"{name}/n{n}/{streams}/{neighbours}", config, grid))
         found += [Row(f"{name}/{rival.name}", Config.make(crop=grid, **common, **rival.changes), grid) for rival in rivals]
     causal = Config.make(crop=ROI, neighbours="past", **common)
-    found += [Row("roi/n4/independent/past/undivided", causal, ROI, divided=False), Row("window/n4/independent/past", causal, FULL)]
+    found.append(Row("window/n4/independent/past", causal, FULL))
     for streams in ("independent", "dense", "shared"):
         config = Config.make(crop=TRAINING, contracting_blocks=3, streams=streams, decoder_convs=2, **common)
         found.append(Row(f"train/n3/{streams}", config.replace(**flops.equal_work(config.model))))
@@ -125,10 +122,7 @@ def benchmark(
 def time_stream(row: Row, best: Ceilings, seconds: float) -> dict[str, Any]:
     """A streamed frame: encoded, decoded, and both with all that lies between a frame and its labels on the host."""
     config, began = row.config, time.perf_counter()
-    if row.run:
-        segmenter = inference.load(row.run, divided=row.divided)
-    else:
-        segmenter = segmenter_of(config, untrained(config), divided=row.divided)
+    segmenter = inference.load(row.run) if row.run else segmenter_of(config, untrained(config))
     spacing, snippets = (SLICE_MM, config.data.spacing, config.data.spacing), config.model.answered > 1
     stream = (SnippetStream if snippets else StreamingSegmenter)(segmenter, row.frame, spacing)
     ready = time.perf_counter() - began
@@ -152,7 +146,6 @@ def time_stream(row: Row, best: Ceilings, seconds: float) -> dict[str, Any]:
     return described(row, work, best, frame.p50) | {
         "native": list(row.frame),
         "windows": windows,
-        "slabs": segmenter.slabs,
         "waits": waits,
         "ready_s": ready,
         **{name: dataclasses.asdict(timing) for name, timing in timings.items()},
@@ -163,7 +156,6 @@ def time_stream(row: Row, best: Ceilings, seconds: float) -> dict[str, Any]:
             }
             for rate in RATES
         },
-        "parts": time_parts(segmenter, row, placement, best, seconds),
     }
 
 
@@ -193,24 +185,6 @@ def arrival_to_mask(compute_ms: float, mean_ms: float, rate: float, waits: int) 
     """
     period = 1e3 / rate
     return None if mean_ms > period else compute_ms + period * waits
-
-
-def time_parts(
-    segmenter: Segmenter, row: Row, placement: Placement, best: Ceilings, seconds: float
-) -> dict[str, dict[str, float | None]]:
-    """{part: {"ms", "floor_ms"}} of one window on one device: the way in, the network's parts, the way back."""
-    model, grid = row.config.model, segmenter.grid(placement)
-    variables = jax.device_put(segmenter.variables, jax.local_devices()[0])
-    frame = segmenter.put(np.random.default_rng(0).gamma(2, 100, row.frame))
-    image, valid = grid.windows(frame, grid.offset(placement))[0]
-    taken, _ = parts(model, variables, image, valid)
-    calls = {name: (part.call, best.floor_ms(part.work, model.compute_dtype)) for name, part in taken.items()}
-    if not calls:
-        return {}
-    [windows] = segmenter.decode(*[segmenter.encode(placement, frame)] * segmenter.decoded)
-    calls = {"frame to window": (lambda: grid.windows(frame, grid.offset(placement)), None)} | calls
-    calls |= {"logits to labels": (lambda: segmenter.to_labels(placement, windows), None)}
-    return {name: {"ms": measure(call, seconds / 4).p50, "floor_ms": floor} for name, (call, floor) in calls.items()}
 
 
 def time_training(row: Row, best: Ceilings, seconds: float) -> dict[str, Any]:

@@ -108,7 +108,7 @@ def time_system(config: Config, run: Path, seconds: float) -> None:
     """
     path, model = run / "timing.json", config.model
     rows = [
-        Row(network_name(run.name, width), config.replace(width_multiplier=width), model.crop, divided=False)  # as the rivals
+        Row(network_name(run.name, width), config.replace(width_multiplier=width), model.crop)
         for width in widths(model.model, model.width_multiplier)
     ]
     timed = json.loads(path.read_text())["rows"] if path.is_file() else {}

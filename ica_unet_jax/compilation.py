@@ -38,16 +38,13 @@ def keep_on_disk() -> None:
 
 
 @functools.cache
-def one_window_options(slabs: int = 1) -> dict[str, str | bool]:
+def one_window_options() -> dict[str, str | bool]:
     """Options of the compiler for a network that sees one window at a time; none where this version of XLA lacks them.
 
     The convolutions that XLA takes on CPUs by default divide a batch among the threads, and one window is no batch. Its
-    others divide a window too; a training step, which has a batch, is faster without them. Where each core has a slab of
-    the window there is nothing to divide.
+    others divide a window too; a training step, which has a batch, is faster without them.
     """
     options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}
-    if slabs > 1 and slabs >= threads():
-        options = {"xla_cpu_multi_thread_eigen": False}
     if jax.default_backend() != "cpu":
         return {}
     try:

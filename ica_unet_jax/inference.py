@@ -16,10 +16,8 @@ from ica_unet_jax import checkpoints, compilation, roi, run_folder
 from ica_unet_jax.config import Config
 from ica_unet_jax.data.device_geometry import NativeGrid, Windows
 from ica_unet_jax.data.geometry import Placement, place
-from ica_unet_jax.dividing import Division, slabs
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.models import build_model, init_variables, same_shapes
-from ica_unet_jax.models.ica_unet import IcaUNet
 from ica_unet_jax.roi import Window
 
 Frames = Mapping[int, np.ndarray] | np.ndarray  # (s, h, w) by number
@@ -32,15 +30,13 @@ class Segmenter:
 
     From a native frame to native logits or labels everything is compiled: the network once, for a batch of one window;
     the way to the windows and back once for each native grid, wherever the windows lie in it. `variables` are given at
-    construction or, during training, replaced before a call; `step` is the step they are of. `slabs` devices compute a
-    frame together, see `dividing`.
+    construction or, during training, replaced before a call; `step` is the step they are of.
     """
 
     position = 0  # of the answer that is read, among those of one run of the network
 
-    def __init__(self, config: Config, variables=None, *, mirror: bool = False, step: int = 0, slabs: int = 1):
-        self._division = Division(config.model, slabs) if slabs > 1 else None
-        self.config, self.variables, self.mirror, self.step, self.slabs = config, variables, mirror, step, slabs
+    def __init__(self, config: Config, variables=None, *, mirror: bool = False, step: int = 0):
+        self.config, self.variables, self.mirror, self.step = config, variables, mirror, step
         self.traces = 0  # of the network so far; a test holds it down
         self._grids: dict[Placement, NativeGrid] = {}
 
@@ -53,14 +49,6 @@ class Segmenter:
     def first(self) -> int:
         """Of these, the first that the run answers."""
         return self.config.model.reach
-
-    @property
-    def variables(self) -> Any:
-        return self._variables
-
-    @variables.setter
-    def variables(self, values: Any) -> None:
-        self._variables = values if self._division is None or values is None else self._division.replicate(values)
 
     @property
     def functions(self) -> tuple[Callable, Callable]:
@@ -92,9 +80,6 @@ class Segmenter:
         """The same, compiled."""
         variables = jax.eval_shape(lambda key: init_variables(self.config.model, key), jax.random.key(0))
         image = jax.ShapeDtypeStruct((1, *self.config.model.crop, 1), jnp.float32)
-        if self._division:
-            functions = self._functions(IcaUNet(self.config.model, self.slabs))
-            return self._division.compile(*functions, variables, image, self.decoded)
         encode, decode = map(jax.jit, self.functions)
         encoder, options = encode.lower(variables, image, image), compilation.one_window_options()
         return encoder.compile(options), decode.lower(variables, *[encoder.out_info] * self.decoded).compile(options)
@@ -248,14 +233,14 @@ class SnippetSegmenter(Segmenter):
         return tuple(range(first, first + self.decoded))
 
 
-def segmenter_of(config: Config, variables=None, *, mirror: bool = False, step: int = 0, divided: bool = False) -> Segmenter:
-    """The segmenter for the network of a configuration; `divided`: on as many devices as `dividing.slabs` finds for it."""
+def segmenter_of(config: Config, variables=None, *, mirror: bool = False, step: int = 0) -> Segmenter:
+    """The segmenter for the network of a configuration."""
     if config.model.answered > 1:
         return SnippetSegmenter(config, variables, mirror=mirror, step=step)
-    return Segmenter(config, variables, mirror=mirror, step=step, slabs=slabs(config.model) if divided else 1)
+    return Segmenter(config, variables, mirror=mirror, step=step)
 
 
-def load(run_dir: str | Path, which: str = "latest", *, mirror: bool = False, divided: bool = False) -> Segmenter:
+def load(run_dir: str | Path, which: str = "latest", *, mirror: bool = False) -> Segmenter:
     """The trained model of a run folder, with its latest or best checkpoint; see `segmenter_of`.
 
     Raises:
@@ -268,4 +253,4 @@ def load(run_dir: str | Path, which: str = "latest", *, mirror: bool = False, di
     expected = jax.eval_shape(lambda key: init_variables(config.model, key), jax.random.key(0))
     if not same_shapes(expected, state.variables):
         raise UserError(f"{run_dir} was trained by another version of this package: its checkpoint does not fit the network.")
-    return segmenter_of(config, jax.device_put(state.variables), mirror=mirror, step=int(state.step), divided=divided)
+    return segmenter_of(config, jax.device_put(state.variables), mirror=mirror, step=int(state.step))

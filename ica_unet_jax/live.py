@@ -165,7 +165,7 @@ def stream(
     """
     if gif and Path(gif).suffix != ".gif":
         raise UserError(f"--gif={gif} is no GIF: name a file that ends in .gif.")
-    segmenter = inference.load(run_dir, which, divided=True)
+    segmenter = inference.load(run_dir, which)
     window = window or segmenter.config.data.window
     frames, spacing = open_source(source, segmenter.config, rate, larger=window == "follow")
     live = StreamingSegmenter(segmenter, frames.shape[1:], spacing, window=window)
@@ -187,7 +187,6 @@ def stream(
         "shape": list(frames.shape[1:]),
         "window": window,
         "spacing_mm": [round(float(step), 4) for step in spacing],
-        "slabs": segmenter.slabs,
         "model": {"crop": list(segmenter.config.model.crop), "neighbours": segmenter.config.model.neighbours},
         "checkpoint": which,
         "checkpoint_step": segmenter.step,

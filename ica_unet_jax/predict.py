@@ -34,9 +34,8 @@ _SKIP = flags.DEFINE_bool("skip_bad_cases", False, "Leave out the cases that can
 
 
 def main() -> None:
-    from ica_unet_jax import dividing, prediction
+    from ica_unet_jax import prediction
 
-    dividing.one_device_a_core()
     prediction.predict(
         _WORKDIR.value,
         _INPUT.value,

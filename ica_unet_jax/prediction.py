@@ -67,7 +67,7 @@ def predict(
       BadData: all that is wrong with the images of a folder, before any is segmented; ground truths are not looked at.
     """
     jobs = find_jobs(Path(source), Path(target), acdc_names, skip_bad_cases)
-    segmenter = inference.load(run_dir, which, mirror=mirror, divided=True)
+    segmenter = inference.load(run_dir, which, mirror=mirror)
     for job in jobs:
         frames, image = read_volume(job.source)
         labels = segment(segmenter, frames, image, largest_component, job.source.name, window or segmenter.config.data.window)

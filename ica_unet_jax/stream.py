@@ -29,9 +29,8 @@ _GIF = flags.DEFINE_string("gif", "", "File for a moving picture of the last thr
 
 
 def main() -> None:
-    from ica_unet_jax import dividing, live
+    from ica_unet_jax import live
 
-    dividing.one_device_a_core()
     summary = live.stream(
         _WORKDIR.value,
         _INPUT.value,

@@ -114,7 +114,7 @@ def test_each_row_stands_against_the_ceilings(result):
     assert rows["train"]["gflop"] == pytest.approx(2 * unet / 1e9)  # a batch of two
 
 
-def test_a_stream_has_two_latencies_and_parts(result):
+def test_a_stream_has_two_latencies(result):
     rows = result["rows"]
     for name in ("both", "window", "unet2d"):
         row = rows[name]
@@ -125,7 +125,6 @@ def test_a_stream_has_two_latencies_and_parts(result):
         assert_arrivals(row)
     parts = list(rows["both"]["parts"])
     assert parts[0] == "frame to window" and parts[-1] == "logits to labels" and {"mixing", "expanding_path"} < set(parts)
-    assert all(part["ms"] > 0 for part in rows["both"]["parts"].values()) and rows["unet2d"]["parts"] == {}
 
 
 def assert_arrivals(row):

@@ -13,7 +13,6 @@ from jaxtyping import Array, Float
 
 from ica_unet_jax.config import NUM_CLASSES, ModelConfig
 from ica_unet_jax.models.layers import Dtype, Volume, depth_to_space, space_to_depth
-from ica_unet_jax.models.slabs import own
 
 
 class LowLevel(nn.Module):
@@ -145,7 +144,6 @@ class IcaEncoder(nn.Module):
     conv: Callable[..., nn.Module]
     block: Callable[..., nn.Module]
     dtype: Dtype = jnp.float32
-    slabs: int = 1  # devices among which the frame is divided
 
     def setup(self):
         c = self.config
@@ -172,21 +170,17 @@ class IcaEncoder(nn.Module):
         """X from the second half; `valid` (B, d, h/16, w/16, 1) silences what comes from padded voxels."""
         kind = self.config.bases_from
         if kind == "dictionary":
-            common = self._of_slab(self.dictionary())
+            common = self.dictionary()
             return jnp.broadcast_to(common, (features.shape[0], *common.shape)).astype(self.dtype)
         if kind == "frame_with_coordinates":
             batch, _, *plane, _ = features.shape
-            grid = self._of_slab(_coordinates((self.config.crop[0], *plane), features.dtype))
+            grid = _coordinates((self.config.crop[0], *plane), features.dtype)
             features = jnp.concatenate([features, jnp.broadcast_to(grid, (batch, *grid.shape))], axis=-1)
         x = self.branch(features, train, counted) * valid[..., None].astype(self.dtype)
         if kind == "dictionary_and_frame":
             # The dictionary is indexed by offsets within a kernel, not by places in the frame: no mask.
-            x = self._of_slab(self.dictionary())[None].astype(self.dtype) + self.frame_scale.astype(self.dtype) * x
+            x = self.dictionary()[None].astype(self.dtype) + self.frame_scale.astype(self.dtype) * x
         return x
-
-    def _of_slab(self, slices: jax.Array) -> jax.Array:
-        """Those of this device, of something (d, ...) that all have."""
-        return own(slices, slices.shape[0] // self.slabs) if self.slabs > 1 else slices
 
 
 def _coordinates(shape: tuple[int, int, int], dtype: Dtype) -> Float[Array, "d h w 3"]:

@@ -8,7 +8,6 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 
 from ica_unet_jax.config import ModelConfig
 from ica_unet_jax.models.backbone import Backbone
@@ -16,7 +15,6 @@ from ica_unet_jax.models.correlation import correlate
 from ica_unet_jax.models.ica import IcaDecoder, IcaEncoder
 from ica_unet_jax.models.layers import Conv, ConvBlock, Norm, Upsample3d, Volume, coarser
 from ica_unet_jax.models.mixing import mix_with, stamps
-from ica_unet_jax.models.slabs import AXIS, whole
 
 
 class FrameFeatures(NamedTuple):
@@ -26,10 +24,6 @@ class FrameFeatures(NamedTuple):
     bases: jax.Array | None  # X, (B, d, h/16, w/16, u, m); None where the frame serves as neighbour alone
     valid: jax.Array  # (B, d, h, w, 1), 1 where there is image, 0 where there is padding
     frame: jax.Array | None = None  # (B, d, h, w, 1), where the decoders see it
-
-
-# Where the slices of a frame's features are, by which they are divided among devices.
-SLICES = FrameFeatures(pyramid=PartitionSpec(None, None, None, AXIS), bases=PartitionSpec(None, AXIS), valid=PartitionSpec(None, AXIS), frame=PartitionSpec(None, AXIS))
 
 
 class IcaUNet(nn.Module):
@@ -50,7 +44,6 @@ class IcaUNet(nn.Module):
     """
 
     config: ModelConfig
-    slabs: int = 1  # devices among which a frame is divided; then `encode` and `decode` are mapped over `slabs.AXIS`
 
     def setup(self):
         c = self.config
@@ -58,7 +51,7 @@ class IcaUNet(nn.Module):
         conv = functools.partial(Conv, dtype=dtype)
         norm = functools.partial(Norm, kind=c.norm, dtype=dtype)
         block = functools.partial(ConvBlock, conv=conv, norm=norm)
-        self.encoder = IcaEncoder(c, conv, block, dtype, self.slabs)
+        self.encoder = IcaEncoder(c, conv, block, dtype)
         self.backbone = Backbone(c)
         decoder = nn.remat(IcaDecoder, static_argnums=(2,)) if c.remat else IcaDecoder
         self.decoders = [decoder(c.decoder_width, c.decoder_convs, c.decoder_size == "half", block, conv) for _ in range(c.contracting_blocks)]
@@ -100,8 +93,7 @@ class IcaUNet(nn.Module):
             correlations[k] = jnp.concatenate(parts) if parts else None
         aux = {"mixed": self.backbone.expanding_path(current.pyramid, correlations, train, counted)} if c.mixing != "none" else {}
         if c.has_bases:
-            bases = self._whole(current.bases)
-            mix = functools.partial(self._mix, matrix=self._stamps(bases), bases=bases)
+            mix = functools.partial(self._mix, matrix=stamps(current.bases), bases=current.bases)
         logits = []
         for k, decoder in enumerate(self.decoders, start=1):
             d, h, w = current.valid.shape[1:4]
@@ -112,22 +104,22 @@ class IcaUNet(nn.Module):
             else:
                 mixed = aux["mixed"][k - 1]
                 mixed = mixed * coarser(current.valid, mixed.shape[1:4]).astype(mixed.dtype)
-                seen.append(mix(self._whole(mixed)) if c.has_bases else self.upsample(mixed))
+                seen.append(mix(mixed) if c.has_bases else self.upsample(mixed))
             if c.decoder_frame:
                 frame = current.frame.reshape(-1, d, size[0], h // size[0], size[1], w // size[1], 1).mean((3, 5))
                 seen.append(frame.astype(c.compute_dtype))
             logits.append(decoder(jnp.concatenate(seen, axis=-1), train, counted).astype(jnp.float32))
-        return logits, aux | (self._unmixed(current, bases) if c.has_bases else {})
+        return logits, aux | (self._unmixed(current) if c.has_bases else {})
 
-    def _unmixed(self, current: FrameFeatures, bases: jax.Array) -> dict[str, jax.Array]:
+    def _unmixed(self, current: FrameFeatures) -> dict[str, jax.Array]:
         """What the ICA loss is about: X, A_n and A_n (x) X."""
         a_n = self.backbone.merge(current.pyramid[0])
         a_n = a_n * coarser(current.valid, a_n.shape[1:4]).astype(a_n.dtype)
-        mean = bases.mean(4, keepdims=True)  # A (x) X is linear in X: its mean over u is that of the mean of X
+        mean = current.bases.mean(4, keepdims=True)  # A (x) X is linear in X: its mean over u is that of the mean of X
         return {
             "bases": current.bases.astype(jnp.float32),
             "coefficients": a_n.astype(jnp.float32),
-            "reconstruction": self._mix(self._whole(a_n), self._stamps(mean), mean).astype(jnp.float32),
+            "reconstruction": self._mix(a_n, stamps(mean), mean).astype(jnp.float32),
         }
 
     def _counted(self, valid: Volume) -> Volume | None:
@@ -142,13 +134,6 @@ class IcaUNet(nn.Module):
     def _bases(self, low: Volume, valid: Volume, train: bool) -> jax.Array:
         d, h, w = valid.shape[1:4]
         return self.encoder.bases(low, coarser(valid, (d, h // 16, w // 16)), train, self._counted(valid))
-
-    def _whole(self, volume: jax.Array) -> jax.Array:
-        """All slices (B, d, ...), where the frame is divided."""
-        return whole(volume) if self.slabs > 1 else volume
-
-    def _stamps(self, bases: jax.Array) -> jax.Array:
-        return stamps(bases, bases.shape[1] // self.slabs) if self.slabs > 1 else stamps(bases)
 
     def _mix(self, coefficients: Volume, matrix: jax.Array, bases: jax.Array) -> Volume:
         mixed = mix_with(coefficients, matrix, bases.shape)

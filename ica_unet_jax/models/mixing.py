@@ -18,8 +18,6 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from ica_unet_jax.models.slabs import own
-
 Coefficients = Float[Array, "batch half_depth rows columns m"]
 Bases = Float[Array, "batch depth K L u m"]
 Mixed = Float[Array, "batch depth height width u"]
@@ -41,19 +39,16 @@ def mix(coefficients: Coefficients, bases: Bases) -> Mixed:
     return mix_with(coefficients, stamps(bases), bases.shape)
 
 
-def stamps(bases: Bases, slab: int = 0) -> Float[Array, "batch taps_depth_m depth_phases_u"]:
+def stamps(bases: Bases) -> Float[Array, "batch taps_depth_m depth_phases_u"]:
     """X rearranged into the matrix that `mix_with` multiplies by; the same for all resolutions of a frame.
 
     The depth is folded into the channels (rows: coefficient slice j; columns: output slice z), the 4x4 positions within an
-    output block into the columns, and what is left in-plane are a few whole blocks, the taps. With `slab` the columns are
-    those of this device's slab alone, of so many output slices (see `slabs`).
+    output block into the columns, and what is left in-plane are a few whole blocks, the taps.
     """
     batch, depth, _, _, u, m = bases.shape
     half = depth // 2
     # z - 2j + half - 1 for j = 0 ... half-1 reaches from -half + 1 to depth + half - 2.
     x = jnp.pad(bases, ((0, 0), (half - 1, half - 1), (0, 0), (0, 0), (0, 0), (0, 0)))
-    if slab:
-        x, depth = own(x, slab, axis=1, beyond=2 * (half - 1)), slab
     x = jnp.stack([lax.slice_in_dim(x, 2 * (half - 1 - j), 2 * (half - 1 - j) + depth, axis=1) for j in range(half)], 1)
     x = _phases(_phases(x, axis=3), axis=5)
     # now (batch, j, z, tap_y, phase_y, tap_x, phase_x, u, m)
