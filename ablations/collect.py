@@ -22,10 +22,10 @@ if __name__ == "__main__":
 
 from absl import flags  # noqa: E402
 
-from ablations.plan import Run, cell_name, describe_study, of_runs  # noqa: E402
 from ablations.studies import Study  # noqa: E402
-from ica_unet_jax import flags as project_flags  # noqa: E402
+from ica_unet_jax import launcher  # noqa: E402
 from ica_unet_jax.errors import UserError  # noqa: E402
+from ica_unet_jax.sweeps.plan import Run, cell_name, describe_study, of_runs  # noqa: E402
 
 _RUNS = flags.DEFINE_list("runs", None, "Folders of runs or of cross-validations; the first is the reference.", required=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the figures and the tables.", required=True)
@@ -45,10 +45,10 @@ def collect(folders: Sequence[Path], workdir: Path, name: str = "compared", ques
       UserError: a folder holds no run, or one that is not trained or judged to its last step; two runs have the same
         settings, seed and fold; runs that cannot share a table; `workdir` holds a sweep of other studies.
     """
-    from ablations import cell, setting, tables
-    from ica_unet_jax import run_folder
-    from ica_unet_jax.cross_validation import is_finished
-    from ica_unet_jax.files import write_json, writing
+    from ica_unet_jax.runs import run_folder
+    from ica_unet_jax.runtime.files import write_json, writing
+    from ica_unet_jax.sweeps import cell, setting, tables
+    from ica_unet_jax.sweeps.cross_validation import is_finished
 
     if (held := workdir / "sweep.json").is_file() and [study["name"] for study in json.loads(held.read_text())["studies"]] != [name]:
         raise UserError(f"--workdir={workdir} holds a sweep of other studies: choose another folder.")
@@ -89,4 +89,4 @@ def parts(folder: Path) -> list[Path]:
 
 
 if __name__ == "__main__":
-    project_flags.run(main)
+    launcher.run(main)

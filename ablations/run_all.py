@@ -20,10 +20,10 @@ sys.path[0] = str(ROOT)  # not this folder, whose modules would hide the standar
 
 from absl import flags  # noqa: E402
 
-from ica_unet_jax import flags as project_flags  # noqa: E402
+from ica_unet_jax import launcher  # noqa: E402
 from ica_unet_jax.config import Config, fields  # noqa: E402
 from ica_unet_jax.errors import UserError  # noqa: E402
-from ica_unet_jax.run_folder import commit, processor  # noqa: E402
+from ica_unet_jax.runs.run_folder import commit, processor  # noqa: E402
 
 # A preset is what a flag has where it is not given; "" is none.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -73,16 +73,16 @@ def main() -> None:
         for folder in [workdir] if _WORKDIR.present else committed():
             write_tables(folder)
         return
-    from ablations import cost, runner
-    from ablations.plan import Sweep
     from ablations.studies import choose
+    from ica_unet_jax.sweeps import cost, runner
+    from ica_unet_jax.sweeps.plan import Sweep
 
     config, preset = reference()
 
     def chosen(flag: flags.FlagHolder) -> Any:
         return flag.value if flag.present else preset.get(flag.name, flag.value)
 
-    only = project_flags.integers("only_folds", _ONLY_FOLDS.value)
+    only = launcher.integers("only_folds", _ONLY_FOLDS.value)
     sweep = Sweep(workdir, config, choose(chosen(_STUDIES)), chosen(_FOLDS), only, chosen(_SEEDS))
     runs = list(sweep.runs())
     left = runner.missing(workdir, runs)
@@ -117,7 +117,7 @@ def committed() -> list[Path]:
 
 
 def write_tables(workdir: Path) -> None:
-    from ablations import tables
+    from ica_unet_jax.sweeps import tables
 
     tables.write_all(workdir, delta=_DELTA.value)
     print(workdir / "index.md")
@@ -125,11 +125,11 @@ def write_tables(workdir: Path) -> None:
 
 def reference() -> tuple[Config, dict[str, Any]]:
     """The configuration of the reference cell, and the preset that it was made from."""
-    given = {field.name for _, field in fields() if field.name in project_flags.FLAGS and project_flags.FLAGS[field.name].present}
+    given = {field.name for _, field in fields() if field.name in launcher.FLAGS and launcher.FLAGS[field.name].present}
     name = _PRESET.value if _PRESET.value is not None else ("" if given & {"data_dir", "crop", "phantom_patients"} else "phantom")
     preset = PRESETS[name]
     # --folds and --workdir are the sweep's here.
-    flagged = project_flags.config(without=("folds", "workdir"))
+    flagged = launcher.config(without=("folds", "workdir"))
     return flagged.replace(**{k: v for k, v in preset.items() if k in flagged.flat() and k not in given}), preset
 
 
@@ -144,8 +144,8 @@ def prepare(config: Config, sweep) -> None:
 
 def describe(workdir: Path, sweep) -> None:
     """`sweep.json`: the studies with their cells and runs, for the tables; what earlier commands ran in this folder stays."""
-    from ablations.plan import joined, portable
-    from ica_unet_jax.files import write_json
+    from ica_unet_jax.runtime.files import write_json
+    from ica_unet_jax.sweeps.plan import joined, portable
 
     path = workdir / "sweep.json"
     new = sweep.description()
@@ -161,7 +161,7 @@ def describe(workdir: Path, sweep) -> None:
 
 def follow(workdir: Path, runs: list, left: list, estimate) -> int:
     """Runs what is left, tells how far it is, and rewrites the tables after every run; returns how many have failed."""
-    from ablations import cost, runner, slurm, tables
+    from ica_unet_jax.sweeps import cost, runner, slurm, tables
 
     local, waiting = _EXECUTOR.value == "local", list(left)
 
@@ -195,9 +195,9 @@ def follow(workdir: Path, runs: list, left: list, estimate) -> int:
 
 def unmix(workdir: Path, sweep) -> None:
     """`peers/`: FastICA at every number of bases of the sweep, on the frames that the cells were judged on."""
-    from ablations import fastica
     from ica_unet_jax.data import cohort, splits
-    from ica_unet_jax.decomposition import write_csv
+    from ica_unet_jax.evaluation.decomposition import write_csv
+    from ica_unet_jax.sweeps import fastica
 
     configs = {config.model.bases: config for config in sweep.cells().values() if config.model.has_bases}
     cases = cohort.open_cohort(sweep.base.data)
@@ -227,5 +227,5 @@ def slurm_parameters() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    project_flags.define({field.name for _, field in fields()} - {"workdir", "folds"})
-    project_flags.run(main)
+    launcher.define({field.name for _, field in fields()} - {"workdir", "folds"})
+    launcher.run(main)

@@ -12,8 +12,8 @@ if __name__ == "__main__":
 import numpy as np  # noqa: E402
 from scipy import stats  # noqa: E402
 
-from ablations.statistics import ALPHA, DELTA, against, factorial, holm, p_different, p_within, t_tests, trend  # noqa: E402
-from ica_unet_jax.markup import plain_table  # noqa: E402
+from ica_unet_jax.reporting.markup import plain_table  # noqa: E402
+from ica_unet_jax.sweeps.statistics import ALPHA, DELTA, against, factorial, holm, p_different, p_within, t_tests, trend  # noqa: E402
 
 STUDIES = 10_000
 EFFECT = 0.02

@@ -10,10 +10,10 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from ablations import titles
-from ica_unet_jax import flops
+from ica_unet_jax.benchmarking import flops
 from ica_unet_jax.config import Config
 from ica_unet_jax.errors import UserError
+from ica_unet_jax.sweeps import titles
 
 Changes = Mapping[str, Any]
 Cell = Changes | tuple[str, Changes]  # with its title, where the one that `titles` makes of its changes is not plain enough

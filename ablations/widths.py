@@ -21,10 +21,10 @@ if __name__ == "__main__":
 
 from absl import flags  # noqa: E402
 
-from ica_unet_jax import flags as project_flags  # noqa: E402
-from ica_unet_jax import launch_files  # noqa: E402
+from ica_unet_jax import launcher  # noqa: E402
 from ica_unet_jax.config import Config  # noqa: E402
 from ica_unet_jax.errors import UserError  # noqa: E402
+from ica_unet_jax.runtime import launch_files  # noqa: E402
 
 LIMIT = 2.0  # times the step of ICA-UNet
 # Each half or a third as much work as the next, or less.
@@ -75,11 +75,11 @@ def in_turns(own: Callable[[], Any], other: Callable[[], Any], rounds: int, cloc
 def _step(config: Config) -> Callable[[], Any]:
     import jax
 
-    from ica_unet_jax.benchmarking import training_step
+    from ica_unet_jax.benchmarking.measuring import training_step
 
     step = training_step(config)
     return lambda: jax.block_until_ready(step())
 
 
 if __name__ == "__main__":
-    project_flags.run(main)
+    launcher.run(main)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from absl import flags
 
-from ica_unet_jax import benchmark_report
-from ica_unet_jax import flags as project_flags
+from ica_unet_jax import launcher
+from ica_unet_jax.benchmarking import report
 
 _WORKDIR = flags.DEFINE_string("workdir", "", "Run folder of a training: its network is timed, not the paper's rows.")
 _ONLY = flags.DEFINE_list("only", [], "Rows whose name contains one of these; empty: all.")
@@ -21,17 +21,17 @@ _COMPARE = flags.DEFINE_string("compare", "", "Result of an earlier run, to be c
 
 
 def main() -> None:
-    old = benchmark_report.read(_COMPARE.value) if _COMPARE.value else None
+    old = report.read(_COMPARE.value) if _COMPARE.value else None
 
-    from ica_unet_jax import benchmarking
+    from ica_unet_jax.benchmarking import measuring
 
-    rows = benchmarking.run_rows(_WORKDIR.value) if _WORKDIR.value else benchmarking.paper_rows(_DTYPE.value)
-    rows = benchmarking.choose(rows, _ONLY.value)
-    result = benchmarking.benchmark(rows, seconds=_SECONDS.value, json_file=_JSON.value)
-    print(benchmark_report.report(result))
+    rows = measuring.run_rows(_WORKDIR.value) if _WORKDIR.value else measuring.paper_rows(_DTYPE.value)
+    rows = measuring.choose(rows, _ONLY.value)
+    result = measuring.benchmark(rows, seconds=_SECONDS.value, json_file=_JSON.value)
+    print(report.report(result))
     if old:
-        print(benchmark_report.compare(old, result))
+        print(report.compare(old, result))
 
 
 if __name__ == "__main__":
-    project_flags.run(main)
+    launcher.run(main)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from ica_unet_jax import flags
+from ica_unet_jax import launcher
 
 
 def main() -> None:
     from ica_unet_jax.data import acdc, cohort
-    from ica_unet_jax.progress import Progress
+    from ica_unet_jax.runtime.progress import Progress
 
-    config = flags.config()
+    config = launcher.config()
     cases = cohort.open_cohort(config.data)
     bad = problems = 0
     with Progress(len(cases), unit="case") as progress:
@@ -27,5 +27,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    flags.define(["data_dir", "label_map"])
-    flags.run(main)
+    launcher.define(["data_dir", "label_map"])
+    launcher.run(main)

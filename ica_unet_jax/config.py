@@ -1,6 +1,6 @@
 """Every knob of the project: named, documented, defaulted and validated here and nowhere else.
 
-`flags.py` turns each field into one command-line flag of the same name, so names are unique
+`launcher.py` turns each field into one command-line flag of the same name, so names are unique
 over all parts. A configuration is frozen, hashable and JSON-serialisable.
 """
 
@@ -13,8 +13,6 @@ import math
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.knobs import Part, Value, knob
 
-NUM_CLASSES = 4  # background, RV cavity, myocardium, LV cavity
-UNLABELLED = 255  # a voxel without ground truth
 MODELS = ("ica_unet", "unet2d", "unet3d", "ensemble_unet", "msu_net", "grid_net", "omega_net")
 
 

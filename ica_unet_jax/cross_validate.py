@@ -12,16 +12,17 @@ from pathlib import Path
 
 from absl import flags
 
-from ica_unet_jax import flags as project_flags
+from ica_unet_jax import launcher
 
 _ONLY = flags.DEFINE_integer("only_fold", None, "Run this fold alone, counted from 0.")
 
 
 def main() -> None:
-    from ica_unet_jax import compilation, cross_validation
+    from ica_unet_jax.runtime import compilation
+    from ica_unet_jax.sweeps import cross_validation
 
     compilation.keep_on_disk()  # the folds are one program: it is compiled once
-    config = project_flags.config()
+    config = launcher.config()
     missing = cross_validation.run(config, _ONLY.value)
     if missing:
         print(f"still to be run: fold {', '.join(map(str, missing))}")
@@ -30,5 +31,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    project_flags.define()
-    project_flags.run(main)
+    launcher.define()
+    launcher.run(main)

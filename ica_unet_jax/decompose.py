@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from absl import flags
 
-from ica_unet_jax import flags as project_flags
+from ica_unet_jax import launcher
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of a training.", required=True)
 _OUT = flags.DEFINE_string("out", "", "Folder to write into; empty: RUN/decomposition.")
@@ -18,7 +18,7 @@ _CHECKPOINT = flags.DEFINE_enum("checkpoint", "latest", ("latest", "best"), "Lat
 
 
 def main() -> None:
-    from ica_unet_jax import decomposition_figures
+    from ica_unet_jax.evaluation import decomposition_figures
 
     paths = decomposition_figures.draw(
         _WORKDIR.value,
@@ -32,4 +32,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    project_flags.run(main)
+    launcher.run(main)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from absl import flags
 
-from ica_unet_jax import flags as project_flags
+from ica_unet_jax import launcher
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of a training.", required=True)
 _DATA_DIR = flags.DEFINE_string("data_dir", "", "Cohort to judge on; empty: the one of the training.")
@@ -45,9 +45,9 @@ _SKIP = flags.DEFINE_bool("skip_bad_cases", False, "Leave out the cases that che
 
 
 def main() -> None:
-    from ica_unet_jax import evaluation
+    from ica_unet_jax.evaluation import judging
 
-    out = evaluation.evaluate(
+    out = judging.evaluate(
         _WORKDIR.value,
         _OUT.value,
         data_dir=_DATA_DIR.value,
@@ -67,4 +67,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    project_flags.run(main)
+    launcher.run(main)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from absl import flags
 
-from ica_unet_jax import flags as project_flags
+from ica_unet_jax import launcher
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of a training.", required=True)
 _LIKE = flags.DEFINE_string(
@@ -19,7 +19,7 @@ _PLATFORMS = flags.DEFINE_list("platforms", ["cpu"], "Where it will run: cpu, cu
 
 
 def main() -> None:
-    from ica_unet_jax import exporting
+    from ica_unet_jax.inference import exporting
 
     exporting.export(
         _WORKDIR.value, _LIKE.value, _OUTPUT.value, which=_CHECKPOINT.value, platforms=_PLATFORMS.value
@@ -28,4 +28,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    project_flags.run(main)
+    launcher.run(main)

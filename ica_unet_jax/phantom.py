@@ -7,8 +7,8 @@ from pathlib import Path
 
 from absl import flags
 
-from ica_unet_jax import flags as project_flags
-from ica_unet_jax.data.beating_heart import write_cohort
+from ica_unet_jax import launcher
+from ica_unet_jax.data.phantom.beating_heart import write_cohort
 from ica_unet_jax.errors import UserError
 
 _OUT = flags.DEFINE_string("out", None, "New folder to write the cohort into.", required=True)
@@ -20,7 +20,7 @@ _LABEL_EVERY = flags.DEFINE_bool("label_every", False, "Write the labels of ever
 
 
 def main():
-    shape = project_flags.integers("shape", _SHAPE.value)
+    shape = launcher.integers("shape", _SHAPE.value)
     if len(shape) != 3:
         raise UserError(f"--shape={','.join(_SHAPE.value)} is no stack: give slices,height,width, as 8,96,96.")
     write_cohort(Path(_OUT.value), _PATIENTS.value, _SEED.value, shape, _FRAMES.value, _LABEL_EVERY.value)
@@ -28,4 +28,4 @@ def main():
 
 
 if __name__ == "__main__":
-    project_flags.run(main)
+    launcher.run(main)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from absl import flags
 
-from ica_unet_jax import flags as project_flags
+from ica_unet_jax import launcher
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of a training.", required=True)
 _INPUT = flags.DEFINE_string(
@@ -34,7 +34,7 @@ _SKIP = flags.DEFINE_bool("skip_bad_cases", False, "Leave out the cases that can
 
 
 def main() -> None:
-    from ica_unet_jax import prediction
+    from ica_unet_jax.inference import prediction
 
     prediction.predict(
         _WORKDIR.value,
@@ -50,4 +50,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    project_flags.run(main)
+    launcher.run(main)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from absl import flags
 
-from ica_unet_jax import flags as project_flags
+from ica_unet_jax import launcher
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of a training.", required=True)
 _INPUT = flags.DEFINE_string(
@@ -29,9 +29,9 @@ _GIF = flags.DEFINE_string("gif", "", "File for a moving picture of the last thr
 
 
 def main() -> None:
-    from ica_unet_jax import live
+    from ica_unet_jax.streaming import session
 
-    summary = live.stream(
+    summary = session.stream(
         _WORKDIR.value,
         _INPUT.value,
         which=_CHECKPOINT.value,
@@ -43,8 +43,8 @@ def main() -> None:
         json_file=_JSON.value,
         gif=_GIF.value,
     )
-    print(live.describe(summary))
+    print(session.describe(summary))
 
 
 if __name__ == "__main__":
-    project_flags.run(main)
+    launcher.run(main)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from absl import flags
 
-from ica_unet_jax import flags as project_flags
+from ica_unet_jax import launcher
 
 _ONLY = flags.DEFINE_list("only", [], "Systems whose name contains one of these; empty: all.")
 _SPLIT = flags.DEFINE_enum("split", "val", ("val", "test"), "Patients that are judged.")
@@ -17,13 +17,13 @@ _TIMED = flags.DEFINE_bool("timed", True, "Time the systems at full width too.")
 
 
 def main() -> None:
-    from ica_unet_jax import comparing
+    from ica_unet_jax.sweeps import comparing
 
-    config = project_flags.config()
+    config = launcher.config()
     folder = comparing.compare(config, only=_ONLY.value, split=_SPLIT.value, seconds=_SECONDS.value, timed=_TIMED.value)
     print((folder / "tables.md").read_text())
 
 
 if __name__ == "__main__":
-    project_flags.define()
-    project_flags.run(main)
+    launcher.define()
+    launcher.run(main)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from absl import flags
 
-from ica_unet_jax import flags as project_flags
+from ica_unet_jax import launcher
 
 _COORDINATOR = flags.DEFINE_string("coordinator", "", "Several processes: HOST:PORT on which the first one listens; SLURM's tasks find it.")
 _PROCESSES = flags.DEFINE_integer("processes", None, "Several processes: how many; 1 keeps the tasks of a SLURM step apart.", lower_bound=1)
@@ -12,17 +12,18 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Several processes: which
 
 
 def main() -> None:
-    from ica_unet_jax import experiment, parallel
+    from ica_unet_jax.runtime import processes
+    from ica_unet_jax.training import experiment
 
-    config = project_flags.config()
-    parallel.connect(_COORDINATOR.value, _PROCESSES.value, _PROCESS_ID.value)
+    config = launcher.config()
+    processes.connect(_COORDINATOR.value, _PROCESSES.value, _PROCESS_ID.value)
     out = experiment.run(config)
     if out:
         print((out / "table.md").read_text())
-    if parallel.is_first():
+    if processes.is_first():
         print(f"report in {config.train.workdir}/report.md")
 
 
 if __name__ == "__main__":
-    project_flags.define()
-    project_flags.run(main)
+    launcher.define()
+    launcher.run(main)

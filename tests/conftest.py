@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session")
 def cohort(tmp_path_factory):
     """Four phantom patients of 2 slices, 64 x 64, 4 frames."""
-    from ica_unet_jax.data.beating_heart import write_cohort
+    from ica_unet_jax.data.phantom.beating_heart import write_cohort
 
     folder = tmp_path_factory.mktemp("cohort") / "phantom"
     write_cohort(folder, patients=4, shape=(2, 64, 64), frames=4)
@@ -41,8 +41,8 @@ def tiny_run(cohort, tmp_path_factory):
     """The run folder of a smallest network of random values; of `cohort` two patients train and two validate."""
     import tiny
 
-    from ica_unet_jax import run_folder
     from ica_unet_jax.config import Config
+    from ica_unet_jax.runs import run_folder
 
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     config = Config.make(**tiny.SMALL, data_dir=str(cohort), workdir=str(folder), steps=2)
@@ -61,17 +61,17 @@ def compiled_once():
 
     import tiny
 
-    from ica_unet_jax import training
+    from ica_unet_jax.training import loop
 
     def shared(function):
         cached = functools.cache(function)
         return lambda config: cached(config.replace(workdir="any", init_from="", log_every=1))
 
     with pytest.MonkeyPatch.context() as patch:
-        init = shared(training.init_state)
-        patch.setattr(training, "make_step", shared(training.make_step))
-        patch.setattr(training, "segmenter_of", shared(training.segmenter_of))
-        patch.setattr(training, "init_state", lambda config: tiny.copy(init(config)))
+        init = shared(loop.init_state)
+        patch.setattr(loop, "make_step", shared(loop.make_step))
+        patch.setattr(loop, "segmenter_of", shared(loop.segmenter_of))
+        patch.setattr(loop, "init_state", lambda config: tiny.copy(init(config)))
         yield
 
 
@@ -90,10 +90,10 @@ def make(cohort, tmp_path_factory):
 @pytest.fixture(scope="module")
 def whole(make, compiled_once):
     """An uninterrupted training: its configuration and its last state."""
-    from ica_unet_jax import training
+    from ica_unet_jax.training import loop
 
     config = make("whole")
-    return config, training.train(config)
+    return config, loop.train(config)
 
 
 @pytest.fixture

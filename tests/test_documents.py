@@ -10,8 +10,8 @@ from pathlib import Path
 
 import jax
 import pytest
+from places import ROOT
 
-ROOT = Path(__file__).parent.parent
 TINY = (
     "--crop=2,64,64 --contracting_blocks=2 --bases=2 --stream_width=2 --encoder_width=4 --encoder_convs=1 --decoder_width=4 "
     "--steps=2 --batch_size=1 --evaluate_every=2 --folds=2 --width_multiplier=0.05"

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 import ica_unet_jax
-from ica_unet_jax import evaluation, inference
 from ica_unet_jax.data import acdc, cache, splits
 from ica_unet_jax.errors import BadData, UserError
+from ica_unet_jax.evaluation import judging
+from ica_unet_jax.inference import segmenters
 
 PACKAGE = Path(ica_unet_jax.__file__).parent
 EXECUTING = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "yaml", "torch"}
@@ -55,9 +56,10 @@ def watch(event, arguments):
         asked.append(arguments)
 
 sys.addaudithook(watch)
-from ica_unet_jax import evaluation, inference
-evaluation.evaluate(sys.argv[1], sys.argv[2], cines=1)
-inference.load(sys.argv[1], "best")
+from ica_unet_jax.evaluation import judging
+from ica_unet_jax.inference import segmenters
+judging.evaluate(sys.argv[1], sys.argv[2], cines=1)
+segmenters.load(sys.argv[1], "best")
 from ica_unet_jax.data import acdc, cache
 for case in acdc.find_cases(sys.argv[3]):
     for _ in range(2):  # written, then read
@@ -177,8 +179,8 @@ def test_a_run_of_a_stranger_writes_nothing_when_it_is_loaded(tiny_run, tmp_path
     places |= dict(data_dir="", phantom_patients=4)
     (folder / "config.json").write_text(json.dumps(config | places))
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    inference.load(folder)
+    segmenters.load(folder)
     with pytest.raises(UserError, match="the phantom cohort of this run, is not there: name a cohort by --data_dir"):
-        evaluation.evaluate(folder, data_dir="")
+        judging.evaluate(folder, data_dir="")
     assert not (tmp_path / "elsewhere").exists()
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before

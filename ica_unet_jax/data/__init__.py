@@ -1,1 +1,0 @@
-"""Cases, their geometry, splits and the cache of preprocessed frames."""

@@ -14,7 +14,7 @@ import nibabel as nib
 import numpy as np
 
 from ica_unet_jax.data import checks
-from ica_unet_jax.data.volumes import check_frames, parse_label_map, read_labels, read_volume, spacing_of
+from ica_unet_jax.data.nifti import check_frames, parse_label_map, read_labels, read_volume, spacing_of
 from ica_unet_jax.errors import BadData, UserError
 
 __all__ = ["Case", "Cine", "Examination", "check", "examine", "find_cases", "missing_truth", "parse_label_map", "read", "read_volume",

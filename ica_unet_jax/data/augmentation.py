@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
-from ica_unet_jax.config import NUM_CLASSES, UNLABELLED, DataConfig
-from ica_unet_jax.sampling import bilinear
+from ica_unet_jax.config import DataConfig
+from ica_unet_jax.data.sampling import bilinear
+from ica_unet_jax.labels import NUM_CLASSES, UNLABELLED
 
 ELASTIC_GRID = 4  # control points per side
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
-from ica_unet_jax.config import NUM_CLASSES, UNLABELLED
 from ica_unet_jax.data import acdc
 from ica_unet_jax.data.acdc import Case
 from ica_unet_jax.data.geometry import Placement, normalize, place, resample_labels
+from ica_unet_jax.data.heart import on_heart
 from ica_unet_jax.errors import BadData, UserError
-from ica_unet_jax.roi import on_heart
+from ica_unet_jax.labels import NUM_CLASSES, UNLABELLED
+from ica_unet_jax.runtime.paths import default_cache_dir
 
 FORMAT = 2  # part of the key: raise it when the stored values change
 MARGIN = 1.25
@@ -40,20 +40,6 @@ class LearningFrame:
     labels: np.ndarray
     valid: np.ndarray
     labelled: bool = True
-
-
-def default_cache_dir() -> Path:
-    """ica_unet_jax inside the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ica_unet_jax"
-
-
-def compiled_dir(threads: int) -> Path:
-    """Where programs are kept that XLA has compiled for so many threads.
-
-    It divides work among the threads that it finds when it compiles, and JAX's cache does not tell such programs apart: what
-    was compiled on one core would be loaded, and run on one, where there are more.
-    """
-    return default_cache_dir() / "compiled" / str(threads)
 
 
 def canvas(crop: tuple[int, int, int], margin: float = MARGIN) -> tuple[int, int]:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from ica_unet_jax.config import DataConfig
-from ica_unet_jax.data import acdc, beating_heart, splits
+from ica_unet_jax.data import acdc, splits
+from ica_unet_jax.data.phantom import beating_heart
 from ica_unet_jax.errors import BadData, UserError
 
 T = TypeVar("T")

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from ica_unet_jax.errors import UserError
-from ica_unet_jax.files import replacing
-from ica_unet_jax.markup import number, plain_table
-from ica_unet_jax.metrics import STRUCTURES
+from ica_unet_jax.labels import STRUCTURES
 from ica_unet_jax.metrics.clinical import agreement, ejection_fraction, myocardial_mass, volumes_ml
 from ica_unet_jax.metrics.overlap import structure_dice
 from ica_unet_jax.metrics.surface import NSD_MM, surface_figures
+from ica_unet_jax.reporting.markup import number, plain_table
+from ica_unet_jax.runtime.files import replacing
 
 Row = dict[str, Any]
 

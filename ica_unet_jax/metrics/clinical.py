@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ica_unet_jax.metrics import STRUCTURES
+from ica_unet_jax.labels import STRUCTURES
 from ica_unet_jax.metrics.overlap import structure_dice
 
 MYOCARDIAL_DENSITY = 1.05  # g/mL

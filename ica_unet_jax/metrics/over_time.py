@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ica_unet_jax.metrics import STRUCTURES
+from ica_unet_jax.labels import STRUCTURES
 from ica_unet_jax.metrics.clinical import neighbour_dice, roughness, volumes_ml
 
 MEASURES = ("roughness", "neighbour_dice")

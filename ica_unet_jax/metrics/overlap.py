@@ -3,7 +3,7 @@
 import numpy as np
 
 from ica_unet_jax.errors import UserError
-from ica_unet_jax.metrics import STRUCTURES
+from ica_unet_jax.labels import STRUCTURES
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:

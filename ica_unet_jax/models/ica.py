@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ica_unet_jax.config import NUM_CLASSES, ModelConfig
+from ica_unet_jax.config import ModelConfig
+from ica_unet_jax.labels import NUM_CLASSES
 from ica_unet_jax.models.layers import Dtype, Volume, depth_to_space, space_to_depth
 
 

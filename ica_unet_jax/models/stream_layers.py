@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from ica_unet_jax.compilation import apart
 from ica_unet_jax.models.layers import Dtype, he_normal
+from ica_unet_jax.runtime.compilation import apart
 
 Stream = Float[Array, "_channels _batch _depth _height _width"]  # underscores: sizes may differ within a call
 Pads = tuple[int, int]  # zeros before and after, in rows and columns alike

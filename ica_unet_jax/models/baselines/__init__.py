@@ -1,1 +1,0 @@
-"""Published methods for comparison, one file each."""

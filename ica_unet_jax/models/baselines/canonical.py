@@ -17,8 +17,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from ica_unet_jax.compilation import apart, once
 from ica_unet_jax.models.layers import Dtype, Volume, coarser, convolve, depth_to_space, he_normal
+from ica_unet_jax.runtime.compilation import apart, once
 
 # Below this variance of a difference the larger of two is certain; no division by a standard deviation of 0.
 CERTAIN = 1e-10

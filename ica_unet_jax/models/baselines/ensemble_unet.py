@@ -21,12 +21,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ica_unet_jax.averaging import mean_softmax
-from ica_unet_jax.config import NUM_CLASSES, LossConfig
-from ica_unet_jax.losses import cross_entropy, soft_dice
+from ica_unet_jax.config import LossConfig
+from ica_unet_jax.labels import NUM_CLASSES
+from ica_unet_jax.models.averaging import mean_softmax
 from ica_unet_jax.models.baselines.frame_network import Frame, FrameNetwork, Outputs, pool
 from ica_unet_jax.models.baselines.volumetric import Conv3d, ConvNorm
 from ica_unet_jax.models.layers import Dtype, Volume
+from ica_unet_jax.models.losses import cross_entropy, soft_dice
 
 STAGES = 5
 DROPPED = (2, 3, 4)  # poolings followed by dropout; so are the first three concatenations

@@ -18,10 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ica_unet_jax.config import NUM_CLASSES
 from ica_unet_jax.data.cache import LearningFrame
-from ica_unet_jax.losses import Term
+from ica_unet_jax.labels import NUM_CLASSES
 from ica_unet_jax.models.baselines.frame_network import Frame, FrameNetwork, Layers, Outputs, pool
+from ica_unet_jax.models.losses import Term
 
 WIDTHS = (32, 64, 128, 256, 256)
 PARTS = 8  # of a stack, each with its own prior

@@ -14,7 +14,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ica_unet_jax.config import NUM_CLASSES, ModelConfig
+from ica_unet_jax.config import ModelConfig
+from ica_unet_jax.labels import NUM_CLASSES
 from ica_unet_jax.models.baselines.canonical import (
     Canonical,
     CanonicalConv,

@@ -17,12 +17,12 @@ import jax
 import jax.numpy as jnp
 
 from ica_unet_jax.config import ModelConfig
-from ica_unet_jax.losses import Term
+from ica_unet_jax.data.sampling import bilinear
 from ica_unet_jax.models.baselines.frame_network import Frame, FrameNetwork, Layers, Outputs
 from ica_unet_jax.models.baselines.grid_net import mean_place
 from ica_unet_jax.models.baselines.unet2d import u_net
 from ica_unet_jax.models.layers import Conv, Volume
-from ica_unet_jax.sampling import bilinear
+from ica_unet_jax.models.losses import Term
 
 COARSE, FINE = (16, 32, 64, 128, 128), (32, 64, 128, 256)  # channels, from full size down
 RADIUS = 0.2  # of a heart in the canonical image (root mean square distance of its pixels, in heights of the image)

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ica_unet_jax.config import NUM_CLASSES
+from ica_unet_jax.labels import NUM_CLASSES
 from ica_unet_jax.models.baselines.frame_network import Frame, FrameNetwork, Layers, Outputs, pool
 from ica_unet_jax.models.layers import leaky_relu
 

@@ -15,11 +15,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ica_unet_jax.config import NUM_CLASSES, LossConfig
-from ica_unet_jax.losses import cross_entropy, soft_dice
+from ica_unet_jax.config import LossConfig
+from ica_unet_jax.labels import NUM_CLASSES
 from ica_unet_jax.models.baselines.frame_network import Frame, FrameNetwork, Outputs
 from ica_unet_jax.models.baselines.volumetric import Conv3d, ConvNorm, Strides
 from ica_unet_jax.models.layers import Upsample3d
+from ica_unet_jax.models.losses import cross_entropy, soft_dice
 
 WIDTH, WIDEST = 32, 320
 SMALLEST = 4  # no axis becomes shorter

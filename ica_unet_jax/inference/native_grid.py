@@ -1,0 +1,263 @@
+"""What `geometry` does in NumPy, compiled: a native frame into the model's windows, their logits back, on the device.
+
+Same results to round-off. Three things differ in kind, for speed: percentiles come from a search over the bits of a
+number instead of a sort; resampling gathers the two voxels that an interpolation weighs instead of multiplying by its
+matrix; and where the windows lie in the plane is an argument of what is compiled, so that they move for nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, Int32, UInt8
+
+from ica_unet_jax.data.geometry import OUTSIDE_LOGIT, PERCENTILES, Placement, front_padding
+from ica_unet_jax.labels import NUM_CLASSES
+from ica_unet_jax.models.averaging import mean_softmax
+
+_LANES = 512  # columns of a frame's values while they are counted
+_INT_MAX = np.int32(2**31 - 1)
+
+Frame = Float[Array, "s h w"]
+Offset = Int32[Array, "2"]
+Views = tuple[tuple[jax.Array, jax.Array], ...]  # a view each: its image and its mask, (1, d, H, W, 1)
+Windows = tuple[jax.Array, ...]  # a view each: its logits (1, d, H, W, 4)
+Values = np.ndarray | jax.Array
+Taps = tuple[Values, Values, Values, Values]
+_OFFSET = jax.ShapeDtypeStruct((2,), jnp.int32)
+
+
+class NativeGrid:
+    """The way from one native grid to the model's windows and back, each part compiled when it is first asked for.
+
+    One for all offsets of a placement: the offset is an argument, int32 (rows, columns) on the device, as `offset` puts
+    it there. A view is a window, or its mirror image: with `mirror` each window is followed by those flipped in
+    columns, in rows, and in both.
+
+    Both directions are tabled once for the canvas, the windows' grid continued over all that they can reach. A window is
+    a piece of it, and of the native grid a box is worked on that is just large enough for a window.
+    """
+
+    def __init__(self, placement: Placement, *, mirror: bool = False):
+        self.placement = placement.at(0, 0)
+        flips = [(), (2,), (1,), (1, 2)] if mirror else [()]  # the axes that are reversed
+        self.views = [(start, axes) for start in placement.windows for axes in flips]
+        self._offsets: dict[tuple[int, int], jax.Array] = {}
+
+    def offset(self, placement: Placement) -> Offset:
+        """The offset of a placement on this grid, as an argument; put on the device when it is first asked for."""
+        if placement.offset not in self._offsets:
+            self._offsets[placement.offset] = jax.device_put(np.array(placement.offset, np.int32))
+        return self._offsets[placement.offset]
+
+    @functools.cached_property
+    def windows(self) -> Callable[[Frame, Offset], Views]:
+        """Compiled: a native frame (s, h, w) float32 -> for each view its image, normalized, and its mask (1, d, H, W, 1)."""
+        return jax.jit(self.to_windows).lower(jax.ShapeDtypeStruct(self.placement.shape, jnp.float32), _OFFSET).compile()
+
+    @functools.cached_property
+    def logits(self) -> Callable[[Windows, Offset], jax.Array]:
+        """Compiled: the logits (1, d, H, W, 4) of each view -> their mean on the native grid, (s, h, w, 4) float32.
+
+        With `mirror` a window and its mirror images are averaged as probabilities, of which these are the logarithms.
+        As `Placement.backward`: a voxel that no window reaches has `OUTSIDE_LOGIT` for class 0 and 0 else.
+        """
+        return jax.jit(self.to_logits).lower(self._seen, _OFFSET).compile()
+
+    @functools.cached_property
+    def labels(self) -> Callable[[Windows, Offset], jax.Array]:
+        """Compiled: the same logits -> the class of the largest on the native grid, (s, h, w) uint8."""
+        return jax.jit(self.to_labels).lower(self._seen, _OFFSET).compile()
+
+    @property
+    def _seen(self) -> tuple[jax.ShapeDtypeStruct, ...]:
+        shape = (1, *self.placement.crop, NUM_CLASSES)
+        return (jax.ShapeDtypeStruct(shape, jnp.float32),) * len(self.views)
+
+    def to_windows(self, frame: Frame, offset: Offset) -> Views:
+        """`windows`, to be traced."""
+        rows, columns = (axis.window(o) for axis, o in zip(self._axes, offset, strict=True))
+        image = resample(normalize(frame), rows.taps, columns.taps)
+        mask = jnp.broadcast_to(jnp.outer(rows.inside, columns.inside).astype(jnp.float32), image.shape)
+        slices, depth = image.shape[0], self.placement.crop[0]
+        if slices < depth:
+            front = front_padding(slices, depth)
+            image, mask = (jnp.pad(x, ((front, depth - slices - front), (0, 0), (0, 0))) for x in (image, mask))
+        return tuple(
+            tuple(jnp.flip(x[start : start + depth], axes)[None, ..., None] for x in (image, mask))
+            for start, axes in self.views
+        )
+
+    def to_logits(self, windows: Windows, offset: Offset) -> Float[Array, "s h w classes"]:
+        """`logits`, to be traced."""
+        outside = np.array([OUTSIDE_LOGIT] + [0] * (NUM_CLASSES - 1), np.float32)
+        logits, inside, corner = self._in_box(windows, offset)
+        box = jnp.where(inside[..., None], logits, outside.reshape(1, 1, 1, -1))
+        return _paste(jnp.broadcast_to(outside, (*self.placement.shape, NUM_CLASSES)), box, corner)
+
+    def to_labels(self, windows: Windows, offset: Offset) -> UInt8[Array, "s h w"]:
+        """`labels`, to be traced."""
+        logits, inside, corner = self._in_box(windows, offset)
+        # A chain of comparisons; XLA's argmax over four numbers is no vector code.
+        best, label = logits[..., 0], jnp.zeros(logits.shape[:3], jnp.uint8)
+        for k in range(1, NUM_CLASSES):
+            label = jnp.where(logits[..., k] > best, jnp.uint8(k), label)
+            best = jnp.maximum(best, logits[..., k])
+        return _paste(jnp.zeros(self.placement.shape, jnp.uint8), jnp.where(inside, label, jnp.uint8(0)), corner)
+
+    def _in_box(self, windows: Windows, offset: Offset) -> tuple[jax.Array, jax.Array, tuple[jax.Array, ...]]:
+        """The averaged logits (s, rows, columns, 4) of a native box, where the windows reach (1, rows, columns), its corner."""
+        slices, depth = self.placement.shape[0], self.placement.crop[0]
+        front, shown = front_padding(slices, depth), min(slices, depth)
+        total, count = 0.0, np.zeros((slices, 1, 1, 1), np.float32)
+        seen: dict[int, list[jax.Array]] = {}
+        for (start, axes), logits in zip(self.views, windows, strict=True):
+            seen.setdefault(start, []).append(jnp.flip(logits[0, front : front + shown], axes))
+        for start, images in seen.items():
+            part = mean_softmax(images) if len(images) > 1 else images[0]  # a stream's logits need no softmax
+            total = total + jnp.pad(part, ((start, slices - start - shown), (0, 0), (0, 0), (0, 0)))
+            count[start : start + shown] += 1
+        rows, columns = (axis.box(o) for axis, o in zip(self._axes, offset, strict=True))
+        inside = jnp.outer(rows.inside, columns.inside)[None]
+        return resample(total / count, rows.taps, columns.taps), inside, (rows.start, columns.start)
+
+    @functools.cached_property
+    def _axes(self) -> tuple[_Axis, _Axis]:
+        reach = self.placement.reach
+        d, height, width = self.placement.crop
+        canvas = dataclasses.replace(self.placement, crop=(d, height + 2 * reach[0], width + 2 * reach[1]))
+        rows, columns = (
+            _Axis(size, most, taps(forward), taps(backward), self._covered(i))
+            for i, (size, most, forward, backward) in enumerate(
+                zip((height, width), reach, canvas.forward_matrices(), canvas.backward_matrices(), strict=True)
+            )
+        )
+        return rows, columns
+
+    def _covered(self, axis: int) -> np.ndarray:
+        """(2 * reach + 1, native size) bool: the native rows (axis 0) or columns (1) that a window at each offset covers."""
+        most = self.placement.reach[axis]
+        offsets = ((o, 0) if axis == 0 else (0, o) for o in range(-most, most + 1))
+        return np.stack([self.placement.at(*offset).lines[axis] for offset in offsets])
+
+
+class _Piece(NamedTuple):
+    """A run of samples along one axis."""
+
+    taps: Taps
+    inside: jax.Array  # (n,) bool: inside what is sampled
+    start: jax.Array  # index of the first
+
+
+class _Axis(NamedTuple):
+    """One axis of the plane, tabled for all offsets."""
+
+    size: int  # of a window
+    reach: int
+    forward: Taps  # native -> canvas
+    backward: Taps  # canvas -> native
+    covered: np.ndarray  # (2 * reach + 1, native size)
+
+    def window(self, offset: jax.Array) -> _Piece:
+        """The window's samples of the native axis."""
+        start = self.reach + offset
+        first, second, weights, others = (lax.dynamic_slice_in_dim(jnp.asarray(x), start, self.size) for x in self.forward)
+        return _Piece((first, second, weights, others), weights + others > 0.5, start)  # no weight outside the image
+
+    def box(self, offset: jax.Array) -> _Piece:
+        """The native samples of the window: those of a box of one size for all offsets, which holds all that are inside."""
+        size = int(self.covered.sum(axis=1).max())
+        starts = np.minimum(self.covered.argmax(axis=1), self.covered.shape[1] - size).astype(np.int32)
+        start = jnp.asarray(starts)[self.reach + offset]
+        first, second, weights, others = (lax.dynamic_slice_in_dim(jnp.asarray(x), start, size) for x in self.backward)
+        inside = lax.dynamic_slice_in_dim(jnp.asarray(self.covered)[self.reach + offset], start, size)
+        corner = self.reach + offset  # of the window in the canvas; beyond the border the border's voxel counts
+        first, second = (jnp.clip(x - corner, 0, self.size - 1) for x in (first, second))
+        return _Piece((first, second, weights, others), inside, start)
+
+
+def _paste(frame: jax.Array, box: jax.Array, corner: tuple[jax.Array, ...]) -> jax.Array:
+    """`box` (s, rows, columns[, C]) in its place in the native `frame`."""
+    zero = jnp.zeros((), jnp.int32)
+    return lax.dynamic_update_slice(frame, box, (zero, *corner, zero)[: frame.ndim])
+
+
+def normalize(frame: Frame) -> Frame:
+    """`geometry.normalize`, traced: clipped to its percentiles, zero mean, unit variance; zeros for a constant frame."""
+    low, high = percentiles(frame)
+    clipped = jnp.clip(frame, low, high)
+    centred = clipped - clipped.mean()
+    deviation = jnp.sqrt(jnp.mean(centred * centred))
+    # A constant frame is left with round-off, which must not be blown up.
+    varies = (high > low) & (deviation > 1e-6 * jnp.maximum(jnp.abs(low), jnp.abs(high)))
+    return centred * jnp.where(varies, 1 / deviation, 0.0)
+
+
+def percentiles(frame: Frame) -> tuple[jax.Array, jax.Array]:
+    """The two `PERCENTILES` of a frame's values, linearly interpolated as NumPy does, as scalars.
+
+    The values, as integers of the same order, are counted below two thresholds that gain a bit a round. One sum a
+    column holds both counts, in its halves: this is vector code, where a sort is not.
+    """
+    n = frame.size
+    places = [percent / 100 * (n - 1) for percent in PERCENTILES]
+    ranks = np.array([math.floor(place) for place in places], np.int32)
+    lanes = max(_LANES, math.ceil(n / 65535))  # so that a column's count fits 16 bits
+    keys = jnp.pad(_sortable(frame.ravel()), (0, -n % lanes), constant_values=_INT_MAX).reshape(-1, lanes)
+
+    def below(thresholds: jax.Array) -> jax.Array:
+        both = (keys < thresholds[0]).astype(jnp.uint32) + ((keys < thresholds[1]).astype(jnp.uint32) << 16)
+        columns = both.sum(axis=0, dtype=jnp.uint32)
+        return jnp.stack([(columns & 0xFFFF).sum(), (columns >> 16).sum()]).astype(jnp.int32)
+
+    def next_bit(i: jax.Array, found: jax.Array) -> jax.Array:
+        candidate = found + (jnp.int32(1) << (31 - i))  # wraps from the smallest number to 0 at the first bit
+        return jnp.where(below(candidate) <= ranks, candidate, found)
+
+    # The largest number with at most `rank` values below it is the value of that rank.
+    found = lax.fori_loop(0, 32, next_bit, jnp.full(2, -(2**31), jnp.int32))
+    result = []
+    for value, place, rank in zip(found, places, ranks.tolist(), strict=True):
+        above = jnp.where(keys > value, keys, _INT_MAX).min()
+        follows = jnp.where((keys <= value).sum(dtype=jnp.int32) > rank + 1, value, above)
+        value, follows = _number(value), _number(follows)
+        result.append(value + (follows - value) * np.float32(place - rank) if place > rank else value)
+    return result[0], result[1]
+
+
+def _sortable(values: Float[Array, " n"]) -> jax.Array:
+    """float32 -> int32 of the same order: the bits, those of negative numbers turned round."""
+    bits = lax.bitcast_convert_type(values, jnp.int32)
+    return jnp.where(bits < 0, bits ^ _INT_MAX, bits)
+
+
+def _number(key: jax.Array) -> jax.Array:
+    """The inverse of `_sortable`."""
+    return lax.bitcast_convert_type(jnp.where(key < 0, key ^ _INT_MAX, key), jnp.float32)
+
+
+def taps(matrix: np.ndarray) -> Taps:
+    """A matrix of `geometry.interpolation` (new, old) as two columns a row and their weights, each (new,)."""
+    new, old = matrix.shape
+    rows = np.arange(new)
+    first = np.minimum(np.argmax(matrix > 0, axis=1), max(0, old - 2)).astype(np.int32)
+    second = np.minimum(first + 1, old - 1)
+    return first, second, matrix[rows, first], np.where(second > first, matrix[rows, second], np.float32(0))
+
+
+def resample(volume: jax.Array, rows: Taps, columns: Taps) -> jax.Array:
+    """`geometry.resample`, traced, of a volume (s, h, w) or (s, h, w, C) by the taps of its two matrices."""
+    for axis, (first, second, weights, others) in ((1, rows), (2, columns)):
+        shape = [-1 if i == axis else 1 for i in range(volume.ndim)]
+        volume = jnp.take(volume, first, axis, mode="clip") * weights.reshape(shape) + jnp.take(
+            volume, second, axis, mode="clip"
+        ) * others.reshape(shape)
+    return volume

@@ -1,0 +1,258 @@
+"""A trained model as an object: native frames and cines in, labels on the native grid out."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ica_unet_jax.config import Config
+from ica_unet_jax.data.geometry import Placement, place
+from ica_unet_jax.errors import UserError
+from ica_unet_jax.inference import roi
+from ica_unet_jax.inference.native_grid import NativeGrid, Windows
+from ica_unet_jax.inference.roi import Window
+from ica_unet_jax.models.networks import build_model, init_variables, same_shapes
+from ica_unet_jax.runs import checkpoints, run_folder
+from ica_unet_jax.runtime import compilation
+
+Frames = Mapping[int, np.ndarray] | np.ndarray  # (s, h, w) by number
+Times = tuple[int, ...]  # a frame between its neighbours: t - reach ... t ... t + reach, three for most networks
+Features = list[Any]  # what the model's `encode` gives, for each view
+
+
+class Segmenter:
+    """The compiled model of a configuration; each frame is encoded once, whatever its roles.
+
+    From a native frame to native logits or labels everything is compiled: the network once, for a batch of one window;
+    the way to the windows and back once for each native grid, wherever the windows lie in it. `variables` are given at
+    construction or, during training, replaced before a call; `step` is the step they are of.
+    """
+
+    position = 0  # of the answer that is read, among those of one run of the network
+
+    def __init__(self, config: Config, variables=None, *, mirror: bool = False, step: int = 0):
+        self.config, self.variables, self.mirror, self.step = config, variables, mirror, step
+        self.traces = 0  # of the network so far; a test holds it down
+        self._grids: dict[Placement, NativeGrid] = {}
+
+    @property
+    def decoded(self) -> int:
+        """Frames whose features one run of the network takes: those within its reach of frame t, in the order of time."""
+        return 2 * self.config.model.reach + 1
+
+    @property
+    def first(self) -> int:
+        """Of these, the first that the run answers."""
+        return self.config.model.reach
+
+    @property
+    def functions(self) -> tuple[Callable, Callable]:
+        """(encode, decode) of one window, to be traced.
+
+        encode: variables, image (1, d, h, w, 1), its mask -> features.
+        decode: variables, features of `decoded` frames -> logits (1, d, h, w, 4) of each that they answer, a tuple: of t
+          alone, whichever of the others the model looks at.
+        """
+        return self._functions(build_model(self.config.model))
+
+    def _functions(self, model: nn.Module) -> tuple[Callable, Callable]:
+        reach, offsets = self.config.model.reach, self.config.model.frames
+
+        def encode(variables, image, valid):
+            self.traces += 1
+            return model.apply(variables, image, valid, method=model.encode)
+
+        def decode(variables, *features):
+            self.traces += 1
+            neighbours = {offset: features[reach + offset] for offset in offsets}
+            logits, _ = model.apply(variables, neighbours, features[reach], method=model.decode)
+            return (logits[-1],)
+
+        return encode, decode
+
+    @functools.cached_property
+    def _network(self) -> tuple[Callable, Callable]:
+        """The same, compiled."""
+        variables = jax.eval_shape(lambda key: init_variables(self.config.model, key), jax.random.key(0))
+        image = jax.ShapeDtypeStruct((1, *self.config.model.crop, 1), jnp.float32)
+        encode, decode = map(jax.jit, self.functions)
+        encoder, options = encode.lower(variables, image, image), compilation.one_window_options()
+        return encoder.compile(options), decode.lower(variables, *[encoder.out_info] * self.decoded).compile(options)
+
+    def place(self, shape: tuple[int, int, int], spacing: tuple[float, float, float]) -> Placement:
+        """The windows of this model's grid on a native volume (s, h, w) with spacing (dz, dy, dx) in mm."""
+        return place(shape, spacing, self.config.model.crop, self.config.data.spacing)
+
+    def grid(self, placement: Placement) -> NativeGrid:
+        """The compiled way from a native grid to the windows and back; made once for all offsets of the windows."""
+        grid = placement.at(0, 0)
+        if grid not in self._grids:
+            self._grids[grid] = NativeGrid(grid, mirror=self.mirror)
+        return self._grids[grid]
+
+    def put(self, frame: np.ndarray) -> jax.Array:
+        """A native frame (s, h, w) on the device, float32. By name, so that nothing else crosses unseen."""
+        return jax.device_put(np.asarray(frame, np.float32))
+
+    def encode(self, placement: Placement, frame: jax.Array) -> Features:
+        """The features of one native frame (s, h, w) on the device: all that it is needed for, as neighbour too."""
+        encode, _ = self._network
+        grid = self.grid(placement)
+        return [encode(self.variables, *view) for view in grid.windows(frame, grid.offset(placement))]
+
+    def decode(self, *frames: Features) -> list[Windows]:
+        """The logits (1, d, H, W, 4) of each window, on the device, of each frame that `decoded` frames answer.
+
+        With most networks [that of t] of the features of t-1, t and t+1.
+        """
+        _, decode = self._network
+        answers = [decode(self.variables, *views) for views in zip(*frames, strict=True)]
+        return list(zip(*answers, strict=True))
+
+    def to_labels(self, placement: Placement, windows: Windows) -> jax.Array:
+        """The class of the largest of these logits on the native grid, (s, h, w) uint8, on the device."""
+        grid = self.grid(placement)
+        return grid.labels(windows, grid.offset(placement))
+
+    def to_logits(self, placement: Placement, windows: Windows) -> jax.Array:
+        """These logits on the native grid, (s, h, w, 4), on the device."""
+        grid = self.grid(placement)
+        return grid.logits(windows, grid.offset(placement))
+
+    def look(self, placement: Placement, frame: jax.Array) -> np.ndarray:
+        """Labels (s, h, w) uint8 of a frame on the device, its own neighbour, through the window of a placement."""
+        still = [self.encode(placement, frame)] * self.decoded
+        return jax.device_get(self.to_labels(placement, self.decode(*still)[0]))
+
+    def logits(self, frames: Frames, placement: Placement, times: Iterable[Times]) -> Iterator[np.ndarray]:
+        """Native logits (s, h, w, 4), one after the other, for the middle one of each of `times`, keys of `frames`.
+
+        A long stack is seen through several depth windows and averaged; with `mirror` each window four times.
+        """
+        for _, windows in self._read(frames, Window(placement), times):
+            yield np.asarray(self.to_logits(placement, windows))
+
+    def labels(self, frames: Frames, window: Window, times: Iterable[Times]) -> Iterator[tuple[np.ndarray, Placement]]:
+        """The classes (s, h, w) uint8 of the largest of these logits, and through which placement they were seen."""
+        for placement, windows in self._read(frames, window, times):
+            labels = np.asarray(self.to_labels(placement, windows))
+            window.saw(labels)
+            yield labels, placement
+
+    def _read(self, frames: Frames, window: Window, times: Iterable[Times]) -> Iterator[tuple[Placement, Windows]]:
+        """The answer at `position` for each of `times`."""
+        for placement, answers in self._decoded(frames, window, map(self._group, times)):
+            yield placement, answers[self.position]
+
+    def _group(self, times: Times) -> Times:
+        """The frames to be decoded together; one that the model does not look at is replaced by t: it is not encoded."""
+        reach, used = self.config.model.reach, self.config.model.frames
+        return tuple(times[reach + (offset if offset in used else 0)] for offset in range(-reach, reach + 1))
+
+    def _decoded(self, frames: Frames, window: Window, groups: Iterable[Times]) -> Iterator[tuple[Placement, list[Windows]]]:
+        """All that each group of frames answers, seen through the window as it lies when the group's turn comes."""
+        known, seen_at = {}, None
+        for group in groups:
+            if window.lost:
+                frame = self.put(frames[group[self.first]])
+                window.search(lambda placement, frame=frame: self.look(placement, frame))
+            if window.placement != seen_at:  # features of another window have nothing to say here
+                known, seen_at = {}, window.placement
+            known = {t: known.get(t) or self.encode(seen_at, self.put(frames[t])) for t in set(group)}
+            yield seen_at, self.decode(*(known[t] for t in group))
+
+    def segment_frame(self, frame: np.ndarray, spacing, previous: np.ndarray | None = None, following: np.ndarray | None = None) -> np.ndarray:
+        """Labels (s, h, w) uint8 of one native frame; a missing neighbour is the frame itself."""
+        frames = np.stack([frame if previous is None else previous, frame, frame if following is None else following])
+        reach, window = self.config.model.reach, Window(self.place(frame.shape, spacing))
+        labels, _ = next(self.labels(frames, window, [(0,) * reach + (1,) + (2,) * reach]))
+        return labels
+
+    def segment_cine(
+        self, frames: np.ndarray, spacing, *, window: str = "centre", cyclic: bool = False,
+        done: Callable[[int], None] = lambda t: None,
+    ) -> np.ndarray:  # fmt: skip
+        """Labels (t, s, h, w) uint8 of a native cine; `window` is one of `roi.WINDOWS`; `done(t)` is called after each frame."""
+        count, answered = len(frames), self.config.model.answered
+        through = roi.open_window(window, self.place(frames.shape[1:], spacing))
+        firsts = range(0, count, answered)
+        groups = [self._around(first) for first in firsts]
+        groups = [tuple(t % count if cyclic else min(max(t, 0), count - 1) for t in group) for group in groups]
+        labels = np.empty(frames.shape, np.uint8)
+        for first, (placement, answers) in zip(firsts, self._decoded(frames, through, groups), strict=True):
+            for t, windows in zip(range(first, count), answers, strict=False):  # of the last snippet what the cine has
+                labels[t] = np.asarray(self.to_labels(placement, windows))
+                through.saw(labels[t])
+                done(t)
+        return labels
+
+    def _around(self, first: int) -> Times:
+        """The frames, beyond the cine's ends perhaps, whose run answers frame `first` and, in snippets, those after it."""
+        reach = self.config.model.reach
+        return self._group(tuple(range(first - reach, first + reach + 1)))
+
+
+class SnippetSegmenter(Segmenter):
+    """For a network that answers a snippet of frames at once (MSU-Net).
+
+    Whole cines are cut into snippets; the last is filled up with its last frame. Where single frames are asked for, each
+    is seen at `position` of a snippet of its own, 0 to span - 1; by default in the middle.
+    """
+
+    def __init__(self, config: Config, variables=None, *, mirror: bool = False, step: int = 0):
+        super().__init__(config, variables, mirror=mirror, step=step)
+        self.position = config.model.span // 2
+
+    @property
+    def decoded(self) -> int:
+        return self.config.model.span
+
+    @property
+    def first(self) -> int:
+        return 0
+
+    def _functions(self, model: nn.Module) -> tuple[Callable, Callable]:
+        encode, _ = super()._functions(model)
+
+        def decode(variables, *snippet):
+            self.traces += 1
+            return tuple(model.apply(variables, list(snippet), method=model.decode_snippet))
+
+        return encode, decode
+
+    def _group(self, times: Times) -> Times:
+        start = self.decoded - 1 - self.position
+        return tuple(times[start : start + self.decoded])
+
+    def _around(self, first: int) -> Times:
+        return tuple(range(first, first + self.decoded))
+
+
+def segmenter_of(config: Config, variables=None, *, mirror: bool = False, step: int = 0) -> Segmenter:
+    """The segmenter for the network of a configuration."""
+    if config.model.answered > 1:
+        return SnippetSegmenter(config, variables, mirror=mirror, step=step)
+    return Segmenter(config, variables, mirror=mirror, step=step)
+
+
+def load(run_dir: str | Path, which: str = "latest", *, mirror: bool = False) -> Segmenter:
+    """The trained model of a run folder, with its latest or best checkpoint; see `segmenter_of`.
+
+    Raises:
+      UserError: the folder is no run folder, holds no checkpoint, or never saw a mirrored heart that `mirror` shows it.
+    """
+    config = run_folder.read_config(run_dir)
+    if mirror and not config.data.flip:
+        raise UserError(f"--mirror needs a network that was trained with --flip, as {run_dir} was not: leave it out.")
+    state = checkpoints.restore(run_dir, which)
+    expected = jax.eval_shape(lambda key: init_variables(config.model, key), jax.random.key(0))
+    if not same_shapes(expected, state.variables):
+        raise UserError(f"{run_dir} was trained by another version of this package: its checkpoint does not fit the network.")
+    return segmenter_of(config, jax.device_put(state.variables), mirror=mirror, step=int(state.step))

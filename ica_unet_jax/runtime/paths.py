@@ -1,0 +1,23 @@
+"""Where things lie that nobody has named: the checkout, the user's cache, compiled programs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# The folder that holds the package: the checkout, with launch/ and ablations/ beside it, or where pip has put the wheel.
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def default_cache_dir() -> Path:
+    """ica_unet_jax inside the user's cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ica_unet_jax"
+
+
+def compiled_dir(threads: int) -> Path:
+    """Where programs are kept that XLA has compiled for so many threads.
+
+    It divides work among the threads that it finds when it compiles, and JAX's cache does not tell such programs apart: what
+    was compiled on one core would be loaded, and run on one, where there are more.
+    """
+    return default_cache_dir() / "compiled" / str(threads)

@@ -1,0 +1,122 @@
+"""Cross-validation: a run folder for each fold, and what all patients come to when each is judged out of fold."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from ica_unet_jax.config import Config
+from ica_unet_jax.errors import Diverged, UserError
+from ica_unet_jax.labels import STRUCTURES
+from ica_unet_jax.metrics import cases
+from ica_unet_jax.reporting.markup import number, plain_table
+from ica_unet_jax.runs import run_folder
+from ica_unet_jax.runtime.files import write_json, write_text
+from ica_unet_jax.training import experiment
+
+
+def run(config: Config, only_fold: int | None = None) -> list[int]:
+    """Runs what is missing of all folds, or of one, in WORKDIR/fold0, WORKDIR/fold1, ...; returns the folds still missing.
+
+    When none is missing, `pool` writes the result. A fold that diverges does not keep the others from running.
+
+    Raises:
+      UserError: as `experiment.run` does; a split file, of which there are no folds; a fold that does not exist.
+      Diverged: at the end, where a fold has.
+    """
+    if config.data.split_file:
+        raise UserError("--split_file is one split and no folds: leave it out, or use ica_unet_jax.train.")
+    count = config.data.folds
+    if only_fold is not None and not 0 <= only_fold < count:
+        raise UserError(f"--only_fold={only_fold} does not exist: folds are 0 to {count - 1} (--folds={count}).")
+    runs = {fold: of_fold(config, fold) for fold in range(count)}
+    diverged = []
+    for fold in runs if only_fold is None else [only_fold]:
+        if is_finished(runs[fold]):
+            continue
+        print(f"fold {fold} of {count} ({runs[fold].train.workdir})", file=sys.stderr)
+        try:
+            experiment.run(runs[fold])
+        except Diverged as error:
+            print(f"fold {fold}: {error}", file=sys.stderr)
+            diverged.append(error)
+        jax.clear_caches()  # the next fold has functions of its own
+    if diverged:
+        raise diverged[0]
+    missing = [fold for fold in runs if not is_finished(runs[fold])]
+    if not missing:
+        pool(config)
+    return missing
+
+
+def of_fold(config: Config, fold: int) -> Config:
+    """The configuration of a fold's run: an ordinary one."""
+    workdir = Path(config.train.workdir) / f"fold{fold}"
+    teacher = config.train.teacher and str(Path(config.train.teacher) / workdir.name)  # a cross-validation as well
+    return config.replace(fold=fold, workdir=str(workdir), teacher=teacher, final_evaluation=True)
+
+
+def is_finished(config: Config) -> bool:
+    """Whether a run's last state has been judged; UserError where its folder holds a run of other settings."""
+    path = Path(config.train.workdir) / "evaluation_val" / "summary.json"
+    if not run_folder.refuse_changes(config) or not path.is_file():
+        return False
+    summary = json.loads(path.read_text())
+    return summary["checkpoint"] == "latest" and summary["checkpoint_step"] == config.train.steps
+
+
+def pool(config: Config) -> None:
+    """Writes cases.csv, table.md and summary.json of all patients, each judged by the fold that never saw them.
+
+    Raises:
+      UserError: a patient stands in two folds, or folds were judged by different versions of the metrics.
+    """
+    workdir = Path(config.train.workdir)
+    folders = [workdir / f"fold{fold}" for fold in range(config.data.folds)]
+    parts = [cases.read_cases_csv(folder / "evaluation_val" / "cases.csv") for folder in folders]
+    summaries = [json.loads((folder / "evaluation_val" / "summary.json").read_text()) for folder in folders]
+    if len({summary["metrics_version"] for summary in summaries}) > 1:
+        raise UserError(f"{workdir}: the folds were judged by different versions: delete their evaluation_val folders.")
+    names = [name for part in parts for name in {row["patient"] for row in part}]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UserError(f"{workdir}: {twice[0]} was judged in two folds: the data have changed; choose another --workdir.")
+    rows = sorted((row for part in parts for row in part), key=lambda row: (row["patient"], row["frame"]))
+    left_out: dict[str, Any] = {}
+    for folder in folders:
+        path = folder / "left_out.json"
+        left_out |= json.loads(path.read_text()) if path.is_file() else {}
+    about = {"folds": len(folders), "metrics_version": summaries[0]["metrics_version"], "left_out": left_out}
+    cases.write_cases_csv(workdir / "cases.csv", rows)
+    write_text(workdir / "table.md", page(workdir.resolve().name, rows, parts, sorted(left_out)))
+    write_json(workdir / "summary.json", about | cases.summarize(rows))
+
+
+def page(name: str, rows: list[cases.Row], parts: list[list[cases.Row]], left_out: list[str]) -> str:
+    """The Markdown page: all patients by group and phase, and each fold."""
+    total = cases.summarize(rows)
+    lines = [
+        f"# {name}: {total['n_patients']} patients out of fold, {total['n_cases']} frames, {len(parts)} folds",
+        "",
+        "Each patient was judged by the network of the fold that never saw it, at its last checkpoint. Mean ± SD over "
+        f"patients. Labelled voxels outside the window, counted as missed: {total['labelled_voxels_outside']} of "
+        f"{total['labelled_voxels']}.",
+        *([f"\n**Note:** bad cases were left out: {', '.join(left_out)}."] if left_out else []),
+        "",
+        cases.markdown_table(rows),
+    ]
+    columns = (*STRUCTURES, "mean")
+    folds = [(str(fold), cases.summarize(part)) for fold, part in enumerate(parts)] + [("all", total)]
+    table = [
+        (fold, summary["n_patients"], *(_plus_minus(summary["dice"][key], summary["dice_sd"][key]) for key in columns))
+        for fold, summary in folds
+    ]
+    lines.append(plain_table(("Fold", "n", *(f"Dice {key}" for key in columns)), table))
+    return "\n".join(lines) + "\n"
+
+
+def _plus_minus(mean: float | None, sd: float | None) -> str:
+    return f"{number(mean, 3)} ± {number(sd, 3)}"

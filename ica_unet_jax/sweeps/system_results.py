@@ -1,0 +1,135 @@
+"""What the run folders of `comparing` tell of the paper's systems, and the networks that the rows of its tables are."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ica_unet_jax.errors import UserError
+from ica_unet_jax.reporting.markup import counted
+from ica_unet_jax.runs import run_folder
+from ica_unet_jax.sweeps.paper_figures import TABLE_1, TABLE_2, Accuracy, RealTime
+from ica_unet_jax.sweeps.systems import SYSTEMS, System, network_name, widths
+
+DIVERGED = "diverged.txt"  # in the run folder of a training that did
+SHARED = ("crop", "spacing", "steps", "batch_size")  # by all rows, beside patients and metrics
+
+
+class Result(NamedTuple):
+    """What a run folder tells of a system; None and empty where it tells nothing."""
+
+    system: System
+    config: dict[str, Any]
+    summary: dict[str, Any] | None
+    cases: list[dict[str, str]]
+    timings: dict[float, dict[str, Any] | None]  # rows of a benchmark, by the width of the network
+    machine: str  # on which it was timed
+    trained: dict[str, Any]  # the provenance of its training
+    hours: float
+    state: str
+
+
+def read(folder: Path, split: str) -> list[Result]:
+    """The systems that have been begun, in the order of the tables.
+
+    Raises:
+      UserError: two of them cannot stand in one table; see `SHARED`.
+    """
+    results = [read_run(folder / system.name, system, split) for system in SYSTEMS if (folder / system.name).is_dir()]
+    judged = [(result, _shared(folder / result.system.name, result)) for result in results if result.summary]
+    for result, shared in judged[1:]:
+        first, expected = judged[0]
+        if differing := [name for name, value in shared.items() if value != expected[name]]:
+            raise UserError(
+                f"{folder} holds runs that cannot stand in one table ({first.system.name} and {result.system.name} differ in "
+                f"{', '.join(differing)}): move one of them to another --workdir."
+            )
+    return results
+
+
+def _shared(run: Path, result: Result) -> dict[str, Any]:
+    about = {"split": run_folder.read_split(run), "version of the metrics": result.summary["metrics_version"]}
+    return about | {name: result.config[name] for name in SHARED}
+
+
+def read_run(run: Path, system: System, split: str) -> Result:
+    evaluated = run / f"evaluation_{split}"
+    cases: list[dict[str, str]] = []
+    if (evaluated / "cases.csv").is_file():
+        with (evaluated / "cases.csv").open() as file:
+            cases = list(csv.DictReader(file))
+    summary = _json(evaluated / "summary.json")
+    state = "" if summary else "not trained yet"
+    if (run / DIVERGED).is_file():
+        state = (run / DIVERGED).read_text().strip()
+    config, trained = _json(run / "config.json") or {}, _json(run / "provenance.json") or {}
+    timed = _json(run / "timing.json") or {"rows": {}}
+    timings = {width: timed["rows"].get(network_name(system.name, width)) for width in _widths(system, config)}
+    machine = machine_of(timed["machine"]) if "machine" in timed else ""
+    return Result(system, config, summary, cases, timings, machine, trained, training_hours(run), state)
+
+
+def _widths(system: System, config: Mapping[str, Any]) -> tuple[float, ...]:
+    return widths(system.changes["model"], config.get("width_multiplier", 1.0))
+
+
+def machine_of(known: dict[str, Any]) -> str:
+    """A provenance's machine, JAX and commit in a few words."""
+    return f"{known['device']} ({known['machine']}), {counted(known['cores'], 'core')}, JAX {known['versions']['jax']}, commit {known['commit'] or '?'}"
+
+
+def training_hours(run: Path) -> float:
+    """Wall-clock of a training's steps, compilation left out, over all its resumptions."""
+    spent, last = 0.0, 0
+    for line in run_folder.read_metrics(run):
+        if "seconds_per_step" in line:
+            if not line["compiled"]:
+                spent += line["seconds_per_step"] * (line["step"] - last)
+            last = line["step"]
+    return spent / 3600
+
+
+class Network(NamedTuple):
+    """A row: a system at one width, of which only the width that was trained has scores, or what the paper prints of it."""
+
+    title: str
+    timing: dict[str, Any] | None = None
+    width: float = 1.0
+    machine: str = ""  # on which it was timed
+    summary: dict[str, Any] = {}
+    cases: list[dict[str, str]] = []
+    hours: float | None = None
+    paper: RealTime | Accuracy | None = None
+
+
+def networks(results: Iterable[Result], table: int) -> Iterator[Network]:
+    """The rows of a table: of each system its networks, where it has been begun, and what the paper prints of it."""
+    known = {result.system.name: result for result in results}
+    printed: Mapping[str, RealTime | Accuracy] = {1: TABLE_1, 2: TABLE_2}[table]
+    for system in SYSTEMS:
+        if table in system.tables:
+            if system.name in known:
+                yield from networks_of(known[system.name])
+            if paper := printed.get(system.name):
+                yield Network(f"{paper.title} (paper)", paper=paper)
+
+
+def networks_of(result: Result) -> Iterator[Network]:
+    """A system at full width, and at that of its training where it is narrower."""
+    *wider, trained = result.timings
+    for width in wider:
+        yield Network(result.system.title, result.timings[width], width, result.machine)
+    title = at_width(result.system.title, trained) + (f": {result.state}" if result.state else "")
+    known = result.summary or {}, result.cases, result.hours or None
+    yield Network(title, result.timings[trained], trained, result.machine, *known)
+
+
+def at_width(title: str, width: float) -> str:
+    return title if width == 1 else f"{title}, at {width:g} of its width"
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    return json.loads(path.read_text()) if path.is_file() else None

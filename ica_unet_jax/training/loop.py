@@ -1,0 +1,274 @@
+"""Training: the state, the compiled step, and the loop. Nothing here reads a flag."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from ica_unet_jax.config import Config, TrainConfig
+from ica_unet_jax.data import acdc, cache, cohort, splits
+from ica_unet_jax.data.augmentation import Batch, augment
+from ica_unet_jax.data.batches import Batches
+from ica_unet_jax.errors import Interrupted, UserError
+from ica_unet_jax.evaluation import judging
+from ica_unet_jax.inference.segmenters import segmenter_of
+from ica_unet_jax.labels import STRUCTURES, UNLABELLED
+from ica_unet_jax.models.networks import METHODS, build_model, init_variables, make_loss, same_shapes
+from ica_unet_jax.runs import checkpoints, run_folder, tensorboard
+from ica_unet_jax.runs.checkpoints import Checkpoints, State
+from ica_unet_jax.runtime import processes
+from ica_unet_jax.runtime.progress import Progress
+from ica_unet_jax.training import distillation, divergence
+from ica_unet_jax.training.interruption import Interruption
+from ica_unet_jax.training.optimizers import make_optimizer, warmup_steps
+from ica_unet_jax.training.validation import Validation
+
+
+def init_state(config: Config) -> State:
+    """A fresh state on each device; the same configuration and seed give the same bytes."""
+    optimizer = make_optimizer(config.train)
+
+    def init(key: jax.Array) -> State:
+        variables = init_variables(config.model, key)
+        params, stats = variables["params"], variables["batch_stats"]
+        return State(jnp.zeros((), jnp.int32), params, jax.tree.map(jnp.copy, params), stats, optimizer.init(params))
+
+    state = jax.jit(init)(jax.random.key(config.train.seed))
+    return processes.Devices(config.train).replicate(state)
+
+
+def make_step(config: Config) -> Callable[..., tuple[State, dict[str, jax.Array]]]:
+    """The compiled training step: state, batch and, where there is one, the teacher's variables -> state, terms of the loss.
+
+    The state's buffers are donated. Randomness comes from (seed, step) alone.
+
+    It sees the whole batch, also where that is divided over several devices: batch statistics, losses and gradients are
+    those of one. The seed is an argument of what is compiled, so that trainings that differ in it alone share one entry of a
+    persistent compilation cache.
+    """
+    model, optimizer, devices = build_model(config.model), make_optimizer(config.train), processes.Devices(config.train)
+    loss_function, distill = make_loss(config), distillation.make_loss(config)
+
+    def augmented(batch: Batch, step: jax.Array, key: jax.Array) -> Batch:
+        return augment(jax.random.fold_in(key, step), batch, config.model.crop, config.data)
+
+    def step(
+        state: State, batch: Batch, key: jax.Array, teacher: distillation.Variables | None
+    ) -> tuple[State, dict[str, jax.Array]]:
+        # `augment` splits the step's key for the samples of the batch; the number behind them is the network's.
+        rngs = {"dropout": jax.random.fold_in(jax.random.fold_in(key, state.step), config.train.batch_size)}
+        previous, current, following, valid = batch.parts(config.model.reach)
+        known = valid * (batch.labels != UNLABELLED)[..., None] if config.train.unlabelled else valid
+
+        def loss_of(params):
+            variables = {"params": params, "batch_stats": state.batch_stats}
+            (logits, aux), updates = model.apply(
+                variables, previous, current, following, valid, True, mutable=["batch_stats"], rngs=rngs
+            )
+            loss, terms = loss_function(logits, aux, batch.labels, current, known, config.loss)
+            if distill:
+                terms["distillation"] = distill(logits[-1], batch, teacher)
+                terms["loss"] = loss = loss + config.loss.distillation_weight * terms["distillation"]
+            return loss, (terms, updates.get("batch_stats", {}))
+
+        (_, (terms, batch_stats)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        # Early on the average follows closely, so that it holds no trace of the initial values.
+        decay = jnp.minimum(config.train.ema_decay, (1 + state.step) / (10 + state.step))
+        averaged = optax.incremental_update(params, state.averaged, 1 - decay)
+        terms |= {"gradient_norm": optax.tree.norm(gradients), "parameter_norm": optax.tree.norm(params)}
+        return State(state.step + 1, params, averaged, batch_stats, opt_state), terms
+
+    everywhere, divided = devices.everywhere, devices.divided
+    # Apart, as XLA would fuse the warp of a frame into all that reads it, and warp anew for each.
+    augmented = jax.jit(augmented, in_shardings=(divided, everywhere, everywhere), out_shardings=divided)
+    compiled = jax.jit(step, in_shardings=(everywhere, divided, everywhere, everywhere), out_shardings=everywhere, donate_argnums=0)
+    key = jax.jit(lambda: jax.random.key(config.train.seed + 1), out_shardings=everywhere)()
+    return lambda state, batch, teacher=None: compiled(state, augmented(batch, state.step, key), key, teacher)
+
+
+def train(config: Config, *, pictures: bool = True) -> State:
+    """Trains to `config.train.steps` in `config.train.workdir`, going on from its latest checkpoint if there is one.
+
+    Raises:
+      UserError: bad data (all of it at once), a run folder of another configuration, or one that cannot be written.
+      Diverged: a loss, gradient or value of the state is not finite, or validation stays at chance.
+      Interrupted: SIGINT or SIGTERM; the state of the current step is saved.
+
+    A student that has been given no teacher trains its own first, in `teacher` below its folder.
+    """
+    if config.train.tensorboard:
+        tensorboard.require()
+    processes.Devices(config.train)  # refuses what does not go before the data are read
+    run_folder.refuse_changes(config)
+    samples, cines, split, left_out = load(config)
+    teacher = distillation.given_teacher(config, split)
+    folder = run_folder.open_run(config, split, left_out)
+    if own := distillation.own_teacher(config):
+        if processes.is_first():
+            print(f"the teacher first ({own.train.workdir})", file=sys.stderr)
+        teacher = jax.device_get(processes.own(train(own, pictures=pictures).variables))
+    with run_folder.held(folder), Checkpoints(folder) as saved:
+        return _go_on(config, folder, saved, samples, cines, pictures, teacher)
+
+
+def _go_on(
+    config: Config, folder: Path, saved: Checkpoints, samples: list[cache.LearningFrame], cines: list[acdc.Cine],
+    pictures: bool, teacher: distillation.Variables | None,
+) -> State:  # fmt: skip
+    """From the latest checkpoint, or the beginning, to the last step."""
+    devices, first_process = processes.Devices(config.train), processes.is_first()
+    depth, size, seed = config.model.crop[0], config.train.batch_size, config.train.seed
+    batches = Batches(samples, depth, size, seed, devices.rows, config.train.unlabelled)
+    validate = Validation(cines, segmenter_of(config))
+    state, pending, damaged = begin(config, saved, samples)
+    state, step, first = devices.replicate(state), make_step(config), int(state.step)
+    teacher = devices.replicate(teacher) if teacher else None
+    metrics = run_folder.Metrics(folder, first, pending=pending, tensorboard=config.train.tensorboard)
+    # Alone it stops at once; several do where they are at the same step and wait for the devices anyway, to write a line.
+    alone = processes.is_alone()
+    with Progress(config.train.steps, first, quiet=not first_process) as progress, metrics, Interruption() as asked:
+        log = run_folder.Log(folder, progress.note)
+        if damaged:
+            anew = "" if first else "; none is left, so training begins anew"
+            log(f"damaged checkpoints were set aside: of step {', '.join(map(str, damaged))}{anew}")
+        if devices.idle:
+            log(f"--batch_size={config.train.batch_size} does not go round: {devices.idle} devices of each process stay idle")
+        if 0 < first < config.train.steps:
+            log(f"going on from step {first} ({run_folder.this_process()})")
+
+        def judge(state: State, number: int) -> None:
+            """Validates, saves and draws."""
+            scores = validate(state, asked.to_stop if alone else lambda: None)
+            metrics.write(step=number, **scores)
+            dice = {name: scores[f"dice_{name}"] for name in (*STRUCTURES, "mean")}
+            log(f"step {number}: validation Dice " + ", ".join(f"{k} {v:.3f}" for k, v in dice.items()))
+            if first_process:
+                saved.save(state, dice["mean"])
+            if first_process and pictures:
+                judging.training_report(folder, validate.cines, validate.segmenter)
+            divergence.check_learning(metrics.lines, config.train, warmup_steps(config.train))
+
+        recent = {}  # terms of the steps since the last line, by step
+        try:
+            if pending:
+                judge(state, first)
+            # What ended it before still holds, also where it had come to its last step.
+            divergence.check_learning(metrics.lines, config.train, warmup_steps(config.train))
+            asked.to_stop(processes.any_signal)
+            started, since = time.perf_counter(), first
+            for number, batch in enumerate(batches.iterate(first, config.train.steps), start=first + 1):
+                state, recent[number] = step(state, devices.divide(batch), teacher)
+                judged = due(number, config.train)
+                reported = judged or number % config.train.log_every == 0 or number == first + 1
+                if reported:
+                    values = take(recent, folder)
+                    # The first step compiles; its time is kept apart.
+                    seconds = (time.perf_counter() - started) / (number - since)
+                    metrics.write(step=number, seconds_per_step=seconds, compiled=number == first + 1, **values)
+                    started, since = time.perf_counter(), number
+                    progress.update(number, values["loss"])
+                if judged:
+                    divergence.check_state(state, folder)
+                    judge(state, number)
+                    started, since = time.perf_counter(), number
+                if alone or reported:
+                    asked.to_stop(processes.any_signal)
+        except Interrupted as stop:
+            reached = int(state.step)
+            take(recent, folder)
+            divergence.check_state(state, folder)
+            if first_process and reached > (saved.latest_step() or 0):
+                saved.save(state)
+            kept = f"the state is saved in {folder}; the same command goes on from there" if reached else "nothing is lost"
+            raise Interrupted(stop.number, f" at step {reached}: {kept}") from None
+    return state
+
+
+def load(config: Config) -> tuple[list[cache.LearningFrame], list[acdc.Cine], splits.Split, cohort.Problems]:
+    """Frames to learn from, patients with a ground truth to validate, the split, and what is wrong with the left out.
+
+    Raises:
+      UserError: bad data, all of them at once, unless --skip_bad_cases; or no labelled frame to learn from, or no other
+        where --unlabelled wants some.
+    """
+    data = config.data
+    cases = cohort.open_cohort(data)
+    split = cohort.choose_split(data, cases)
+    chosen = [case for part in ("train", "val") for case in splits.select(split, cases, part)]
+    reach = distillation.reach(config)
+    learning, options = set(split["train"]), {name: getattr(data, name) for name in ("spacing", "label_map", "cyclic", "cache_dir", "train_window")}
+
+    def read(case: acdc.Case) -> list[cache.LearningFrame] | acdc.Cine:
+        if case.name in learning:
+            unlabelled = bool(config.train.unlabelled)
+            return cache.preprocessed(case, crop=config.model.crop, reach=reach, unlabelled=unlabelled, **options)
+        return acdc.read(case, data.label_map)
+
+    found, left_out = cohort.screen(chosen, read, data.skip_bad_cases)
+    split = cohort.without(split, left_out)
+    samples = [frame for name, frames in found.items() if name in learning for frame in frames]
+    if not samples:
+        raise UserError("No frame of the training patients has a ground truth: add NAME_frameNN_gt.nii.gz files.")
+    if config.train.unlabelled and all(sample.labelled for sample in samples):
+        raise UserError(f"--unlabelled={config.train.unlabelled}: all frames of the training patients have a ground truth; leave it out.")
+    cines = [cine for name, cine in found.items() if name not in learning and cine.labels]
+    return samples, cines, split, left_out
+
+
+def begin(config: Config, saved: Checkpoints, samples: Sequence[cache.LearningFrame]) -> tuple[State, bool, list[int]]:
+    """The state to begin with, the same in all processes, though the first alone reads checkpoints.
+
+    A network that learns something from the labelled frames before its training, as a shape prior, has done so. With it,
+    whether it is still to be validated, and the steps of damaged checkpoints, which are set aside.
+    """
+    state, damaged = init_state(config), []
+    if processes.is_first() and saved.steps():
+        with contextlib.suppress(checkpoints.AllDamaged):  # then from the beginning
+            state = saved.restore(state)
+        damaged = saved.set_aside_damaged(int(state.step))
+    if processes.is_first() and not int(state.step) and config.train.init_from:
+        state = start_from(config.train.init_from, state)
+    elif not int(state.step):
+        labelled, prepare = [sample for sample in samples if sample.labelled], METHODS[config.model.model].prepare
+        state = state.replace(batch_stats=prepare(state.batch_stats, labelled, config.model.crop))
+    step = int(state.step)
+    pending = due(step, config.train) and not saved.validated(step)  # the end came during its validation
+    state, pending = processes.from_first((state, np.bool_(pending)))
+    return state, bool(pending), damaged
+
+
+def due(step: int, config: TrainConfig) -> bool:
+    """Whether a step ends with a validation and a checkpoint."""
+    return step == config.steps or (step > 0 and step % config.evaluate_every == 0)
+
+
+def take(recent: dict[int, dict[str, jax.Array]], folder: Path) -> dict[str, float]:
+    """Empties `recent`; the terms of its last step. Raises Diverged where one of any step is not finite."""
+    steps = {number: {name: float(x) for name, x in terms.items()} for number, terms in jax.device_get(recent).items()}
+    recent.clear()
+    divergence.check_terms(steps, folder)
+    return steps[max(steps)] if steps else {}
+
+
+def start_from(run_dir: str, state: State) -> State:
+    """`state` with the parameters of another run, for fine-tuning.
+
+    Raises:
+      UserError: its network has other parameters.
+    """
+    other = checkpoints.restore(run_dir)
+    if not same_shapes(other.averaged, state.params):
+        raise UserError(f"--init_from={run_dir} is a different network: give the model flags that it was trained with.")
+    params = jax.tree.map(jnp.asarray, other.averaged)
+    stats = jax.tree.map(jnp.asarray, other.batch_stats)
+    return state.replace(params=params, averaged=jax.tree.map(jnp.copy, params), batch_stats=stats)

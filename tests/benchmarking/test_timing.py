@@ -1,0 +1,55 @@
+import functools
+
+import numpy as np
+import pytest
+
+from ica_unet_jax.benchmarking.flops import Work
+from ica_unet_jax.benchmarking.timing import LEAST, Ceilings, Timing, ceilings, measure
+
+BEST = Ceilings(float32=100e9, bfloat16=400e9, copy=10e9)
+
+
+def test_figures_of_made_up_times():
+    timing = Timing.of(np.arange(1.0, 102.0))
+    assert (timing.p50, timing.p95, timing.p99, timing.mean, timing.best, timing.calls) == (51, 96, 100, 51, 1, 101)
+    assert timing.jitter == pytest.approx(np.sqrt((101**2 - 1) / 12))  # of whole numbers in a row
+    assert Timing.of(np.full(7, 3.0)).jitter == 0
+
+
+@pytest.mark.parametrize("seconds, calls", [(0.0, LEAST), (0.5, LEAST), (1.0, 10), (2.05, 21)])
+def test_calls_are_made_until_the_time_is_spent_and_the_first_does_not_count(seconds, calls):
+    now, made = [0.0], []
+
+    def call():
+        made.append(1)
+        now[0] += 50.0 if len(made) == 1 else 0.1
+
+    timing = measure(call, seconds, clock=lambda: now[0])
+    assert timing.calls in (calls, calls + 1) and len(made) == timing.calls + 1  # sums of 0.1 are not exact
+    assert timing.p50 == timing.p99 == pytest.approx(100)
+
+
+def test_the_floor_is_the_larger_of_the_two_and_shares_are_of_each():
+    assert BEST.floor_ms(Work(10**9, 10**6), "float32") == pytest.approx(10)  # 1 GFLOP at 100 a second
+    assert BEST.floor_ms(Work(10**9, 10**6), "bfloat16") == pytest.approx(2.5)
+    assert BEST.floor_ms(Work(10**9, 5 * 10**8), "bfloat16") == pytest.approx(50)  # 0.5 GB at 10 a second
+    assert BEST.shares(Work(10**9, 5 * 10**8), "float32", 100) == pytest.approx((0.1, 0.5))
+    work = Work(3 * 10**9, 10**7)
+    for dtype in ("float32", "bfloat16"):
+        assert max(BEST.shares(work, dtype, BEST.floor_ms(work, dtype))) == pytest.approx(1)
+
+
+def test_the_machine_has_ceilings():
+    found = ceilings(0.0, size=64)
+    assert all(0 < value < 1e16 for value in (found.float32, found.bfloat16, found.copy))
+
+
+def test_what_a_call_returns_is_waited_for():
+    waited = []
+
+    class Answer:
+        def block_until_ready(self):
+            waited.append(1)
+
+    measure(functools.partial(Answer), 0.0)
+    assert len(waited) == LEAST + 1

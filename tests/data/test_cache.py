@@ -1,0 +1,177 @@
+import os
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from ica_unet_jax.runtime import paths
+from ica_unet_jax.labels import UNLABELLED
+from ica_unet_jax.data import cache
+from ica_unet_jax.data.acdc import find_cases, read
+from ica_unet_jax.data.geometry import normalize, place, resample_labels
+from ica_unet_jax.errors import UserError
+from ica_unet_jax.data.heart import on_heart
+
+OPTIONS = dict(crop=(8, 32, 32), spacing=1.5)
+
+
+@pytest.fixture
+def case(tmp_path):
+    """Six frames of 3 slices, 36 mm x 30 mm, with labels on frames 1 and 4."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    affine = np.diag([1.2, 1.2, 10, 1])
+    nib.save(nib.Nifti1Image(rng.integers(0, 500, (30, 25, 3, 6), dtype=np.int16), affine), folder / "a_4d.nii.gz")
+    for number in (1, 4):
+        labels = np.zeros((30, 25, 3), np.uint8)
+        labels[8:20, 6:18] = number % 4 + 1 if number < 4 else 3
+        nib.save(nib.Nifti1Image(labels, affine), folder / f"a_frame{number:02d}_gt.nii.gz")
+    [case] = find_cases(folder)
+    return case
+
+
+def test_values(case, tmp_path):
+    first, second = cache.preprocessed(case, **OPTIONS, cache_dir=tmp_path / "cache")
+    cine = read(case)
+    placement = place((3, 25, 30), cine.spacing, (3, 40, 40), 1.5)
+    assert (first.case_name, first.time, second.time) == ("a", 0, 3)
+    assert first.frames.shape == (3, 3, 40, 40) and first.frames.dtype == np.float16
+    for frame, times in ((first, (0, 0, 1)), (second, (2, 3, 4))):
+        expected = np.concatenate([placement.forward(normalize(cine.frames[t])) for t in times])
+        np.testing.assert_allclose(frame.frames, expected, atol=2e-3)
+        assert frame.labels.shape == frame.valid.shape == (3, 40, 40) and frame.labels.dtype == np.uint8
+        np.testing.assert_array_equal(frame.valid, placement.valid[0])
+        assert not frame.frames[:, ~frame.valid].any() and not frame.labels[~frame.valid].any()
+    assert set(np.unique(first.labels)) == {0, 2} and set(np.unique(second.labels)) == {0, 3}
+    # 12 x 12 voxels of 1.2 mm are 92 voxels of 1.5 mm.
+    assert np.sum(second.labels[0] > 0) == pytest.approx(12 * 12 * (1.2 / 1.5) ** 2, rel=0.12)
+
+
+def test_a_window_on_the_heart_is_that_of_an_evaluation_which_found_it(tmp_path):
+    """A heart at the image's corner: the model's window goes as far as the image, the canvas round it beyond."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    affine = np.diag([1.5, 1.5, 10, 1])
+    labels = np.zeros((60, 60, 2), np.uint8)
+    labels[46:56, 30:40] = 3  # columns, rows
+    nib.save(nib.Nifti1Image(np.random.default_rng(0).integers(0, 500, (60, 60, 2, 3), dtype=np.int16), affine), folder / "a_4d.nii.gz")
+    nib.save(nib.Nifti1Image(labels, affine), folder / "a_frame02_gt.nii.gz")
+    [case] = find_cases(folder)
+    [frame] = cache.preprocessed(case, **OPTIONS, train_window="heart", cache_dir=tmp_path / "cache")
+    [plain] = cache.preprocessed(case, **OPTIONS, cache_dir=tmp_path / "cache")
+    cine = read(case)
+    window = on_heart(place((2, 60, 60), cine.spacing, (2, 32, 32), 1.5), cine.labels.values())
+    assert window.offset == (4, 14)  # the heart's middle is 4.5 rows and 21 columns off; the window's reach is 14
+    middle = (slice(None), slice(4, 36), slice(4, 36))  # of the canvas, which is 40 x 40
+    np.testing.assert_array_equal(frame.labels[middle], resample_labels(cine.labels[1], window, 4)[0])
+    assert (frame.labels[middle] > 0).sum() == (labels > 0).sum() > (plain.labels[middle] > 0).sum()
+
+
+def test_a_wider_window_holds_the_narrow_one(case, tmp_path):
+    for narrow, wide in zip(*(cache.preprocessed(case, **OPTIONS, reach=r, cache_dir=tmp_path) for r in (1, 3)), strict=True):
+        assert wide.frames.shape == (7, 3, 40, 40)
+        np.testing.assert_array_equal(wide.frames[2:5], narrow.frames)
+        np.testing.assert_array_equal(wide.labels, narrow.labels)
+
+
+@pytest.mark.parametrize("cyclic", [False, True])
+@pytest.mark.parametrize("reach", [1, 2])
+def test_all_frames_of_a_case_share_what_is_stored(case, tmp_path, reach, cyclic):
+    options = OPTIONS | dict(reach=reach, cyclic=cyclic, cache_dir=tmp_path / "cache")
+    labelled, every = cache.preprocessed(case, **options), cache.preprocessed(case, **options, unlabelled=True)
+    assert [(frame.time, frame.labelled) for frame in every] == [(t, t in (0, 3)) for t in range(6)]
+    for one, same in zip(labelled, (every[0], every[3]), strict=True):
+        for part in ("frames", "labels", "valid"):
+            np.testing.assert_array_equal(getattr(one, part), getattr(same, part))
+    cine = read(case)
+    for frame in every:
+        for image, time in zip(frame.frames, cine.window(frame.time, reach, cyclic), strict=True):
+            np.testing.assert_array_equal(image, every[time].frames[reach])
+        assert frame.labelled or np.all(frame.labels == UNLABELLED)
+    stored = {len(np.load(path)) for path in (tmp_path / "cache").glob("*/frames.npy")}
+    assert stored == {2 * (2 * reach + 1), 6 + 2 * reach}
+
+
+def test_cyclic_neighbours(case, tmp_path):
+    plain, _ = cache.preprocessed(case, **OPTIONS, cache_dir=tmp_path)
+    cyclic, _ = cache.preprocessed(case, **OPTIONS, cyclic=True, cache_dir=tmp_path)
+    np.testing.assert_array_equal(plain.frames[0], plain.frames[1])
+    assert np.any(cyclic.frames[0] != cyclic.frames[1])
+
+
+def test_second_start_reads_the_cache_only(case, tmp_path, monkeypatch):
+    first = cache.preprocessed(case, **OPTIONS, cache_dir=tmp_path / "cache")
+    monkeypatch.setattr(cache.acdc, "read", None)
+    again = cache.preprocessed(case, **OPTIONS, cache_dir=tmp_path / "cache")
+    for one, other in zip(first, again, strict=True):
+        assert isinstance(other.frames, np.memmap) and (one.case_name, one.time) == (other.case_name, other.time)
+        for part in ("frames", "labels", "valid"):
+            np.testing.assert_array_equal(getattr(one, part), getattr(other, part))
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+@pytest.mark.parametrize("change", [dict(spacing=2.0), dict(crop=(8, 32, 64)), dict(label_map="2:1"), dict(cyclic=True),
+                                    dict(margin=1.5), dict(reach=2)])
+def test_every_option_is_in_the_key(case, tmp_path, change):
+    cache.preprocessed(case, **OPTIONS, cache_dir=tmp_path / "cache")
+    cache.preprocessed(case, **(OPTIONS | change), cache_dir=tmp_path / "cache")
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_changed_file_is_read_again(case, tmp_path):
+    cache.preprocessed(case, **OPTIONS, cache_dir=tmp_path / "cache")
+    os.utime(case.labels[0], (1, 1))
+    cache.preprocessed(case, **OPTIONS, cache_dir=tmp_path / "cache")
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+@pytest.mark.parametrize("part", ["frames", "labels", "times"])
+def test_damaged_cache_is_made_again(case, tmp_path, part):
+    before = [frame.labels for frame in cache.preprocessed(case, **OPTIONS, cache_dir=tmp_path / "cache")]
+    [folder] = (tmp_path / "cache").iterdir()
+    path = folder / f"{part}.npy"
+    path.write_bytes(path.read_bytes()[:100])
+    after = [frame.labels for frame in cache.preprocessed(case, **OPTIONS, cache_dir=tmp_path / "cache")]
+    np.testing.assert_array_equal(before, after)
+
+
+def test_pickles_are_not_opened(case, tmp_path):
+    cache.preprocessed(case, **OPTIONS, cache_dir=tmp_path / "cache")
+    [folder] = (tmp_path / "cache").iterdir()
+    np.save(folder / "labels.npy", np.array([{"a": 1}], object), allow_pickle=True)
+    assert cache.preprocessed(case, **OPTIONS, cache_dir=tmp_path / "cache")[0].labels.dtype == np.uint8
+
+
+def test_another_process_may_be_faster(case, tmp_path, monkeypatch):
+    """Both write the same folder; the one that comes second takes what is there."""
+    compute = cache._compute
+
+    def meanwhile(*arguments, **options):
+        monkeypatch.setattr(cache, "_compute", compute)
+        cache.preprocessed(case, **OPTIONS, cache_dir=tmp_path / "cache")
+        return compute(*arguments, **options)
+
+    monkeypatch.setattr(cache, "_compute", meanwhile)
+    assert len(cache.preprocessed(case, **OPTIONS, cache_dir=tmp_path / "cache")) == 2
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_refusals(case, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="--cache_dir=.*file cannot be written"):
+        cache.preprocessed(case, **OPTIONS, cache_dir=tmp_path / "file")
+    for path in case.labels.values():
+        path.unlink()
+    with pytest.raises(UserError, match="a_frame01_gt.nii.gz cannot be read"):
+        cache.preprocessed(case, **OPTIONS, cache_dir=tmp_path / "cache")
+    [bare] = find_cases(case.cine.parent)
+    assert cache.preprocessed(bare, **OPTIONS, cache_dir=tmp_path / "cache") == []
+
+
+def test_default_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert paths.default_cache_dir() == tmp_path / "ica_unet_jax"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert paths.default_cache_dir() == Path.home() / ".cache" / "ica_unet_jax"

@@ -1,0 +1,55 @@
+"""A model in a file gives the same labels in a process that cannot import the package."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+from places import ROOT
+
+from ica_unet_jax.data.nifti import read_volume, spacing_of
+from ica_unet_jax.errors import UserError
+from ica_unet_jax.inference import exporting, segmenters
+
+README = ROOT / "README.md"
+
+
+@pytest.fixture(scope="module")
+def cine(cohort):
+    return cohort / "patient001" / "patient001_4d.nii.gz"
+
+
+def test_the_readmes_loader_gives_the_same_labels_without_the_package(tiny_run, cine, tmp_path):
+    exporting.export(tiny_run, cine, tmp_path / "model.zip", platforms=("cpu", "cuda"))
+    frames, image = read_volume(cine)
+    segmenter = segmenters.load(tiny_run)
+    np.save(tmp_path / "frames.npy", frames)
+    loader = next(block for block in re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.S | re.M) if "zipfile" in block)
+    script = (
+        "import sys; sys.modules['ica_unet_jax'] = None\n"
+        "import numpy; frames = numpy.load('frames.npy')\n" + loader + "numpy.save('labels.npy', labels)\n"
+        "frame = encode(frames[0]); numpy.save('first.npy', decode(frame, frame, encode(frames[1])))\n"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    labels = segmenter.segment_cine(frames, spacing_of(image))
+    np.testing.assert_array_equal(np.load(tmp_path / "labels.npy"), labels[1])
+    np.testing.assert_array_equal(np.load(tmp_path / "first.npy"), labels[0])
+    assert len(np.unique(labels)) > 1
+
+    with zipfile.ZipFile(tmp_path / "model.zip") as archive:
+        metadata = json.loads(archive.read("metadata.json"))
+    assert metadata["shape"] == [2, 64, 64] and metadata["spacing_mm"] == pytest.approx([10, 1.5, 1.5])
+    assert metadata["classes"] == {"0": "background", "1": "RV", "2": "MYO", "3": "LV"}
+    assert metadata["neighbours"] == "both" and metadata["platforms"] == ["cpu", "cuda"]
+    assert metadata["config"] == json.loads(segmenter.config.to_json()) and metadata["checkpoint_step"] == 2
+
+
+def test_an_unknown_platform_is_refused(tmp_path, cine):
+    with pytest.raises(UserError, match="--platforms=cpu,gpu: gpu is not known; choose of cpu, cuda, tpu"):
+        exporting.export(tmp_path, cine, tmp_path / "model.zip", platforms=("cpu", "gpu"))

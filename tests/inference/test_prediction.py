@@ -1,0 +1,124 @@
+import csv
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from ica_unet_jax.data import acdc
+from ica_unet_jax.errors import UserError
+from ica_unet_jax.inference import prediction, segmenters
+
+
+@pytest.fixture
+def cine_file(cohort, tmp_path):
+    """A phantom cine whose header holds what tools get wrong: scaling, codes, an oblique affine, time in ms."""
+    frames = np.asarray(nib.load(cohort / "patient001" / "patient001_4d.nii.gz").dataobj)
+    affine = np.array([[0, -1.4, 0.1, 10], [1.5, 0, 0, -20], [0, 0.2, 9.9, 30], [0, 0, 0, 1]])
+    image = nib.Nifti1Image(frames, affine)
+    image.set_qform(affine, code=1)
+    image.set_sform(affine, code=3)
+    image.header.set_zooms((1.5, 1.5, 10, 50))
+    image.header.set_xyzt_units("mm", "msec")
+    image.header.set_slope_inter(2.5, -7)
+    image.header["cal_max"] = 900
+    path = tmp_path / "cine.nii.gz"
+    nib.save(image, path)
+    return path
+
+
+def test_a_cine_keeps_its_header(tiny_run, cine_file, tmp_path, capsys):
+    target = tmp_path / "out" / "labels.nii.gz"
+    prediction.predict(tiny_run, cine_file, target)
+    image, labels = nib.load(cine_file), nib.load(target)
+    assert labels.shape == image.shape and labels.get_data_dtype() == np.uint8
+    for key in ("pixdim", "xyzt_units", "qform_code", "sform_code", "srow_x", "quatern_b", "qoffset_x", "toffset"):
+        np.testing.assert_array_equal(labels.header[key], image.header[key], key)
+    np.testing.assert_array_equal(labels.affine, image.affine)
+    assert labels.dataobj.slope == 1 and labels.dataobj.inter == 0 and labels.header["cal_max"] == 0
+    assert set(np.unique(labels.dataobj)) <= {0, 1, 2, 3}
+
+    with (target.parent / "labels_volumes.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["frame"] for row in rows] == ["1", "2", "3", "4"] and float(rows[3]["time_s"]) == pytest.approx(0.15)
+    first = np.count_nonzero(np.asarray(labels.dataobj)[..., 0] == 3) * 1.5 * 1.5 * 10 / 1000
+    assert float(rows[0]["LV_ml"]) == pytest.approx(first, abs=1e-3)
+    summary = json.loads((target.parent / "labels_summary.json").read_text())
+    assert set(summary["ejection_fraction"]) == {"LV", "RV"} and summary["seconds_per_frame"] == pytest.approx(0.05)
+    assert (target.parent / "labels_volumes.png").is_file()
+    assert "EF of LV" in capsys.readouterr().out
+    assert not list(target.parent.glob(".writing*"))
+
+
+def test_a_cine_is_followed(tiny_run, tmp_path):
+    rng = np.random.default_rng(0)
+    frames = rng.gamma(2, 100, (3, 2, 90, 120)).astype(np.float32)
+    image = nib.Nifti1Image(frames.T, np.eye(4))
+    image.header.set_zooms((1.5, 1.5, 10, 1))
+    nib.save(image, tmp_path / "large.nii.gz")
+    prediction.predict(tiny_run, tmp_path / "large.nii.gz", tmp_path / "labels.nii.gz", window="follow")
+    found = np.asarray(nib.load(tmp_path / "labels.nii.gz").dataobj).T
+    expected = segmenters.load(tiny_run).segment_cine(frames, (10.0, 1.5, 1.5), window="follow")
+    np.testing.assert_array_equal(found, expected)
+    assert found.any()
+
+
+def test_a_frame_gives_a_frame(tiny_run, cohort, tmp_path, capsys):
+    source, target = cohort / "patient001" / "patient001_frame01.nii.gz", tmp_path / "frame.nii"
+    prediction.predict(tiny_run, source, target, largest_component=True)
+    assert nib.load(target).shape == nib.load(source).shape
+    assert "volume_ml" in json.loads((tmp_path / "frame_summary.json").read_text())
+    assert "mL: RV" in capsys.readouterr().out and not (tmp_path / "frame_volumes.png").exists()
+
+
+def test_a_folder_is_checked_first_and_goes_on_without_a_bad_file_if_told_so(tiny_run, cohort, tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    frame = nib.load(cohort / "patient001" / "patient001_frame01.nii.gz")
+    nib.save(frame, source / "b.nii.gz")
+    (source / "a.nii.gz").write_bytes(b"no image")
+    with pytest.raises(UserError, match="a.nii.gz cannot be read as NIfTI"):
+        prediction.predict(tiny_run, source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    prediction.predict(tiny_run, source, tmp_path / "out", skip_bad_cases=True)
+    assert (tmp_path / "out" / "b_seg.nii.gz").is_file() and not (tmp_path / "out" / "a_seg.nii.gz").exists()
+
+
+def test_acdc_submission(tiny_run, cohort, tmp_path):
+    prediction.predict(tiny_run, cohort, tmp_path / "submission", acdc_names=True)
+    expected = {f"patient00{i}_{phase}.nii.gz" for i in range(1, 5) for phase in ("ED", "ES")}
+    assert {path.name for path in (tmp_path / "submission").iterdir()} == expected
+    for case in acdc.find_cases(cohort):
+        image = nib.load(tmp_path / "submission" / f"{case.name}_ES.nii.gz")
+        assert image.shape == nib.load(case.labels[case.es]).shape
+
+
+def test_names_that_cannot_be(tmp_path):
+    file = tmp_path / "a.nii.gz"
+    file.touch()
+    for source, target, message in (
+        (file, file, "is the input"),
+        (file, tmp_path / "b.png", "must be a file .nii.gz or .nii"),
+        (tmp_path, tmp_path / "b.nii.gz", "must be a folder"),
+    ):
+        with pytest.raises(UserError, match=message):
+            prediction.find_jobs(source, target)
+    with pytest.raises(UserError, match="needs a cohort"):
+        prediction.find_jobs(file, tmp_path / "out", acdc_names=True)
+
+
+def test_summary_of_curves():
+    volumes = {"RV": np.array([100.0, 60, 80]), "MYO": np.array([90.0, 90, 90]), "LV": np.array([120.0, 48, 100])}
+    summary = prediction.summarize(volumes, None, False)
+    assert (summary["ed_frame"], summary["es_frame"]) == (1, 2)
+    assert summary["ejection_fraction"] == {"LV": 0.6, "RV": 0.4}
+    assert prediction.describe(summary).startswith("EF of LV 60.0 %, EF of RV 40.0 %; mL at ED (frame 1): RV 100.0")
+    nominal = prediction.summarize(volumes, None, True)
+    assert set(nominal["ed_volume_ml"].values()) == {None} and "RV –" in prediction.describe(nominal)
+    empty = prediction.summarize({name: np.zeros(3) for name in volumes}, None, False)
+    assert empty["ejection_fraction"] == {"LV": None, "RV": None} and "EF of LV –" in prediction.describe(empty)
+
+
+def test_mirroring_needs_a_network_that_knows_it(tiny_run, cohort, tmp_path):
+    with pytest.raises(UserError, match="--mirror needs a network that was trained with --flip"):
+        prediction.predict(tiny_run, cohort, tmp_path / "out", mirror=True)

@@ -1,0 +1,138 @@
+"""The systems of the paper's tables are timed, trained and judged where that is missing; what is there is kept."""
+
+import csv
+import json
+
+import pytest
+import tiny
+from timings import timing
+
+from ica_unet_jax.benchmarking import measuring
+from ica_unet_jax.benchmarking.timing import Ceilings
+from ica_unet_jax.config import Config
+from ica_unet_jax.errors import Diverged, UserError
+from ica_unet_jax.runtime.files import write_json, write_text
+from ica_unet_jax.sweeps import comparing, system_results
+from ica_unet_jax.sweeps.systems import System
+
+
+def test_a_system_is_timed_at_both_widths(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(measuring, "benchmark", lambda rows, seconds, json_file: asked.append([(row.name, row.config.model.width_multiplier) for row in rows]))
+    for model in ("grid_net", "ica_unet"):
+        comparing.time_system(Config.make(model=model, width_multiplier=0.25), tmp_path / model, 0.0)
+    assert asked == [[("grid_net", 1.0), ("grid_net/0.25", 0.25)], [("ica_unet", 1.0)]]
+
+
+@pytest.fixture
+def reference(cohort, tmp_path, monkeypatch):
+    """Two cheap systems and one that does not fit the grid."""
+    some = (
+        System("narrow", "Narrow", (1, 2), dict(model="unet2d")),
+        System("large", "Large", (1,), dict(model="ica_unet")),
+        System("steady", "Steady", (2,), dict(model="unet2d", flip=True), cleaned=True),
+    )
+    for module in (comparing, system_results):
+        monkeypatch.setattr(module, "SYSTEMS", some)
+    monkeypatch.setattr(measuring, "ceilings", lambda seconds: Ceilings(1e11, 4e11, 1e10))
+    return Config.make(**tiny.LOOP, data_dir=str(cohort), cache_dir=str(tmp_path / "cache"), workdir=str(tmp_path / "tables"))
+
+
+def test_tables_are_made_and_what_is_there_is_kept(reference, monkeypatch, capsys):
+    monkeypatch.setattr(comparing.training, "train", lambda config, pictures: tiny.write_run(config))
+    timed = []
+
+    def benchmark(rows, seconds, json_file):
+        (row,) = rows
+        result = timing(row.name, 20, 20, 1)
+        result["rows"][row.name] |= dict(model=measuring.described_model(row))
+        timed.append(row.name)
+        write_json(json_file, result)
+
+    monkeypatch.setattr(comparing.benchmarking, "benchmark", benchmark)
+    folder = comparing.compare(reference)
+    text = (folder / "tables.md").read_text()
+    for told in (capsys.readouterr().out, text):
+        assert "Large is left out: --crop=2,32,32: height and width" in told
+    with (folder / "table_2.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["System"] for row in rows] == ["Narrow", "Steady"]
+    assert all(0 <= float(row["Dice ED LV"]) <= 1 for row in rows)
+    summaries = [json.loads((folder / name / "evaluation_val" / "summary.json").read_text()) for name in ("narrow", "steady")]
+    assert [row["Dice mean"] for row in rows] == [f"{summary['dice']['mean']:.3f}" for summary in summaries]
+    assert [(summary["mirror"], summary["largest_component"]) for summary in summaries] == [(False, False), (True, True)]
+    assert (folder / "tables.png").read_bytes().startswith(b"\x89PNG")
+    assert rows[0]["Parameters (M)"] == rows[1]["Parameters (M)"] == "2.50"
+    assert "2 patients, 2 of known voxel size, 4 steps" in text and "One seed and 2 patients decide nothing" in text and "\\begin{tabular}" in (folder / "table_1.tex").read_text()
+    monkeypatch.setattr(comparing.training, "train", None)
+    comparing.compare(reference)
+    assert (folder / "tables.md").read_text() == text and timed == ["narrow", "steady"]
+    with pytest.raises(UserError, match="holds a run with other settings"):
+        comparing.compare(reference.replace(learning_rate=1.0))
+    split = json.loads((folder / "steady" / "split.json").read_text())
+    write_json(folder / "steady" / "split.json", split | {"val": split["train"]})
+    with pytest.raises(UserError, match=r"cannot stand in one table \(narrow and steady differ in split\)"):
+        comparing.compare(reference)
+
+
+def test_times_of_other_networks_and_other_judgements_are_not_kept(reference, monkeypatch):
+    monkeypatch.setattr(comparing.training, "train", lambda config, pictures: tiny.write_run(config))
+    folder = comparing.compare(reference, only=["steady"], seconds=0.0)
+    timed, summary = folder / "steady" / "timing.json", folder / "steady" / "evaluation_val" / "summary.json"
+    before = json.loads(timed.read_text())["rows"]["steady"]["parameters"]
+    comparing.evaluation.evaluate(folder / "steady", split="val", cines=0, pictures=False)  # as `evaluate` does, into the same folder
+    assert not json.loads(summary.read_text())["mirror"]
+    comparing.compare(reference, only=["steady"], seconds=0.0)
+    assert json.loads(summary.read_text())["mirror"]
+    comparing.time_system(reference.replace(model="unet2d", unet_width=2), folder / "steady", 0.0)
+    assert json.loads(timed.read_text())["rows"]["steady"]["parameters"] > before
+
+
+def test_a_divergence_is_a_row_and_not_repeated(reference, monkeypatch):
+    def diverge(config, pictures):
+        raise Diverged(1, "loss not finite", ".")
+
+    monkeypatch.setattr(comparing.training, "train", diverge)
+    folder = comparing.compare(reference, only=["steady"], timed=False)
+    assert "| Steady: diverged at step 1 (loss not finite) |" in (folder / "tables.md").read_text()
+    monkeypatch.setattr(comparing.training, "train", None)
+    comparing.compare(reference, only=["steady"], timed=False)
+    write_text(folder / "steady" / "config.json", reference.replace(flip=True, learning_rate=1.0).to_json())
+    with pytest.raises(UserError, match="learning_rate 1.0 -> "):  # perhaps it would not with other settings
+        comparing.compare(reference, only=["steady"], timed=False)
+
+
+def test_a_kill_costs_what_was_not_finished(reference, monkeypatch):
+    """Timed, trained to the last step, and killed before it was judged: it is judged."""
+    evaluate = comparing.evaluation.evaluate
+
+    def kill(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(comparing.evaluation, "evaluate", kill)
+    with pytest.raises(KeyboardInterrupt):
+        comparing.compare(reference, only=["narrow"], seconds=0.0)
+    monkeypatch.setattr(comparing.evaluation, "evaluate", evaluate)
+    monkeypatch.setattr(comparing.benchmarking, "benchmark", None)
+    monkeypatch.setattr(comparing.training, "make_step", lambda config: None)  # no step is made
+    folder = comparing.compare(reference, only=["narrow"])
+    with (folder / "table_1.csv").open() as file:
+        [row] = csv.DictReader(file)
+    assert row["System"] == "Narrow" and 0 <= float(row["Dice mean"]) <= 1 and float(row["FPS"]) > 0
+
+
+def test_all_are_timed_before_one_is_trained(reference, monkeypatch):
+    """Their ratios are of one machine in one state; bad data are refused before."""
+    order = []
+    monkeypatch.setattr(comparing, "time_system", lambda config, run, seconds: order.append(f"time {run.name}"))
+    monkeypatch.setattr(comparing, "train_system", lambda config, run, system, split: order.append(f"train {run.name}"))
+    with pytest.raises(UserError, match="nowhere"):
+        comparing.compare(reference.replace(data_dir="nowhere"))
+    assert order == []
+    comparing.compare(reference)
+    assert order == ["time narrow", "time steady", "train narrow", "train steady"]
+
+
+def test_a_word_that_fits_no_system(reference):
+    with pytest.raises(UserError, match="--only=foo fits no system: give parts of narrow, large, steady"):
+        comparing.compare(reference, only=["foo"])

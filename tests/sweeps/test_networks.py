@@ -1,0 +1,96 @@
+"""Whole networks as rows of a study: what their launch files say, and nothing else, is theirs."""
+
+import pytest
+
+from ablations import networks
+from ablations.studies import choose
+from ica_unet_jax.benchmarking import flops
+from ica_unet_jax.config import Config, fields
+from ica_unet_jax.runtime import launch_files
+
+SWEEP = dict(crop=(6, 64, 64), spacing=2.0, steps=33, batch_size=2, evaluate_every=11, folds=3, data_dir="somewhere", rotation=7.0)
+BASE = Config.make(**launch_files.read(networks.LAUNCH / "acdc.flags")).replace(**SWEEP)
+
+
+def titled(name, base=BASE):
+    return choose(name)[0].titled(base)
+
+
+@pytest.mark.parametrize("study", [study.name for study in networks.NETWORKS])
+def test_every_row_is_trained_on_the_sweeps_data_for_its_steps(study):
+    shared = {field.name for _, field in fields()} - networks.OWN
+    for config in titled(study).values():
+        assert {name: config.flat()[name] for name in shared} == {name: BASE.flat()[name] for name in shared}
+    assert {"crop", "spacing", "steps", "batch_size", "fold", "seed", "split_file", "workdir", "rotation"} <= shared
+
+
+def test_the_rehearsal_has_ten_networks_as_their_files_say():
+    rows = titled("rehearsal")
+    assert len(rows) == 10 and next(iter(rows)) == "ICA-UNet"
+    assert {rows[title].model.model for title in networks.RIVALS} == {"unet2d", "unet3d", "msu_net", "grid_net", "ensemble_unet", "omega_net"}
+    assert rows["MSU-Net, span 2"].model.span == 2
+    assert rows["paper, n = 4"].model.contracting_blocks == 4 and rows["paper, n = 3"].model.contracting_blocks == 3
+    assert rows["no ICA"].model.mixing == "upsampled"
+    for title, files in networks.TEN.items():
+        own = launch_files.read(networks.LAUNCH / f"{files[-1]}.flags")
+        assert all(rows[title].flat()[name] == value for name, value in own.items() if name in networks.OWN), title
+
+
+def test_all_share_the_recipe_but_the_learning_rate():
+    recipe = ("optimizer", "weight_decay", "schedule", "warmup_steps", "clip_norm", "ema_decay", "dice_weight", "flip", "depth_shift")
+    rows = titled("rehearsal")
+    for title in networks.RIVALS | networks.NO_ICA:
+        assert [rows[title].flat()[name] for name in recipe] == [rows["ICA-UNet"].flat()[name] for name in recipe], title
+
+
+def test_three_learning_rates_each():
+    rows = titled("learning_rate")
+    assert len(rows) == 30
+    own = titled("rehearsal")["U-Net 2D"].train.learning_rate
+    rates = {title: config.train.learning_rate for title, config in rows.items() if title.startswith("U-Net 2D,")}
+    assert sorted(rates.values()) == pytest.approx([own / 3, own, 3 * own], rel=0.05)
+    assert all(float(title.split()[-1]) == rate for title, rate in rates.items())
+    assert [networks._short(rate) for rate in (1.3e-3, 4e-3, 0.012, 1.0)] == ["1.3e-3", "4e-3", "1.2e-2", "1e0"]
+
+
+def test_published_rows_stand_beside_their_twins():
+    rows = titled("published")
+    marked = [title for title in rows if title.endswith(", published training")]
+    assert marked and all(title.partition(",")[0] in rows for title in marked)
+    for title in marked:
+        ours, theirs = rows[title.partition(",")[0]], rows[title]
+        assert theirs.model == ours.model and theirs != ours
+
+
+def test_a_recommended_network_comes_first(monkeypatch, tmp_path):
+    for path in networks.LAUNCH.rglob("*.flags"):
+        (tmp_path / path.relative_to(networks.LAUNCH)).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / path.relative_to(networks.LAUNCH)).write_text(path.read_text())
+    (tmp_path / "recommended.flags").write_text((tmp_path / "acdc.flags").read_text() + "--bases=8\n")
+    monkeypatch.setattr(networks, "LAUNCH", tmp_path)
+    rows = titled("main")
+    assert [*rows][:2] == ["ICA-UNet, recommended", "ICA-UNet"]
+    assert [config.model.bases for config in rows.values()][:2] == [8, 32]
+    assert rows["no ICA"].diff(rows["ICA-UNet"]).keys() == {"mixing", "decoder_frame", "decoder_width", "ica_weight"}
+
+
+@pytest.mark.parametrize("streams", ["independent", "dense"])
+def test_design_changes_one_thing_each(streams):
+    base = BASE.replace(streams=streams, stream_width=39 if streams == "dense" else 8)
+    reference, *cells = titled("design", base).values()
+    assert reference == base and len(cells) == 9
+    together = {"no ICA": {"mixing", "decoder_frame", "decoder_width", "ica_weight"}, "dense, equal work": {"streams", "stream_width"}}
+    together |= {"independent streams, equal work": {"streams", "stream_width"}, "shared streams": {"streams", "stream_width"}}
+    for title, config in titled("design", base).items():
+        assert len(config.diff(base)) <= 1 or set(config.diff(base)) <= together[title], title
+    rows = titled("design", base)
+    assert flops.parameters(rows["no ICA"].model) == pytest.approx(flops.parameters(base.model), rel=0.02)
+    other = rows["dense, equal work" if streams == "independent" else "independent streams, equal work"]
+    assert flops.of_a_frame(other.model) == pytest.approx(flops.of_a_frame(base.model), rel=0.1)
+
+
+def test_what_is_off_is_switched_on():
+    rows = titled("design", BASE.replace(decoder_frame=True, concatenation_over="all", reconstruction_weight=0.0))
+    assert not rows["without the frame in the decoders"].model.decoder_frame
+    assert rows["concatenation over each stream"].model.concatenation_over == "stream"
+    assert rows["with reconstruction"].loss.reconstruction_weight == 1
