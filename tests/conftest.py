@@ -14,6 +14,7 @@ from jaxtyping import install_import_hook  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+pytest_plugins = ["skips"]
 # What was compiled once is kept.
 CACHE = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
 jax.config.update("jax_compilation_cache_dir", os.path.join(CACHE, "ica_unet_jax", "compiled"))
