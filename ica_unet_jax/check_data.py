@@ -8,7 +8,7 @@ from ica_unet_jax import launcher
 
 
 def main() -> None:
-    from ica_unet_jax.data import acdc, cohort
+    from ica_unet_jax.data import cohort, reading
     from ica_unet_jax.runtime.progress import Progress
 
     config = launcher.config()
@@ -16,7 +16,7 @@ def main() -> None:
     bad = problems = 0
     with Progress(len(cases), unit="case") as progress:
         for number, case in enumerate(cases, start=1):
-            seen = acdc.examine(case, config.data.label_map)
+            seen = reading.examine(case, config.data.label_map)
             for line in (*seen.problems, *(f"note: {remark}" for remark in seen.remarks)):
                 print(line)
             bad, problems = bad + bool(seen.problems), problems + len(seen.problems)

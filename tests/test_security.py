@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import ica_unet_jax
-from ica_unet_jax.data import acdc, cache, splits
+from ica_unet_jax.data import cache, reading, splits
 from ica_unet_jax.errors import BadData, UserError
 from ica_unet_jax.evaluation import judging
 from ica_unet_jax.inference import segmenters
@@ -60,8 +60,8 @@ from ica_unet_jax.evaluation import judging
 from ica_unet_jax.inference import segmenters
 judging.evaluate(sys.argv[1], sys.argv[2], cines=1)
 segmenters.load(sys.argv[1], "best")
-from ica_unet_jax.data import acdc, cache
-for case in acdc.find_cases(sys.argv[3]):
+from ica_unet_jax.data import cache, reading
+for case in reading.find_cases(sys.argv[3]):
     for _ in range(2):  # written, then read
         cache.preprocessed(case, crop=(2, 64, 64), spacing=1.5, cache_dir=sys.argv[4])
 print(asked)
@@ -98,7 +98,7 @@ class Bomb:
 
 
 def test_a_pickle_in_the_cache_is_not_executed(cohort, tmp_path):
-    case = acdc.find_cases(cohort)[0]
+    case = reading.find_cases(cohort)[0]
     options = dict(crop=(2, 64, 64), spacing=1.5, cache_dir=tmp_path / "cache")
     cache.preprocessed(case, **options)
     for path in (tmp_path / "cache").rglob("*.npy"):
@@ -136,11 +136,11 @@ def test_a_link_to_an_image_outside_is_told_and_never_opened(data, monkeypatch, 
     else:
         path.symlink_to(secret if target == "absolute" else os.path.relpath(secret, path.parent))
     seen = opened(monkeypatch)
-    found = {case.name: case for case in acdc.find_cases(data)}
-    problems = [problem for case in found.values() for problem in acdc.check(case)]
+    found = {case.name: case for case in reading.find_cases(data)}
+    problems = [problem for case in found.values() for problem in reading.check(case)]
     assert any(f"{path} is a link that leads outside {data}" in problem for problem in problems)
     with pytest.raises(BadData):
-        acdc.read(found["patient001"])
+        reading.read(found["patient001"])
     assert seen and all(place.is_relative_to(data.resolve()) for place in seen)
 
 
@@ -149,8 +149,8 @@ def test_a_link_to_a_patient_or_an_info_outside_is_told_and_never_opened(data, m
     (data / "patient001" / "Info.cfg").unlink()
     (data / "patient001" / "Info.cfg").symlink_to(data.parent / "secret" / "Info.cfg")
     seen = opened(monkeypatch)
-    for case in acdc.find_cases(data):
-        problems = acdc.check(case)
+    for case in reading.find_cases(data):
+        problems = reading.check(case)
         assert problems and all("is a link that leads outside" in problem for problem in problems[:1])
     assert seen and all(place.is_relative_to(data.resolve()) for place in seen)
 
@@ -160,16 +160,16 @@ def test_a_split_file_names_patients_and_no_paths(data, tmp_path, name):
     path = tmp_path / "split.json"
     path.write_text(json.dumps({"train": ["patient001"], "val": [name]}))
     with pytest.raises(UserError, match="is not in the data"):
-        splits.read_split(path, acdc.find_cases(data))
+        splits.read_split(path, reading.find_cases(data))
 
 
 @pytest.mark.parametrize("value", ["../../secret", "/etc/passwd", "1/../2"])
 def test_info_names_no_files(data, value):
     """Whatever Info.cfg says, names of files come from the listing; no name of a case is more than a name."""
     (data / "patient001" / "Info.cfg").write_text(f"ED: {value}\nGroup: {value}\nNbFrame: {value}\n")
-    [case] = acdc.find_cases(data)
+    [case] = reading.find_cases(data)
     assert all(path.parent == data / "patient001" for path in case.files)
-    assert case.name == Path(case.name).name == "patient001" and len(acdc.check(case)) == 2
+    assert case.name == Path(case.name).name == "patient001" and len(reading.check(case)) == 2
 
 
 def test_a_run_of_a_stranger_writes_nothing_when_it_is_loaded(tiny_run, tmp_path):

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ica_unet_jax.data import acdc
-from ica_unet_jax.data.acdc import Case
+from ica_unet_jax.data import checks, reading
+from ica_unet_jax.data.case import Case
 from ica_unet_jax.data.geometry import Placement, normalize, place, resample_labels
 from ica_unet_jax.data.heart import on_heart
 from ica_unet_jax.errors import BadData, UserError
@@ -61,7 +61,7 @@ def preprocessed(case: Case, *, crop: tuple[int, int, int], spacing: float, labe
 
     Raises BadData for a case that is not sound and UserError for a cache folder that cannot be written.
     """
-    if problems := acdc.check(case, label_map) if case.problems else acdc.missing_truth(case):
+    if problems := reading.check(case, label_map) if case.problems else checks.of_truth(case):
         raise BadData(problems)
     if not case.labels:
         return []
@@ -94,7 +94,7 @@ def _compute(case: Case, *, canvas: tuple[int, int], spacing: float, label_map: 
 
     Of these the 2 * reach + 1 from starts[i] on are those round times[i]; windows that follow each other share theirs.
     """
-    cine = acdc.read(case, label_map)
+    cine = reading.read(case, label_map)
     slices = cine.frames.shape[1]
     placement = place(cine.frames.shape[1:], cine.spacing, (slices, *canvas), spacing)
     if heart:  # of that grid: its window, unlike the wider canvas, stays inside the image

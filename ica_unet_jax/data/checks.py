@@ -1,36 +1,52 @@
-"""What can be wrong between the files of one case, a sentence each. Frame numbers are 0-based here, from 1 in sentences."""
+"""What can be wrong with the files of one case, whatever the reader, a sentence each.
+
+Frame numbers are 0-based here, from 1 in sentences.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from ica_unet_jax.data.case import Case
+from ica_unet_jax.errors import UserError
 
 _SAME_INTENSITY = 0.01  # largest difference between a frame file and its cine, as a part of the frame's range
 
 
-def zero_based(text: str | None) -> int | None:
-    """A frame number counted from 1 as one counted from 0; None for what is no number."""
-    return int(text) - 1 if text and re.fullmatch(r"-?\d{1,6}", text) else None
+def attempt(problems: list[str], read: Callable, *arguments: Any) -> Any:
+    """What `read` returns, or None and its complaint among the problems."""
+    try:
+        return read(*arguments)
+    except UserError as error:
+        problems.append(str(error))
+        return None
 
 
-def of_info(path: Path | None, info: Mapping[str, str], cine: Path | None, count: int | None) -> list[str]:
-    """What Info.cfg says that cannot be; `count` is the number of frames of the cine, if there is one."""
-    problems = []
-    for key in ("ED", "ES", "NbFrame"):
-        if key not in info:
-            continue
-        number = zero_based(info[key])
-        if number is None or number < 0:
-            problems.append(f"{path}: {key} is '{info[key][:20]}'; write a frame number counted from 1.")
-        elif count is not None and key == "NbFrame" and number + 1 != count:
-            problems.append(f"{path}: NbFrame is {number + 1}, but {cine.name} has {count} frames; "
-                            "correct the one that is wrong.")
-        elif count is not None and number >= count:
-            problems.append(f"{path}: {key} is {number + 1}, but {cine.name} has {count} frames; correct it.")
-    return problems
+def of_path(path: Path, root: Path) -> str:
+    """Why a path below `root`, the folder of the cohort, must not be opened, or ""."""
+    if not f"{path.relative_to(root)}".isprintable():
+        return f"{str(path.relative_to(root))!a} in {root} has a name that cannot be written; rename it."
+    if path.is_dir():
+        return f"{path} is a folder where a file is expected; put the file itself there."
+    try:
+        inside = path.resolve(strict=True).is_relative_to(root.resolve())
+    except (OSError, RuntimeError):  # RuntimeError: a link to itself, before Python 3.13
+        return f"{path} is a link that leads nowhere; put the file itself there."
+    return "" if inside else f"{path} is a link that leads outside {root}; put the file itself there."
+
+
+def of_truth(case: Case) -> list[str]:
+    """A problem where there are frame files, as ACDC has them for ED and ES, and no ground truth of any."""
+    if case.labels or not case.frames:
+        return []
+    path = case.frames[min(case.frames)]
+    suffix = ".nii.gz" if path.name.endswith(".gz") else ".nii"
+    truth = path.name.removesuffix(suffix) + "_gt" + suffix
+    return [f"{path} has no ground truth, nor has another frame of {case.name}; add {truth}."]
 
 
 def of_frame(path: Path, time: int, volume: np.ndarray, cine: Path, frames: np.ndarray) -> list[str]:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from ica_unet_jax.config import DataConfig
-from ica_unet_jax.data import acdc, splits
+from ica_unet_jax.data import reading, splits
+from ica_unet_jax.data.case import Case
 from ica_unet_jax.data.phantom import beating_heart
 from ica_unet_jax.errors import BadData, UserError
 
@@ -45,9 +46,9 @@ def folder(config: DataConfig, *, write: bool = True) -> Path:
     return phantom
 
 
-def open_cohort(config: DataConfig, *, write: bool = True) -> list[acdc.Case]:
-    """The cases in `folder(config, write)`; raises UserError as that and `acdc.find_cases` do."""
-    return acdc.find_cases(folder(config, write=write), config.label_map)
+def open_cohort(config: DataConfig, *, write: bool = True) -> list[Case]:
+    """The cases in `folder(config, write)`; raises UserError as that and `reading.find_cases` do."""
+    return reading.find_cases(folder(config, write=write), config.label_map)
 
 
 def _missing(problem: str) -> str:
@@ -57,14 +58,14 @@ def _missing(problem: str) -> str:
     )
 
 
-def choose_split(config: DataConfig, cases: list[acdc.Case]) -> splits.Split:
+def choose_split(config: DataConfig, cases: list[Case]) -> splits.Split:
     """The split file's, or the fold's."""
     if config.split_file:
         return splits.read_split(config.split_file, cases)
     return splits.fold_split(cases, config.folds, config.fold, config.split_seed)
 
 
-def screen(cases: Iterable[acdc.Case], read: Callable[[acdc.Case], T], skip_bad: bool) -> tuple[dict[str, T], Problems]:
+def screen(cases: Iterable[Case], read: Callable[[Case], T], skip_bad: bool) -> tuple[dict[str, T], Problems]:
     """What `read` makes of each sound case, by name, and what is wrong with the others, which are listed on stderr.
 
     Raises:

@@ -13,6 +13,7 @@ import logging
 import math
 import re
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import nibabel as nib
@@ -152,7 +153,7 @@ def parse_label_map(text: str) -> dict[int, int]:
     return mapping
 
 
-def read_labels(path: Path, mapping: dict[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def read_labels(path: Path, mapping: Mapping[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """A ground truth as uint8 (s, h, w), and its affine (4, 4). Raises UserError for labels that are none."""
     image, array, _ = _open(path)
     if array.ndim == 4 and array.shape[3] == 1:

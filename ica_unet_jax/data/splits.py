@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ica_unet_jax.data.acdc import Case
+from ica_unet_jax.data.case import Case
 from ica_unet_jax.errors import UserError
 
 Split = dict[str, list[str]]

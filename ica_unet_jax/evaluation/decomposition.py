@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from ica_unet_jax.config import LossConfig
-from ica_unet_jax.data import acdc
+from ica_unet_jax.data import reading
+from ica_unet_jax.data.case import Case, Cine
 from ica_unet_jax.data.geometry import front_padding, normalize, resample_labels
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.evaluation import judging
@@ -95,7 +96,7 @@ class Decomposer:
 
         self._decompose = jax.jit(decompose)
 
-    def __call__(self, cine: acdc.Cine, times: Iterable[int] | None = None) -> Iterator[list[Decomposition]]:
+    def __call__(self, cine: Cine, times: Iterable[int] | None = None) -> Iterator[list[Decomposition]]:
         """The decompositions of some frames (by number from 0; without `times` the labelled ones), one after the other.
 
         A stack of more than d slices has several depth windows, each with bases of its own: an element each.
@@ -114,7 +115,7 @@ class Decomposer:
 
 
 def quality(
-    run_dir: str | Path, cases: Iterable[acdc.Case] | str = "val", *, which: str = "latest", mean_of_channels: bool = False
+    run_dir: str | Path, cases: Iterable[Case] | str = "val", *, which: str = "latest", mean_of_channels: bool = False
 ) -> list[Row]:
     """How good the bases and the reconstruction of each labelled frame are: a row a frame, with `COLUMNS`.
 
@@ -137,7 +138,7 @@ def quality(
         cases = judging.choose_cases(run_folder.read_split(run_dir), data, cases)
     rows, bases = [], []
     for case in cases:
-        cine = acdc.read(case, data.label_map)
+        cine = reading.read(case, data.label_map)
         placement = judging.trained_placement(decomposer.segmenter, cine)
         for windows in decomposer(cine):
             truth = resample_labels(cine.labels[windows[0].frame], placement, NUM_CLASSES)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from ica_unet_jax.data import acdc, cohort
+from ica_unet_jax.data import cohort, reading
 from ica_unet_jax.data.geometry import argmax_labels, resample_labels
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.evaluation.decomposition import Decomposer, Decomposition, image_box, row_of
@@ -62,7 +62,7 @@ def draw(
     name = patient or next((name for name in trained["val"] if name in cases), min(cases))
     if name not in cases:
         raise UserError(f"--patient={name} is not in {cohort.folder(data)}: name one of its {len(cases)} patients, as {min(cases)}.")
-    cine = acdc.read(cases[name], data.label_map)
+    cine = reading.read(cases[name], data.label_map)
     time = frame - 1 if frame else min(cine.labels, default=cine.times[0])
     if time not in cine.times:
         raise UserError(f"--frame={frame} is not in the images of {name}: take a number from {cine.times[0] + 1} to {cine.times[-1] + 1}.")

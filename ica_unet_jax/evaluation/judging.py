@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from ica_unet_jax.config import DataConfig
-from ica_unet_jax.data import acdc, cohort, heart, splits
+from ica_unet_jax.data import cohort, heart, reading, splits
+from ica_unet_jax.data.case import Case, Cine
 from ica_unet_jax.data.geometry import Placement
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.evaluation import pages
@@ -86,7 +87,7 @@ def evaluate(
     trained = run_folder.read_split(run_dir)
     chosen = choose_cases(trained, data, split)
     labelled = [case for case in chosen if case.labels]
-    found, left_out = cohort.screen(labelled, lambda case: bool(acdc.read(case, label_map)), skip_bad_cases)
+    found, left_out = cohort.screen(labelled, lambda case: bool(reading.read(case, label_map)), skip_bad_cases)
     labelled = [case for case in labelled if case.name in found]
     options = {which: which == "best", window: window != data.window, "largest_component": largest_component, "mirror": mirror}
     options |= {neighbour_frames: neighbour_frames != "cine", f"nsd_{nsd_mm:g}mm": nsd_mm != NSD_MM}
@@ -97,7 +98,7 @@ def evaluate(
     rows, over_time = [], {}
     with Progress(len(labelled), unit="patient") as progress:
         for done, case in enumerate(labelled, start=1):
-            cine = acdc.read(case, label_map)
+            cine = reading.read(case, label_map)
             whole = bool(case.cine) and len(cine.times) > 2 and len(over_time) < cines
             times = cine.times if whole else sorted(cine.labels)
             snippets = segmenter.config.model.answered > 1
@@ -140,7 +141,7 @@ def evaluate(
     return folder
 
 
-def training_report(folder: Path, cines: Sequence[acdc.Cine], segmenter: Segmenter, count: int = 3) -> None:
+def training_report(folder: Path, cines: Sequence[Cine], segmenter: Segmenter, count: int = 3) -> None:
     """Pictures for the end of a training: learning curves and overlays of the first `count` validation patients.
 
     Writes curves.png and validation/PATIENT.png into the run folder.
@@ -151,7 +152,7 @@ def training_report(folder: Path, cines: Sequence[acdc.Cine], segmenter: Segment
         draw_overlay(folder / "validation" / f"{cine.case.name}.png", cine, labels)
 
 
-def choose_cases(trained: splits.Split, data: DataConfig, split: str) -> list[acdc.Case]:
+def choose_cases(trained: splits.Split, data: DataConfig, split: str) -> list[Case]:
     """The cases of `split` in the cohort that `data` names; `trained` is the run's split.
 
     Raises:
@@ -177,7 +178,7 @@ def choose_cases(trained: splits.Split, data: DataConfig, split: str) -> list[ac
 
 
 def notes(
-    trained: splits.Split, chosen: Iterable[acdc.Case], split: str, which: str, window: str = "centre",
+    trained: splits.Split, chosen: Iterable[Case], split: str, which: str, window: str = "centre",
     left_out: Iterable[str] = (), neighbour_frames: str = "cine",
 ) -> list[str]:  # fmt: skip
     """What a reader of the figures has to know."""
@@ -198,7 +199,7 @@ def notes(
 
 def segment(
     segmenter: Segmenter,
-    cine: acdc.Cine,
+    cine: Cine,
     times: Sequence[int],
     largest_component: bool = False,
     window: str = "centre",
@@ -220,14 +221,14 @@ def segment(
     return labels, placements
 
 
-def open_window(kind: str, placement: Placement, cine: acdc.Cine) -> roi.Window:
+def open_window(kind: str, placement: Placement, cine: Cine) -> roi.Window:
     """The window named by one of `WINDOWS`; the oracle's does not move with the beat."""
     if kind != "oracle":
         return roi.open_window(kind, placement)
     return roi.Window(heart.on_heart(placement, cine.labels.values()))
 
 
-def logits(segmenter: Segmenter, cine: acdc.Cine, times: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+def logits(segmenter: Segmenter, cine: Cine, times: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
     """(frame number, native logits (s, h, w, 4)) of some frames of a case, one after the other, as the network is trained.
 
     That is through the window on the labelled heart, where it was trained so.
@@ -236,13 +237,13 @@ def logits(segmenter: Segmenter, cine: acdc.Cine, times: Sequence[int]) -> Itera
     yield from zip(times, segmenter.logits(frames, trained_placement(segmenter, cine), windows), strict=True)
 
 
-def trained_placement(segmenter: Segmenter, cine: acdc.Cine) -> Placement:
+def trained_placement(segmenter: Segmenter, cine: Cine) -> Placement:
     """Where the network's windows lie in training: round the image centre or on the labelled heart."""
     placement = segmenter.place(cine.frames.shape[1:], cine.spacing)
     return heart.on_heart(placement, cine.labels.values()) if segmenter.config.data.train_window == "heart" else placement
 
 
-def _frames_and_times(segmenter: Segmenter, cine: acdc.Cine, times: Sequence[int]) -> tuple:
+def _frames_and_times(segmenter: Segmenter, cine: Cine, times: Sequence[int]) -> tuple:
     """What `Segmenter.logits` and `labels` want for some frames of a case."""
     windows = [cine.window(time, segmenter.config.model.reach, segmenter.config.data.cyclic) for time in times]
     frames = dict(zip(cine.times, cine.frames, strict=True))
@@ -250,7 +251,7 @@ def _frames_and_times(segmenter: Segmenter, cine: acdc.Cine, times: Sequence[int
 
 
 def judge(
-    cine: acdc.Cine, labels: dict[int, np.ndarray], placements: dict[int, Placement], nsd_mm: float = NSD_MM
+    cine: Cine, labels: dict[int, np.ndarray], placements: dict[int, Placement], nsd_mm: float = NSD_MM
 ) -> list[cases.Row]:
     """A row for each labelled frame of a case, as `cases.summarize` wants them.
 
@@ -266,7 +267,7 @@ def judge(
     ]
 
 
-def judge_positions(segmenter: Segmenter, cine: acdc.Cine, nsd_mm: float = NSD_MM, **seen: Any) -> list[cases.Row]:
+def judge_positions(segmenter: Segmenter, cine: Cine, nsd_mm: float = NSD_MM, **seen: Any) -> list[cases.Row]:
     """`judge` with every labelled frame at each position of a snippet: the mean of its figures.
 
     A stream's frame may fall on any of them. `seen`: what `segment` is told.
@@ -279,7 +280,7 @@ def judge_positions(segmenter: Segmenter, cine: acdc.Cine, nsd_mm: float = NSD_M
     return [cases.mean_row(rows) for rows in zip(*readings, strict=True)]
 
 
-def phases(cine: acdc.Cine) -> dict[int, str]:
+def phases(cine: Cine) -> dict[int, str]:
     """{frame: "ED" or "ES"}: as Info.cfg says, otherwise the labelled frames of the largest and smallest LV cavity."""
     if cine.case.ed is not None and cine.case.es is not None:
         return {cine.case.es: "ES", cine.case.ed: "ED"}
@@ -289,14 +290,14 @@ def phases(cine: acdc.Cine) -> dict[int, str]:
     return {min(volume, key=volume.get): "ES", max(volume, key=volume.get): "ED"}
 
 
-def stacks(cine: acdc.Cine, labels: dict[int, np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
+def stacks(cine: Cine, labels: dict[int, np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
     """Labels (frames, s, h, w) of a whole cine, and its ground truth where all frames have one."""
     truths = cine.labels if len(cine.labels) == len(cine.times) else None
     stack = np.stack([labels[time] for time in cine.times])
     return stack, None if truths is None else np.stack([truths[time] for time in cine.times])
 
 
-def draw_overlay(path: Path, cine: acdc.Cine, labels: dict[int, np.ndarray]) -> None:
+def draw_overlay(path: Path, cine: Cine, labels: dict[int, np.ndarray]) -> None:
     """The picture of some frames of a case; see `figures.overlay_grid`."""
     frames = {time: cine.frame(time) for time in labels}
     truths = {time: truth for time, truth in cine.labels.items() if time in labels}
@@ -304,7 +305,7 @@ def draw_overlay(path: Path, cine: acdc.Cine, labels: dict[int, np.ndarray]) -> 
     figures.overlay_grid(path, frames, labels, truths, cine.spacing, title=title, phases=phases(cine))
 
 
-def draw_volumes(path: Path, cine: acdc.Cine, labels: dict[int, np.ndarray]) -> None:
+def draw_volumes(path: Path, cine: Cine, labels: dict[int, np.ndarray]) -> None:
     """The volume curves of a segmented cine; see `figures.volume_curves`."""
     volumes = volumes_ml(np.stack([labels[time] for time in cine.times]), cine.spacing)
     truths = {time: volumes_ml(truth, cine.spacing) for time, truth in cine.labels.items()}

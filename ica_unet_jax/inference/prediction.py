@@ -10,7 +10,8 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from ica_unet_jax.data import acdc, cohort
+from ica_unet_jax.data import cohort, reading
+from ica_unet_jax.data.case import Case
 from ica_unet_jax.data.nifti import read_volume, spacing_of
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.inference import segmenters
@@ -31,7 +32,7 @@ class Job:
 
     source: Path
     target: Path
-    case: acdc.Case
+    case: Case
 
 
 def predict(
@@ -54,7 +55,7 @@ def predict(
 
     Args:
       run_dir: of the training.
-      source: .nii or .nii.gz file, 3D or 4D, or a folder as `acdc.find_cases` reads it.
+      source: .nii or .nii.gz file, 3D or 4D, or a folder as `reading.find_cases` reads it.
       target: label file, or folder where `source` is one.
       which: "latest" or "best" checkpoint.
       window: where the model looks in frames larger than its grid, one of `roi.WINDOWS`; by default as it was trained.
@@ -92,11 +93,11 @@ def find_jobs(source: Path, target: Path, acdc_names: bool = False, skip_bad_cas
             raise UserError(f"--acdc_names needs a cohort: --input={source} is no folder.")
         if target.is_dir() or not target.name.endswith(_SUFFIXES):
             raise UserError(f"--output={target} must be a file .nii.gz or .nii, as --input={source} is no folder.")
-        return [Job(source, target, acdc.Case(stem(source), cine=source))]
+        return [Job(source, target, Case(stem(source), cine=source))]
     if target.is_file() or target.name.endswith(_SUFFIXES):
         raise UserError(f"--output={target} must be a folder, as --input={source} is one.")
-    cases, jobs = acdc.find_cases(source), []
-    sound, _ = cohort.screen(cases, lambda case: bool(acdc.read(case, with_labels=False)), skip_bad_cases)
+    cases, jobs = reading.find_cases(source), []
+    sound, _ = cohort.screen(cases, lambda case: bool(reading.read(case, with_labels=False)), skip_bad_cases)
     for case in cases:
         if case.name not in sound:
             continue

@@ -16,7 +16,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from ica_unet_jax.config import Config
-from ica_unet_jax.data import acdc
+from ica_unet_jax.data import reading
+from ica_unet_jax.data.case import Case
 from ica_unet_jax.data.geometry import normalize, place
 from ica_unet_jax.data.heart import on_heart
 from ica_unet_jax.errors import UserError
@@ -37,7 +38,7 @@ class Unmixed:
     converged: bool
 
 
-def quality(config: Config, cases: Iterable[acdc.Case]) -> tuple[list[Row], str]:
+def quality(config: Config, cases: Iterable[Case]) -> tuple[list[Row], str]:
     """(rows, '') as `decomposition.quality` has them, with the column `converged`; or ([], why there are none).
 
     The frames are the labelled ones of `cases`, on the grid and with the number of bases of `config`. `converged` is 1
@@ -49,7 +50,7 @@ def quality(config: Config, cases: Iterable[acdc.Case]) -> tuple[list[Row], str]
     _, height, width = config.model.crop
     rows = []
     for case in cases:
-        cine = acdc.read(case, config.data.label_map)
+        cine = reading.read(case, config.data.label_map)
         placement = place(cine.frames.shape[1:], cine.spacing, config.model.crop, config.data.spacing)
         if config.data.train_window == "heart":
             placement = on_heart(placement, cine.labels.values())

@@ -17,9 +17,10 @@ import numpy as np
 
 from ica_unet_jax.benchmarking.measuring import untrained
 from ica_unet_jax.config import Config
-from ica_unet_jax.data import acdc
 from ica_unet_jax.data.batches import Batches
 from ica_unet_jax.data.cache import LearningFrame
+from ica_unet_jax.data.case import Cine
+from ica_unet_jax.data.reading import read
 from ica_unet_jax.evaluation import decomposition
 from ica_unet_jax.inference.segmenters import Segmenter, segmenter_of
 from ica_unet_jax.metrics import cases
@@ -104,7 +105,7 @@ def measure(config: Config) -> Parts:
         network=max(0.0, judged.warm(opened) - again),
         validated=old / len(other.labels),
         judged=config.model.answered * (segmenting / len(other.labels) + scoring(other)),
-        read=timed(lambda: acdc.read(other.case, config.data.label_map))[1],
+        read=timed(lambda: read(other.case, config.data.label_map))[1],
         bases=of_bases(validation.segmenter, other) if config.model.has_bases else 0.0,
         frames=sum(len(cine.labels) for cine in cines),
         patients=len(cines),
@@ -128,13 +129,13 @@ def steps(config: Config, samples: list[LearningFrame], split: Split) -> Iterato
         yield jax.block_until_ready(state)
 
 
-def scoring(cine: acdc.Cine) -> float:
+def scoring(cine: Cine) -> float:
     """Seconds of the figures of a frame, of a prediction that is a little off, as a trained network's is."""
     truth = next(iter(cine.labels.values()))
     return timed(lambda: cases.case_metrics(np.roll(truth, 1, axis=-1), truth, cine.spacing))[1]
 
 
-def of_bases(segmenter: Segmenter, cine: acdc.Cine) -> float:
+def of_bases(segmenter: Segmenter, cine: Cine) -> float:
     """Seconds of the figures of a frame's bases."""
     decompose = decomposition.Decomposer(segmenter)
 
@@ -146,7 +147,7 @@ def of_bases(segmenter: Segmenter, cine: acdc.Cine) -> float:
     return timed(rows)[1] / len(cine.labels)
 
 
-def grid(cine: acdc.Cine) -> tuple:
+def grid(cine: Cine) -> tuple:
     """What the way to the windows and back is compiled for."""
     return cine.frames.shape[1:], tuple(cine.spacing)
 

@@ -14,9 +14,10 @@ import numpy as np
 import optax
 
 from ica_unet_jax.config import Config, TrainConfig
-from ica_unet_jax.data import acdc, cache, cohort, splits
+from ica_unet_jax.data import cache, cohort, reading, splits
 from ica_unet_jax.data.augmentation import Batch, augment
 from ica_unet_jax.data.batches import Batches
+from ica_unet_jax.data.case import Case, Cine
 from ica_unet_jax.errors import Interrupted, UserError
 from ica_unet_jax.evaluation import judging
 from ica_unet_jax.inference.segmenters import segmenter_of
@@ -122,7 +123,7 @@ def train(config: Config, *, pictures: bool = True) -> State:
 
 
 def _go_on(
-    config: Config, folder: Path, saved: Checkpoints, samples: list[cache.LearningFrame], cines: list[acdc.Cine],
+    config: Config, folder: Path, saved: Checkpoints, samples: list[cache.LearningFrame], cines: list[Cine],
     pictures: bool, teacher: distillation.Variables | None,
 ) -> State:  # fmt: skip
     """From the latest checkpoint, or the beginning, to the last step."""
@@ -194,7 +195,7 @@ def _go_on(
     return state
 
 
-def load(config: Config) -> tuple[list[cache.LearningFrame], list[acdc.Cine], splits.Split, cohort.Problems]:
+def load(config: Config) -> tuple[list[cache.LearningFrame], list[Cine], splits.Split, cohort.Problems]:
     """Frames to learn from, patients with a ground truth to validate, the split, and what is wrong with the left out.
 
     Raises:
@@ -208,11 +209,11 @@ def load(config: Config) -> tuple[list[cache.LearningFrame], list[acdc.Cine], sp
     reach = distillation.reach(config)
     learning, options = set(split["train"]), {name: getattr(data, name) for name in ("spacing", "label_map", "cyclic", "cache_dir", "train_window")}
 
-    def read(case: acdc.Case) -> list[cache.LearningFrame] | acdc.Cine:
+    def read(case: Case) -> list[cache.LearningFrame] | Cine:
         if case.name in learning:
             unlabelled = bool(config.train.unlabelled)
             return cache.preprocessed(case, crop=config.model.crop, reach=reach, unlabelled=unlabelled, **options)
-        return acdc.read(case, data.label_map)
+        return reading.read(case, data.label_map)
 
     found, left_out = cohort.screen(chosen, read, data.skip_bad_cases)
     split = cohort.without(split, left_out)

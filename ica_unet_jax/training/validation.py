@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.special import logsumexp
 
-from ica_unet_jax.data import acdc
+from ica_unet_jax.data.case import Cine
 from ica_unet_jax.data.geometry import argmax_labels
 from ica_unet_jax.evaluation import judging
 from ica_unet_jax.inference.segmenters import Segmenter
@@ -22,7 +22,7 @@ from ica_unet_jax.runtime import processes
 class Validation:
     """Scores on the native grid of the validation patients' labelled frames."""
 
-    cines: list[acdc.Cine]
+    cines: list[Cine]
     segmenter: Segmenter
 
     def __call__(self, state: State, to_stop: Callable[[], None] = lambda: None) -> dict[str, float]:

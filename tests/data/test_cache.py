@@ -5,13 +5,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from ica_unet_jax.runtime import paths
-from ica_unet_jax.labels import UNLABELLED
 from ica_unet_jax.data import cache
-from ica_unet_jax.data.acdc import find_cases, read
 from ica_unet_jax.data.geometry import normalize, place, resample_labels
-from ica_unet_jax.errors import UserError
 from ica_unet_jax.data.heart import on_heart
+from ica_unet_jax.data.reading import find_cases, read
+from ica_unet_jax.errors import UserError
+from ica_unet_jax.labels import UNLABELLED
+from ica_unet_jax.runtime import paths
 
 OPTIONS = dict(crop=(8, 32, 32), spacing=1.5)
 
@@ -103,7 +103,7 @@ def test_cyclic_neighbours(case, tmp_path):
 
 def test_second_start_reads_the_cache_only(case, tmp_path, monkeypatch):
     first = cache.preprocessed(case, **OPTIONS, cache_dir=tmp_path / "cache")
-    monkeypatch.setattr(cache.acdc, "read", None)
+    monkeypatch.setattr(cache.reading, "read", None)
     again = cache.preprocessed(case, **OPTIONS, cache_dir=tmp_path / "cache")
     for one, other in zip(first, again, strict=True):
         assert isinstance(other.frames, np.memmap) and (one.case_name, one.time) == (other.case_name, other.time)

@@ -11,7 +11,8 @@ from tiny import LOOP
 
 from ica_unet_jax import check_data, launcher
 from ica_unet_jax.config import Config
-from ica_unet_jax.data import acdc, cohort
+from ica_unet_jax.data import cohort, reading
+from ica_unet_jax.data.case import Case
 from ica_unet_jax.errors import BadData, UserError
 from ica_unet_jax.evaluation import judging
 from ica_unet_jax.inference import prediction
@@ -261,12 +262,12 @@ def case_dir(cohort, tmp_path):
 
 
 def only_case(case_dir):
-    [case] = acdc.find_cases(case_dir.parent)
+    [case] = reading.find_cases(case_dir.parent)
     return case
 
 
 def test_the_phantom_is_sound(case_dir):
-    seen = acdc.examine(only_case(case_dir))
+    seen = reading.examine(only_case(case_dir))
     assert seen.problems == seen.remarks == [] and len(seen.cine.labels) == 2
 
 
@@ -274,21 +275,21 @@ def test_the_phantom_is_sound(case_dir):
 def test_damage_gives_one_sentence(case_dir, sentence):
     DAMAGES[sentence](case_dir)
     case = only_case(case_dir)
-    [problem] = acdc.check(case)
+    [problem] = reading.check(case)
     place = f"{case_dir}: " if sentence.startswith("the ") else f"{case_dir}/"
     assert problem.startswith(place + sentence) and problem.endswith(".") and problem.isprintable()
     with pytest.raises(BadData) as error:
-        acdc.read(case)
+        reading.read(case)
     assert error.value.problems == [problem]
     if not case.labels:  # fit for prediction all the same
-        assert not acdc.read(case, with_labels=False).labels
+        assert not reading.read(case, with_labels=False).labels
 
 
 @pytest.mark.parametrize("name", ["patient\udcff", "pat\nient", "pat\x1b[2Jient"])
 def test_a_name_that_cannot_be_written_is_told_in_one_that_can(case_dir, name):
     case_dir.rename(case_dir.with_name(name))
-    [case] = acdc.find_cases(case_dir.parent)
-    problem, *others = acdc.check(case)
+    [case] = reading.find_cases(case_dir.parent)
+    problem, *others = reading.check(case)
     assert case.name == "patient001" and problem.isprintable() and problem.isascii()
     assert problem.endswith(f"in {case_dir.parent} has a name that cannot be written; rename it.")
     assert all(problem.isprintable() for problem in others)
@@ -375,4 +376,4 @@ def test_a_part_of_the_split_may_not_be_left_out_altogether():
     with pytest.raises(UserError, match="--skip_bad_cases leaves nobody in 'val'"):
         cohort.without(split, ["a", "c"])
     with pytest.raises(BadData, match="1 of 1 cases are bad: correct them.$"):
-        cohort.screen([acdc.Case("x", problems=("bad.",))], acdc.read, skip_bad=True)
+        cohort.screen([Case("x", problems=("bad.",))], reading.read, skip_bad=True)

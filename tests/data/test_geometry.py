@@ -1,15 +1,13 @@
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from places import SHARED_DATA
 
 from ica_unet_jax.data import geometry
-from ica_unet_jax.data.acdc import find_cases, read
 from ica_unet_jax.data.geometry import OUTSIDE_LOGIT, fit_depth, place
+from ica_unet_jax.data.reading import find_cases, read
 
 REAL = SHARED_DATA
 

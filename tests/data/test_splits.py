@@ -3,7 +3,7 @@ from collections import Counter
 
 import pytest
 
-from ica_unet_jax.data.acdc import Case
+from ica_unet_jax.data.case import Case
 from ica_unet_jax.data.splits import fold_split, read_split, select
 from ica_unet_jax.errors import UserError
 

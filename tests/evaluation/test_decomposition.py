@@ -14,7 +14,8 @@ from places import ROOT
 from tiny import SMALL, variables
 
 from ica_unet_jax.config import Config, LossConfig
-from ica_unet_jax.data import acdc
+from ica_unet_jax.data import reading
+from ica_unet_jax.data.case import Case, Cine
 from ica_unet_jax.data.geometry import normalize
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.evaluation import decomposition, decomposition_figures
@@ -41,7 +42,7 @@ def cine(slices=2, rows=50, columns=70, frames=4, labelled=(0, 2)):
     rng = np.random.default_rng(0)
     volumes = rng.gamma(2, 100, (frames, slices, rows, columns)).astype(np.float32)
     labels = {time: rng.integers(0, 4, (slices, rows, columns)).astype(np.uint8) for time in labelled}
-    return acdc.Cine(acdc.Case("somebody"), volumes, tuple(range(frames)), labels, (10.0, 1.7, 1.4), np.eye(4), nib.Nifti1Header())
+    return Cine(Case("somebody"), volumes, tuple(range(frames)), labels, (10.0, 1.7, 1.4), np.eye(4), nib.Nifti1Header())
 
 
 def stamp(coefficients, images):
@@ -163,7 +164,7 @@ def test_frame_share_by_hand():
 
 def test_a_run_is_judged_on_its_validation_patients_and_written_the_same_twice(tiny_run, cohort, tmp_path):
     rows = quality(tiny_run)
-    cases = [case for case in acdc.find_cases(cohort) if case.name in ("patient003", "patient004")]
+    cases = [case for case in reading.find_cases(cohort) if case.name in ("patient003", "patient004")]
     assert [(row["patient"], row["frame"]) for row in rows] == [
         (case.name, time + 1) for case in cases for time in sorted(case.labels)
     ]

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from ica_unet_jax.config import DataConfig
-from ica_unet_jax.data import acdc, heart
+from ica_unet_jax.data import heart, reading
+from ica_unet_jax.data.case import Case
 from ica_unet_jax.data.phantom.beating_heart import write_cohort
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.evaluation import judging
@@ -95,7 +96,7 @@ def test_a_frame_may_be_its_own_neighbour(tiny_run, cohort):
     assert folder == tiny_run / "evaluation_val_itself_nsd_1mm"
     summary = summary_of(folder)
     assert summary["neighbour_frames"] == "itself" and summary["nsd_mm"] == 1 and "own neighbour" in summary["notes"][0]
-    segmenter, cine = segmenters.load(tiny_run), acdc.read(acdc.find_cases(cohort)[0])
+    segmenter, cine = segmenters.load(tiny_run), reading.read(reading.find_cases(cohort)[0])
     times = sorted(cine.labels)
     alone, _ = judging.segment(segmenter, cine, times, neighbour_frames="itself")
     between, _ = judging.segment(segmenter, cine, times)
@@ -121,8 +122,8 @@ def test_voxels_that_the_window_missed_are_counted(tiny_run, large, tmp_path, wi
     assert summary["window"] == window and f"window ({window})" in (folder / "table.md").read_text()
     assert any("ground truth" in note for note in summary["notes"]) == (window == "oracle")
     missed = 0
-    for number, case in enumerate(acdc.find_cases(large)):
-        cine = acdc.read(case)
+    for number, case in enumerate(reading.find_cases(large)):
+        cine = reading.read(case)
         labels, placements = judging.segment(segmenter, cine, cine.times if number == 0 else sorted(cine.labels), window=window)
         for time, placement in placements.items():
             assert not labels[time][~placement.inside].any()
@@ -136,8 +137,8 @@ def test_voxels_that_the_window_missed_are_counted(tiny_run, large, tmp_path, wi
 
 def test_the_best_checkpoint_is_marked():
     split = {"train": ["a"], "val": ["b"]}
-    assert "chosen on the validation" in judging.notes(split, [acdc.Case("b")], "val", "best")[0]
-    assert judging.notes(split, [acdc.Case("b")], "val", "latest") == []
+    assert "chosen on the validation" in judging.notes(split, [Case("b")], "val", "best")[0]
+    assert judging.notes(split, [Case("b")], "val", "latest") == []
 
 
 def test_another_cohort_needs_split_all(cohort, tmp_path):
@@ -155,18 +156,18 @@ def test_another_cohort_needs_split_all(cohort, tmp_path):
 
 
 def test_phases_without_info_come_from_the_labels(cohort):
-    case = acdc.find_cases(cohort)[0]
-    told = judging.phases(acdc.read(case))
-    nameless = acdc.Case(case.name, cine=case.cine, frames=case.frames, labels=case.labels)
-    assert judging.phases(acdc.read(nameless)) == told
-    only = acdc.Case(case.name, cine=case.cine, labels={0: case.labels[0]})
-    assert judging.phases(acdc.read(only)) == {}
+    case = reading.find_cases(cohort)[0]
+    told = judging.phases(reading.read(case))
+    nameless = Case(case.name, cine=case.cine, frames=case.frames, labels=case.labels)
+    assert judging.phases(reading.read(nameless)) == told
+    only = Case(case.name, cine=case.cine, labels={0: case.labels[0]})
+    assert judging.phases(reading.read(only)) == {}
 
 
 def test_training_ends_with_pictures(tiny_run, tmp_path):
     shutil.copy(tiny_run / "metrics.jsonl", tmp_path)
     segmenter = segmenters.load(tiny_run)
-    cines = [acdc.read(case) for case in acdc.find_cases(segmenter.config.data.data_dir)[:2]]
+    cines = [reading.read(case) for case in reading.find_cases(segmenter.config.data.data_dir)[:2]]
     judging.training_report(tmp_path, cines, segmenter, count=1)
     assert (tmp_path / "curves.png").is_file()
     assert [path.name for path in (tmp_path / "validation").iterdir()] == ["patient001.png"]

@@ -5,7 +5,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from ica_unet_jax.data import acdc
+from ica_unet_jax.data import reading
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.inference import prediction, segmenters
 
@@ -88,7 +88,7 @@ def test_acdc_submission(tiny_run, cohort, tmp_path):
     prediction.predict(tiny_run, cohort, tmp_path / "submission", acdc_names=True)
     expected = {f"patient00{i}_{phase}.nii.gz" for i in range(1, 5) for phase in ("ED", "ES")}
     assert {path.name for path in (tmp_path / "submission").iterdir()} == expected
-    for case in acdc.find_cases(cohort):
+    for case in reading.find_cases(cohort):
         image = nib.load(tmp_path / "submission" / f"{case.name}_ES.nii.gz")
         assert image.shape == nib.load(case.labels[case.es]).shape
 

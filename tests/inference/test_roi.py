@@ -12,10 +12,10 @@ from places import SHARED_DATA
 from tiny import SMALL, variables
 
 from ica_unet_jax.config import Config
-from ica_unet_jax.data.acdc import find_cases, read
 from ica_unet_jax.data.geometry import place
 from ica_unet_jax.data.heart import middle
 from ica_unet_jax.data.phantom.beating_heart import simulate
+from ica_unet_jax.data.reading import find_cases, read
 from ica_unet_jax.inference import roi
 from ica_unet_jax.inference.roi import MEMORY, FollowingWindow, Window, find, tiles
 from ica_unet_jax.inference.segmenters import Segmenter

@@ -11,7 +11,7 @@ from tiny import normal, tiny, variables
 
 from ica_unet_jax.benchmarking import flops
 from ica_unet_jax.config import Config
-from ica_unet_jax.data import acdc
+from ica_unet_jax.data.case import Case, Cine
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.evaluation import judging
 from ica_unet_jax.inference import exporting
@@ -198,7 +198,7 @@ def test_a_frame_alone_is_its_own_snippet(segmenter):
 
 def test_labelled_frames_are_read_at_every_position(segmenter):
     truth = np.random.default_rng(1).integers(0, 4, CINE.shape[1:]).astype(np.uint8)
-    cine = acdc.Cine(acdc.Case("a"), CINE.astype(np.float32), tuple(range(5)), {2: truth}, SPACING, np.eye(4), nib.Nifti1Header())
+    cine = Cine(Case("a"), CINE.astype(np.float32), tuple(range(5)), {2: truth}, SPACING, np.eye(4), nib.Nifti1Header())
     [row] = judging.judge_positions(segmenter, cine)
     single = []
     for position in range(3):

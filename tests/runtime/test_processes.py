@@ -15,7 +15,7 @@ from places import ROOT
 from tiny import LOOP, SMALL, folder, lines
 
 from ica_unet_jax.config import Config
-from ica_unet_jax.data import acdc, cache
+from ica_unet_jax.data import cache, reading
 from ica_unet_jax.data.batches import Batches
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.runs import checkpoints, run_folder
@@ -39,7 +39,7 @@ def test_two_devices_step_as_one(cohort, tmp_path):
     """The network itself, with augmentation and batch statistics; traced once."""
     # Adam would take round-off in a gradient of nearly zero for a step, and a voxel at the kink of a leaky ReLU to its other side.
     config = Config.make(**SMALL, batch_size=2, warmup_steps=0, learning_rate=1e-3, optimizer="sgd")
-    case = acdc.find_cases(str(cohort))[0]
+    case = reading.find_cases(str(cohort))[0]
     samples = cache.preprocessed(case, crop=config.model.crop, spacing=1.5, cache_dir=tmp_path)
     traces, augment = [], loop.augment
     found = {}

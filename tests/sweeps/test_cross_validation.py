@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from ica_unet_jax.data import acdc
+from ica_unet_jax.data import reading
 from ica_unet_jax.errors import Diverged, UserError
 from ica_unet_jax.metrics import cases
 from ica_unet_jax.sweeps import cross_validation
@@ -108,7 +108,7 @@ def test_patients_who_moved_between_the_folds_are_refused(done):
 
 
 def test_rows_come_back_from_their_file(cohort, tmp_path):
-    truth = acdc.read(acdc.find_cases(cohort)[0])
+    truth = reading.read(reading.find_cases(cohort)[0])
     row = cases.case_metrics(truth.labels[0] * 0, truth.labels[0], truth.spacing)
     row |= dict(patient="a", group="NOR", frame=1, phase="ED", nominal_spacing=True, labelled_outside=3)
     cases.write_cases_csv(tmp_path / "cases.csv", [row])

@@ -8,7 +8,7 @@ import pytest
 from tiny import SMALL
 
 from ica_unet_jax.config import Config
-from ica_unet_jax.data import acdc
+from ica_unet_jax.data import reading
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.evaluation import decomposition
 from ica_unet_jax.sweeps import fastica
@@ -89,7 +89,7 @@ def test_a_search_that_did_not_end_is_recorded_and_other_warnings_are_passed_on(
 
 
 def test_rows_are_those_of_a_network_and_the_same_every_time(sklearn, cohort, tiny_run, tmp_path):
-    cases = acdc.find_cases(cohort)[2:]
+    cases = reading.find_cases(cohort)[2:]
     rows, reason = fastica.quality(CONFIG, cases)
     theirs = decomposition.quality(tiny_run, mean_of_channels=True)
     assert reason == "" and len(rows) == len(theirs) == 4
@@ -103,7 +103,7 @@ def test_rows_are_those_of_a_network_and_the_same_every_time(sklearn, cohort, ti
 
 
 def test_no_rows_and_a_reason(sklearn, cohort):
-    rows, reason = fastica.quality(CONFIG.replace(bases=32), acdc.find_cases(cohort))
+    rows, reason = fastica.quality(CONFIG.replace(bases=32), reading.find_cases(cohort))
     assert rows == [] and reason.startswith("patient001, frame 1: its 256 patches of 2x4x4 voxels span 31 dimensions")
 
 

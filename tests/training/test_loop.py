@@ -10,7 +10,7 @@ import pytest
 from tiny import SMALL, assert_same_bytes, copy, folder, lines
 
 from ica_unet_jax.config import Config
-from ica_unet_jax.data import acdc, cache
+from ica_unet_jax.data import cache, reading
 from ica_unet_jax.data.batches import Batches
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.runs import checkpoints
@@ -28,7 +28,7 @@ STEADY = dict(schedule="constant", warmup_steps=0, steps=30, learning_rate=0.01,
 def steps(cohort, tmp_path_factory):
     """The network's own step with augmentation: its traces, and a start and a batch for it."""
     config = Config.make(**SMALL | STEADY | dict(batch_size=2))
-    case = acdc.find_cases(str(cohort), "")[0]
+    case = reading.find_cases(str(cohort), "")[0]
     samples = cache.preprocessed(case, crop=config.model.crop, spacing=1.5, cache_dir=tmp_path_factory.mktemp("cache"))
     batch = Batches(samples, 2, 2, 0)[0]
     traces, augment = [], loop.augment

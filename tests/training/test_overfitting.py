@@ -12,7 +12,7 @@ import pytest
 from places import ROOT, SHARED_DATA
 
 from ica_unet_jax.config import MODELS
-from ica_unet_jax.data import acdc
+from ica_unet_jax.data import reading
 
 DATA = SHARED_DATA / "acdc_mini"
 AUGMENTATIONS = ("rotation", "scaling", "shift", "elastic", "slice_shift", "gamma", "brightness", "noise", "drop_neighbour")
@@ -26,7 +26,7 @@ FLAGS = (
 @pytest.mark.skipif(not DATA.is_dir(), reason="needs ACDC-mini beside the checkout")
 @pytest.mark.parametrize("name", MODELS)
 def test_two_patients_by_heart(name, tmp_path):
-    *learned, other = [case.name for case in acdc.find_cases(DATA)[:3]]
+    *learned, other = [case.name for case in reading.find_cases(DATA)[:3]]
     for patient in (*learned, other):
         shutil.copytree(DATA / patient, tmp_path / "three" / patient)
     (tmp_path / "split.json").write_text(json.dumps({"train": learned, "val": [other]}))

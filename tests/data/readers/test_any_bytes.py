@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ica_unet_jax.data import acdc, geometry
+from ica_unet_jax.data import geometry, nifti, reading
 from ica_unet_jax.errors import BadData, UserError
 
 FLOATS = st.floats(width=32) | st.sampled_from([0.0, 1.0, 1.5, -1.0, 1e-40, 3e38])
@@ -76,15 +76,15 @@ def examine(files, info):
         for name, (data, suffix) in files.items():
             (patient / f"{name}{suffix}").write_bytes(data)
         (patient / "Info.cfg").write_bytes(info)
-        [case] = acdc.find_cases(patient.parent)
-        seen = acdc.examine(case)
+        [case] = reading.find_cases(patient.parent)
+        seen = reading.examine(case)
         for sentence in seen.problems:
             assert sentence.startswith(str(patient)) and sentence.endswith(".") and sentence.isprintable()
         if seen.problems:
             with pytest.raises(BadData):
-                acdc.read(case)
+                reading.read(case)
         else:
-            assert_usable(acdc.read(case))
+            assert_usable(reading.read(case))
         shutil.rmtree(patient)
 
 
@@ -125,7 +125,7 @@ def test_noise_is_no_image(data, suffix):
         path = Path(folder) / f"noise{suffix}"
         path.write_bytes(data)
         with pytest.raises(UserError, match="cannot be read as NIfTI"):
-            acdc.read_volume(path)
+            nifti.read_volume(path)
 
 
 def test_no_more_is_unpacked_than_a_header_promises(tmp_path):
@@ -134,11 +134,11 @@ def test_no_more_is_unpacked_than_a_header_promises(tmp_path):
     endless, large = tmp_path / "endless.nii.gz", tmp_path / "large.nii"
     endless.write_bytes(gzip.compress(sound + bytes(10**7)))
     with pytest.raises(UserError, match="it holds far more than the 416 bytes that its header promises"):
-        acdc.read_volume(endless)
+        nifti.read_volume(endless)
     header = nib.Nifti1Header.from_fileobj(io.BytesIO(sound))
     header["dim"][1:4] = 32767
     large.write_bytes(header.binaryblock + sound[348:])
     with pytest.raises(UserError, match="its header promises 35181150962015 bytes, which no cine has"):
-        acdc.read_volume(large)
+        nifti.read_volume(large)
     large.write_bytes(sound + bytes(1000))  # some write a little more
-    assert acdc.read_volume(large)[0].shape == (1, 4, 4, 4)
+    assert nifti.read_volume(large)[0].shape == (1, 4, 4, 4)

@@ -1,0 +1,89 @@
+"""A patient's short-axis cine, as every reader hands it over. Frame numbers are 0-based; arrays are (time, slice, y, x)."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """Where the files of one patient lie. Frame numbers are 0-based.
+
+    `reader` names the reader that knows these files, one of `reading.READERS`. `group` is '' and `ed`, `es` are None
+    where nothing says. With `nominal_spacing` the voxel size is not the true one, so mm and mL of this case mean nothing.
+    `frames` and `labels` map frame numbers to 3D files; `info` is the file that describes the patient, where there is one.
+    `problems` are what names and links alone show to be wrong, a sentence each; files in them stand nowhere else.
+    """
+
+    name: str
+    group: str = ""
+    ed: int | None = None
+    es: int | None = None
+    nominal_spacing: bool = False
+    cine: Path | None = None
+    frames: dict[int, Path] = dataclasses.field(default_factory=dict)
+    labels: dict[int, Path] = dataclasses.field(default_factory=dict)
+    info: Path | None = None
+    problems: tuple[str, ...] = ()
+    reader: str = "folder"
+
+    @property
+    def files(self) -> list[Path]:
+        """All files of the case, in a fixed order."""
+        single = [path for path in (self.info, self.cine) if path]
+        return single + [group[time] for group in (self.frames, self.labels) for time in sorted(group)]
+
+
+@dataclasses.dataclass
+class Cine:
+    """The images and labels of one case.
+
+    `frames` is float32 (t, s, h, w) and `times[i]` is the frame number of `frames[i]`: 0 to t-1 with a cine, the
+    numbers of the frame files without one. `labels` maps frame numbers to uint8 (s, h, w), 0 background, 1 RV cavity,
+    2 myocardium, 3 LV cavity. `spacing` is (dz, dy, dx) in mm.
+    """
+
+    case: Case
+    frames: np.ndarray
+    times: tuple[int, ...]
+    labels: dict[int, np.ndarray]
+    spacing: tuple[float, float, float]
+    affine: np.ndarray
+    header: nib.Nifti1Header
+
+    def frame(self, time: int) -> np.ndarray:
+        """The volume (s, h, w) of frame number `time`."""
+        return self.frames[self.times.index(time)]
+
+    def window(self, time: int, reach: int = 1, cyclic: bool = False) -> tuple[int, ...]:
+        """The 2 * reach + 1 frame numbers round `time`; a frame that does not exist is its neighbour towards `time`.
+
+        With `cyclic` a complete cine is a closed beat: its last frame precedes its first.
+        """
+        count = len(self.times)
+        closed = cyclic and self.times == tuple(range(count))
+
+        def side(step: int) -> list[int]:
+            found = [time]
+            for _ in range(reach):
+                following = (found[-1] + step) % count if closed else found[-1] + step
+                found.append(following if following in self.times else found[-1])
+            return found[1:]
+
+        return (*reversed(side(-1)), time, *side(1))
+
+
+@dataclasses.dataclass
+class Examination:
+    """What was found in the files of a case: the images and labels, if they can be read, and a sentence each for
+
+    problems: what makes it unfit; remarks: what is odd about it but no reason to leave it out.
+    """
+
+    cine: Cine | None = None
+    problems: list[str] = dataclasses.field(default_factory=list)
+    remarks: list[str] = dataclasses.field(default_factory=list)

@@ -1,0 +1,99 @@
+"""Finds and reads the cases of a folder, by the reader that knows how it is laid out.
+
+A reader is a module of `data/readers` with the three functions of `Reader`, and a line in `READERS`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from ica_unet_jax.data.case import Case, Cine, Examination
+from ica_unet_jax.data.nifti import parse_label_map
+from ica_unet_jax.data.readers import acdc, folder
+from ica_unet_jax.errors import BadData, UserError
+
+
+class Reader(Protocol):
+    """What knows one layout of a cohort. It follows no link that leads out of the folder: see `checks.of_path`."""
+
+    @staticmethod
+    def recognises(root: Path) -> bool:
+        """Whether a folder is laid out so, by names alone."""
+
+    @staticmethod
+    def find_cases(root: Path) -> Iterable[tuple[Path, Case]]:
+        """Every case below a folder, behind the folder that its files lie in, which a sentence may name.
+
+        No image is opened. What names and links show to be wrong is among the problems of its case. Raises OSError where
+        a folder cannot be listed.
+        """
+
+    @staticmethod
+    def examine(case: Case, label_map: Mapping[int, int], with_labels: bool) -> Examination:
+        """Reads all files of a case of this reader and compares them; see `reading.examine`. Raises nothing."""
+
+
+READERS: dict[str, Reader] = {"acdc": acdc, "folder": folder}  # the first that recognises a folder reads it; the last takes any
+
+
+def find_cases(data_dir: str | Path, label_map: str = "") -> list[Case]:
+    """The cases of a cohort, sorted by name; no image is opened.
+
+    `data_dir` is the ACDC root (with training/, testing/ or database/ inside), a folder of patient folders, or a folder
+    of NAME.nii.gz or NAME_4d.nii.gz cines with NAME_frameNN_gt.nii.gz (and NAME_frameNN.nii.gz where there is no cine).
+    `label_map` is only validated, so that a wrong flag fails before the data are read. Names that clash, numbers that
+    cannot be and links that lead outside are among the problems of their case.
+
+    Raises UserError for a folder that is missing, cannot be listed, or holds no cases.
+    """
+    parse_label_map(label_map)
+    root = Path(data_dir)
+    if not root.is_dir():
+        raise UserError(f"--data_dir={data_dir} is not a folder: give the folder that holds the patients.")
+    reader = next(name for name, reader in READERS.items() if reader.recognises(root))
+    try:
+        found = list(READERS[reader].find_cases(root))
+    except OSError as error:
+        raise UserError(f"{error.filename} cannot be listed ({error.strerror}); make it readable.") from error
+    cases: dict[str, Case] = {}
+    for place, case in found:
+        if case.name in cases:
+            twin = f"{place}: there is a second case named {case.name} in {root}; rename one of them."
+            case = dataclasses.replace(cases[case.name], problems=(*cases[case.name].problems, twin))
+        cases[case.name] = dataclasses.replace(case, reader=reader)
+    if not cases:
+        raise UserError(
+            f"--data_dir={data_dir} holds no cases: expected patientXXX/patientXXX_4d.nii.gz with "
+            "patientXXX_frameNN_gt.nii.gz beside it, or a folder of NAME.nii.gz with NAME_frameNN_gt.nii.gz."
+        )
+    return [cases[name] for name in sorted(cases)]
+
+
+def examine(case: Case, label_map: str = "", *, with_labels: bool = True) -> Examination:
+    """Reads all files of a case and compares them.
+
+    Where `with_labels` is false ground truths are not looked at, and NAME.nii.gz may be a single frame.
+
+    Raises UserError only for a malformed `label_map`.
+    """
+    return READERS[case.reader].examine(case, parse_label_map(label_map), with_labels)
+
+
+def check(case: Case, label_map: str = "", *, with_labels: bool = True) -> list[str]:
+    """Everything that makes a case unfit, a sentence each; see `examine`."""
+    return examine(case, label_map, with_labels=with_labels).problems
+
+
+def read(case: Case, label_map: str = "", *, with_labels: bool = True) -> Cine:
+    """All frames and labels of a case.
+
+    Raises BadData with all that is wrong with it; frame files without any ground truth are, unless `with_labels` is
+    false.
+    """
+    seen = examine(case, label_map, with_labels=with_labels)
+    if seen.problems:
+        raise BadData(seen.problems)
+    return seen.cine
