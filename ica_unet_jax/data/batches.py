@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from ica_unet_jax.data.augmentation import Batch
-from ica_unet_jax.data.cache import LearningFrame
 from ica_unet_jax.data.geometry import fit_depth
+from ica_unet_jax.data.learning_frame import LearningFrame
 
 
 class Batches:

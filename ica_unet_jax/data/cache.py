@@ -15,6 +15,7 @@ from ica_unet_jax.data import checks, reading
 from ica_unet_jax.data.case import Case
 from ica_unet_jax.data.geometry import Placement, normalize, place, resample_labels
 from ica_unet_jax.data.heart import on_heart
+from ica_unet_jax.data.learning_frame import LearningFrame
 from ica_unet_jax.errors import BadData, UserError
 from ica_unet_jax.labels import NUM_CLASSES, UNLABELLED
 from ica_unet_jax.runtime.paths import default_cache_dir
@@ -22,24 +23,6 @@ from ica_unet_jax.runtime.paths import default_cache_dir
 FORMAT = 2  # part of the key: raise it when the stored values change
 MARGIN = 1.25
 _PARTS = ("frames", "starts", "labels", "valid", "times")
-
-
-@dataclasses.dataclass
-class LearningFrame:
-    """One frame of a case on the canvas: all slices, in-plane voxels of `spacing`, round the image centre.
-
-    `frames` is float16 (2 * reach + 1, s, Hc, Wc): the frames t - reach ... t + reach, each z-scored alone, 0 outside the
-    image, memory-mapped.
-    `labels` is uint8 (s, Hc, Wc), `UNLABELLED` all over where the frame has no ground truth; `valid` is bool (s, Hc, Wc):
-    true inside the image. `time` is the 0-based frame number.
-    """
-
-    case_name: str
-    time: int
-    frames: np.ndarray
-    labels: np.ndarray
-    valid: np.ndarray
-    labelled: bool = True
 
 
 def canvas(crop: tuple[int, int, int], margin: float = MARGIN) -> tuple[int, int]:

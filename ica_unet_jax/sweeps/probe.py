@@ -18,8 +18,8 @@ import numpy as np
 from ica_unet_jax.benchmarking.measuring import untrained
 from ica_unet_jax.config import Config
 from ica_unet_jax.data.batches import Batches
-from ica_unet_jax.data.cache import LearningFrame
 from ica_unet_jax.data.case import Cine
+from ica_unet_jax.data.learning_frame import LearningFrame
 from ica_unet_jax.data.reading import read
 from ica_unet_jax.evaluation import decomposition
 from ica_unet_jax.inference.segmenters import Segmenter, segmenter_of

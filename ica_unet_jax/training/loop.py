@@ -18,6 +18,7 @@ from ica_unet_jax.data import cache, cohort, reading, splits
 from ica_unet_jax.data.augmentation import Batch, augment
 from ica_unet_jax.data.batches import Batches
 from ica_unet_jax.data.case import Case, Cine
+from ica_unet_jax.data.learning_frame import LearningFrame
 from ica_unet_jax.errors import Interrupted, UserError
 from ica_unet_jax.evaluation import judging
 from ica_unet_jax.inference.segmenters import segmenter_of
@@ -123,7 +124,7 @@ def train(config: Config, *, pictures: bool = True) -> State:
 
 
 def _go_on(
-    config: Config, folder: Path, saved: Checkpoints, samples: list[cache.LearningFrame], cines: list[Cine],
+    config: Config, folder: Path, saved: Checkpoints, samples: list[LearningFrame], cines: list[Cine],
     pictures: bool, teacher: distillation.Variables | None,
 ) -> State:  # fmt: skip
     """From the latest checkpoint, or the beginning, to the last step."""
@@ -195,7 +196,7 @@ def _go_on(
     return state
 
 
-def load(config: Config) -> tuple[list[cache.LearningFrame], list[Cine], splits.Split, cohort.Problems]:
+def load(config: Config) -> tuple[list[LearningFrame], list[Cine], splits.Split, cohort.Problems]:
     """Frames to learn from, patients with a ground truth to validate, the split, and what is wrong with the left out.
 
     Raises:
@@ -209,7 +210,7 @@ def load(config: Config) -> tuple[list[cache.LearningFrame], list[Cine], splits.
     reach = distillation.reach(config)
     learning, options = set(split["train"]), {name: getattr(data, name) for name in ("spacing", "label_map", "cyclic", "cache_dir", "train_window")}
 
-    def read(case: Case) -> list[cache.LearningFrame] | Cine:
+    def read(case: Case) -> list[LearningFrame] | Cine:
         if case.name in learning:
             unlabelled = bool(config.train.unlabelled)
             return cache.preprocessed(case, crop=config.model.crop, reach=reach, unlabelled=unlabelled, **options)
@@ -226,7 +227,7 @@ def load(config: Config) -> tuple[list[cache.LearningFrame], list[Cine], splits.
     return samples, cines, split, left_out
 
 
-def begin(config: Config, saved: Checkpoints, samples: Sequence[cache.LearningFrame]) -> tuple[State, bool, list[int]]:
+def begin(config: Config, saved: Checkpoints, samples: Sequence[LearningFrame]) -> tuple[State, bool, list[int]]:
     """The state to begin with, the same in all processes, though the first alone reads checkpoints.
 
     A network that learns something from the labelled frames before its training, as a shape prior, has done so. With it,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ica_unet_jax.data.batches import Batches
-from ica_unet_jax.data.cache import LearningFrame
+from ica_unet_jax.data.learning_frame import LearningFrame
 
 
 def sample(number, slices=2):

@@ -6,7 +6,7 @@ import numpy as np
 from tiny import LOOP, frames, tiny, variables
 
 from ica_unet_jax.config import Config, LossConfig
-from ica_unet_jax.data.cache import LearningFrame
+from ica_unet_jax.data.learning_frame import LearningFrame
 from ica_unet_jax.models.baselines import grid_net
 from ica_unet_jax.models.baselines.grid_net import (
     PARTS,

@@ -17,6 +17,7 @@ from tiny import LOOP, SMALL, folder, lines
 from ica_unet_jax.config import Config
 from ica_unet_jax.data import cache, reading
 from ica_unet_jax.data.batches import Batches
+from ica_unet_jax.data.learning_frame import LearningFrame
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.runs import checkpoints, run_folder
 from ica_unet_jax.runtime import processes
@@ -91,7 +92,7 @@ def test_devices_for_which_the_batch_does_not_go_round_stay_idle():
 
 
 def test_a_process_reads_its_rows_of_the_batch():
-    sample = cache.LearningFrame("x", 0, np.arange(3 * 9, dtype=np.float16).reshape(3, 9, 1, 1), np.zeros((9, 1, 1), np.uint8), np.ones((9, 1, 1), bool))
+    sample = LearningFrame("x", 0, np.arange(3 * 9, dtype=np.float16).reshape(3, 9, 1, 1), np.zeros((9, 1, 1), np.uint8), np.ones((9, 1, 1), bool))
     whole, part = Batches([sample] * 3, 2, 4, 0), Batches([sample] * 3, 2, 4, 0, [1, 3])
     for step in range(5):
         for all_rows, own_rows in zip(whole[step], part[step], strict=True):

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ica_unet_jax.data.cache import LearningFrame
+from ica_unet_jax.data.learning_frame import LearningFrame
 from ica_unet_jax.labels import NUM_CLASSES
 from ica_unet_jax.models.baselines.frame_network import Frame, FrameNetwork, Layers, Outputs, pool
 from ica_unet_jax.models.losses import Term
