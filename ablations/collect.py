@@ -22,10 +22,10 @@ if __name__ == "__main__":
 
 from absl import flags  # noqa: E402
 
-from ablations.studies import Study  # noqa: E402
 from ica_unet_jax import launcher  # noqa: E402
 from ica_unet_jax.errors import UserError  # noqa: E402
 from ica_unet_jax.sweeps.plan import Run, cell_name, describe_study, of_runs  # noqa: E402
+from ica_unet_jax.sweeps.study import Study  # noqa: E402
 
 _RUNS = flags.DEFINE_list("runs", None, "Folders of runs or of cross-validations; the first is the reference.", required=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for the figures and the tables.", required=True)
@@ -45,7 +45,7 @@ def collect(folders: Sequence[Path], workdir: Path, name: str = "compared", ques
       UserError: a folder holds no run, or one that is not trained or judged to its last step; two runs have the same
         settings, seed and fold; runs that cannot share a table; `workdir` holds a sweep of other studies.
     """
-    from ica_unet_jax.runs import run_folder
+    from ica_unet_jax.runs import provenance, run_folder
     from ica_unet_jax.runtime.files import write_json, writing
     from ica_unet_jax.sweeps import cell, setting, tables
     from ica_unet_jax.sweeps.cross_validation import is_finished
@@ -64,7 +64,7 @@ def collect(folders: Sequence[Path], workdir: Path, name: str = "compared", ques
         runs[run.cell, run.name] = run, folder
 
     reference, *others = (run.config for run, _ in runs.values())
-    about = [run_folder.read_provenance(folder) for _, folder in runs.values()]
+    about = [provenance.read(folder) for _, folder in runs.values()]
     changes = [setting.turned(other, reference) for other in others]
     facts = {
         "command": shlex.join(["python", *sys.orig_argv[1:]]),

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from ablations.studies import Cell, Changes, Study
 from ica_unet_jax.benchmarking import flops
 from ica_unet_jax.config import Config, ModelConfig, fields
 from ica_unet_jax.runtime import launch_files
+from ica_unet_jax.sweeps.study import Cell, Changes, Study
 
 LAUNCH = Path(__file__).resolve().parent.parent / "launch"
 

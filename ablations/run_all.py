@@ -23,7 +23,7 @@ from absl import flags  # noqa: E402
 from ica_unet_jax import launcher  # noqa: E402
 from ica_unet_jax.config import Config, fields  # noqa: E402
 from ica_unet_jax.errors import UserError  # noqa: E402
-from ica_unet_jax.runs.run_folder import commit, processor  # noqa: E402
+from ica_unet_jax.runs.provenance import commit, processor  # noqa: E402
 
 # A preset is what a flag has where it is not given; "" is none.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -117,9 +117,10 @@ def committed() -> list[Path]:
 
 
 def write_tables(workdir: Path) -> None:
+    from ablations.studies import KNOWN
     from ica_unet_jax.sweeps import tables
 
-    tables.write_all(workdir, delta=_DELTA.value)
+    tables.write_all(workdir, KNOWN, _DELTA.value)
     print(workdir / "index.md")
 
 
@@ -161,6 +162,7 @@ def describe(workdir: Path, sweep) -> None:
 
 def follow(workdir: Path, runs: list, left: list, estimate) -> int:
     """Runs what is left, tells how far it is, and rewrites the tables after every run; returns how many have failed."""
+    from ablations.studies import KNOWN
     from ica_unet_jax.sweeps import cost, runner, slurm, tables
 
     local, waiting = _EXECUTOR.value == "local", list(left)
@@ -178,7 +180,7 @@ def follow(workdir: Path, runs: list, left: list, estimate) -> int:
         waiting.remove(run)
         say(f"{status}: {estimate.titles[run.cell]}, {run.name}; {told()}")
         try:
-            tables.write_all(workdir, delta=_DELTA.value)
+            tables.write_all(workdir, KNOWN, _DELTA.value)
         except UserError as error:  # told again at the end; hours of training need not stop for it
             say(f"no tables: {error}")
 

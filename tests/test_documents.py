@@ -1,5 +1,6 @@
-"""The commands of README.md and BUILD.md, run as written but for paths and sizes."""
+"""README.md, BUILD.md and docs/: commands are run as written but for paths and sizes, what they name exists, figures are those of the results."""
 
+import dataclasses
 import os
 import re
 import shlex
@@ -12,6 +13,8 @@ import jax
 import pytest
 from places import ROOT
 
+DOCUMENTS = [ROOT / "README.md", ROOT / "BUILD.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TEXTS = {path.relative_to(ROOT): path.read_text() for path in DOCUMENTS}
 TINY = (
     "--crop=2,64,64 --contracting_blocks=2 --bases=2 --stream_width=2 --encoder_width=4 --encoder_convs=1 --decoder_width=4 "
     "--steps=2 --batch_size=1 --evaluate_every=2 --folds=2 --width_multiplier=0.05"
@@ -19,19 +22,22 @@ TINY = (
 NOT_RUN = ("pip install", "-m venv", "pytest", "ruff")  # .ci/run runs these
 
 
+def blocks(language: str) -> list[str]:
+    """The code blocks of one language; commands to run have none, those for other machines or for hours are `sh`."""
+    found = [block for text in TEXTS.values() for block in re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)]
+    return [block for name, block in found if name == language]
+
+
 def commands() -> list[str]:
-    """Every command line of the documents' code blocks."""
-    text = "".join((ROOT / name).read_text() for name in ("README.md", "BUILD.md"))
-    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
-    blocks = [block for language, block in found if not language]
-    lines = [part.strip() for block in blocks for line in block.splitlines() for part in line.split("&&")]
+    """Every command line of the documents' code blocks, once."""
+    lines = [part.strip() for block in blocks("") for line in block.splitlines() for part in line.split("&&")]
     return list(dict.fromkeys(line for line in lines if line and not any(word in line for word in NOT_RUN)))
 
 
 def chains() -> dict[str, list[str]]:
     """The commands by the run folder that they write or read; one that needs two folders joins their chains."""
     found: dict[str, list[str]] = {}
-    for command in commands():
+    for command in sorted(commands(), key=lambda command: "--init_from" in command or "-m ica_unet_jax.train" not in command):
         names = re.findall(r"runs/(\w+)|(phantom)\.flags|(benchmark)\.json", command)
         names = list(dict.fromkeys(next(filter(None, groups)) for groups in names)) or ["alone"]
         lines = [line for name in names for line in found.pop(name, [])]
@@ -41,7 +47,7 @@ def chains() -> dict[str, list[str]]:
 
 @pytest.fixture(scope="module")
 def place(cohort, tmp_path_factory):
-    """A folder with the launch files, a cohort named ACDC that has a test patient, and a loose cine."""
+    """A folder with the launch files, a cohort named ACDC that has a test patient, cines of its own, and a loose cine."""
     folder = tmp_path_factory.mktemp("documents")
     for name in ("launch", "ablations"):
         (folder / name).symlink_to(ROOT / name)
@@ -51,6 +57,10 @@ def place(cohort, tmp_path_factory):
     for file in patient.glob("patient004*"):
         file.rename(patient / file.name.replace("patient004", "patient101"))
     shutil.copy(patient / "patient101_4d.nii.gz", folder)
+    (folder / "CINES").mkdir()
+    for file in cohort.glob("*/*.nii.gz"):
+        if "_4d" in file.name or "_gt" in file.name:
+            shutil.copy(file, folder / "CINES")
     return folder
 
 
@@ -94,6 +104,7 @@ LEAVES = {  # a text in each of the files that a chain leaves
     "phantom": {"runs/phantom/evaluation_val/summary.json": "dice"},
     "acdc": {"runs/acdc/evaluation_test/table.md": "Dice", "runs/acdc/report.md": "## Provenance"}
     | dict.fromkeys(("masks.nii.gz", "followed.nii.gz", "stream.json", "beat.gif", "model.zip"), ""),
+    "own": {"runs/own/evaluation_val/table.md": "Dice"},
     "benchmark": {"benchmark.json": "roi/unet2d"},
     "cv": {"runs/cv/table.md": "3 patients out of fold"},
     "acdc_mini": {"curves.png": ""},
@@ -116,23 +127,85 @@ def test_every_command_of_the_documents_runs(name, place):
 
 
 def test_chains_hold_every_command():
-    assert set(LEAVES) < set(chains())
+    assert set(LEAVES) <= set(chains())
     assert sorted(line for chain in chains().values() for line in chain) == sorted(commands())
 
 
-def test_files_and_settings_named_in_the_documents_exist():
-    from ica_unet_jax.config import Config
+def test_imports_of_the_snippets_work():
+    lines = [line for block in blocks("python") for line in block.splitlines() if re.match(r"(from|import) ", line)]
+    assert any("inference" in line for line in lines)
+    for line in lines:
+        exec(line, {})
 
-    text = "".join((ROOT / name).read_text() for name in ("README.md", "BUILD.md"))
-    for name in re.findall(r"launch/[\w/]+\.flags|docs/\w+\.\w+", text):
-        assert (ROOT / name).is_file(), name
-    other = {"flagfile", "workdir", "split", "input", "output", "acdc_names", "mirror", "help", "quiet", "runs", "out", "only_fold"}
-    other |= {"coordinator", "processes", "process_id", "gpus-per-task"}  # the last is srun's
-    other |= {"studies", "seeds", "only_folds", "jobs", "threads", "executor", "slurm", "dry_run", "tables_only", "preset", "delta"}
-    other |= {"rate", "seconds", "queue", "deadline_ms", "json", "gif", "like", "platforms", "window", "only", "compare", "notimed"}
-    other |= {"neighbour_frames", "nsd_mm", "nomeasure"}
-    for name in re.findall(r"`--([\w-]+)", text):
-        assert name in Config().flat() or name in other, name
+
+@pytest.mark.parametrize("name", TEXTS, ids=str)
+def test_links_lead_somewhere(name):
+    def anchors(path: Path) -> set[str]:
+        titles = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+        return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+    for target in re.findall(r"\]\(([^)]+)\)", TEXTS[name]):
+        if target.startswith("http"):
+            continue
+        path, _, anchor = target.partition("#")
+        found = (ROOT / name.parent / path).resolve()
+        assert found.is_file(), target
+        assert not anchor or anchor in anchors(found), target
+
+
+@pytest.mark.parametrize("name", TEXTS, ids=str)
+def test_files_that_are_named_exist(name):
+    """Paths are from the top of the checkout, or of the package; NAME stands for one to come."""
+    for path in re.findall(r"`((?:ica_unet_jax|ablations|launch|tests|docs|models|runtime)/[\w/.*]*)`", TEXTS[name]):
+        if "NAME" not in path:
+            assert [*ROOT.glob(path), *(ROOT / "ica_unet_jax").glob(path)], path
+
+
+def test_settings_that_are_named_exist():
+    source = "".join(path.read_text() for top in ("ica_unet_jax", "ablations") for path in (ROOT / top).rglob("*.py"))
+    known = set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', source)) | set(re.findall(r"^    (\w+): .* = knob\(", source, re.MULTILINE))
+    known |= {"flagfile", "help", "version"}  # every command's
+    known |= {"gpus-per-task", "nodes", "ntasks-per-node", "gpus-per-node", "array", "requeue", "wrap"}  # of srun and sbatch
+    for name, text in TEXTS.items():
+        for flag in re.findall(r"(?<![\w<-])--([a-z][\w-]+)", text.replace("<!--", "")):
+            assert flag in known or flag.removeprefix("no") in known, f"{name}: --{flag}"
+
+
+def test_made_parts_are_as_the_results_have_them():
+    """`python ablations/documents.py` changes nothing."""
+    from ablations import documents
+
+    marks = set()
+    for path in documents.pages():
+        text = path.read_text()
+        assert documents.remade(text) == text, f"{path.name}: run python ablations/documents.py"
+        opened = re.findall(r"<!-- made by python ablations/documents.py: (\w+) -->", text)
+        assert len(opened) == text.count("<!-- end -->") == len(documents.MARKED.findall(text)), path
+        marks |= set(opened)
+    assert marks == set(documents.PARTS)
+
+
+def test_the_first_screen_is_short():
+    assert (ROOT / "README.md").stat().st_size <= 9 * 1024
+
+
+def test_every_setting_of_network_and_loss_is_in_the_differences():
+    """Or it is marked as printed in the paper, in launch/acdc.flags."""
+    from ica_unet_jax.config import LossConfig, ModelConfig
+
+    page = (ROOT / "docs" / "differences_from_the_paper.md").read_text()
+    printed = (ROOT / "launch" / "acdc.flags").read_text().split("# Printed in the paper.")[1].split("# Ours")[0]
+    for field in (*dataclasses.fields(ModelConfig), *dataclasses.fields(LossConfig)):
+        assert re.search(rf"--{field.name}\b", page), field.name
+        ours = re.sub(r"<!-- made by.*?<!-- end -->", "", page, flags=re.DOTALL)
+        assert re.search(rf"--{field.name}\b", ours) or f"--{field.name}=" in printed, field.name
+
+
+def test_documents_name_no_machine_and_show_no_patient():
+    for name, text in TEXTS.items():
+        assert not re.search(r"(?<![\w.])/(home|root|work|tmp|Users|mnt|data)/", text), name
+        pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)
+        assert {Path(picture).name for picture in pictures} <= {"phantom.png", "curves_acdc_mini.png"}, name
 
 
 def test_launch_files_set_every_flag_they_name_and_are_valid():
@@ -150,11 +223,11 @@ def test_launch_files_set_every_flag_they_name_and_are_valid():
     assert left == {"unet_width", "width_multiplier", "span", "sources", "anisotropy", "expanding_kernels", "momentum", "workdir", "init_from", "teacher", "devices"}
 
 
-def test_the_study_in_the_readme_is_one():
+def test_the_study_in_the_documents_is_one():
     from ablations.studies import Study
     from ica_unet_jax.config import Config
 
-    block = next(b for b in re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE) if "Study(" in b)
+    [block] = [block for block in blocks("python") if "Study(" in block]
     assert len(eval(block, {"Study": Study}).configs(Config())) == 3  # the reference has 32
 
 

@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from ablations import studies
 from ica_unet_jax.config import Config
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.sweeps import scores, setting, statistics, titles
 from ica_unet_jax.sweeps.results import NSD, Cell, Run, Study, Sweep
 from ica_unet_jax.sweeps.scores import Distances, Scores, Summary
 from ica_unet_jax.sweeps.statistics import DELTA, Contrast
+from ica_unet_jax.sweeps.study import Study as Definition
+from ica_unet_jax.sweeps.study import label
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,12 +97,12 @@ class Analysis:
         return [*self.effects, *of_cells]
 
 
-def analyse(sweep: Sweep, study: Study, delta: float = DELTA) -> Analysis:
+def analyse(sweep: Sweep, study: Study, definition: Definition | None = None, delta: float = DELTA) -> Analysis:
     """Every finished cell against the reference, the effects of a factorial, the trends.
 
-    Question, titles, factors and trends are those of `studies`; of one that it does not know they are the sweep's own.
+    Question, titles, factors and trends are those of the study as it is defined now; without a definition, question and
+    titles are those that it was planned with.
     """
-    definition = studies.known().get(study.name)
     configs = {cell.name: setting.recorded(run.config) for cell in study.cells for run in sweep.of(study, cell.name) if run.config}
     reference = configs.get(study.reference)
     names = _titles(study, definition, reference)
@@ -135,12 +136,12 @@ def analyse(sweep: Sweep, study: Study, delta: float = DELTA) -> Analysis:
     )
 
 
-def _titles(study: Study, definition: studies.Study | None, reference: Config | None) -> dict[str, str]:
+def _titles(study: Study, definition: Definition | None, reference: Config | None) -> dict[str, str]:
     """By cell; as it was planned, or from its label, where the study does not have it, or its reference is not there yet."""
     known = {}
     if definition and reference:
         with contextlib.suppress(UserError):  # where the launch files of its networks are not installed
-            known = {_parts(studies.label(config, reference)): title for title, config in definition.round(reference).items()}
+            known = {_parts(label(config, reference)): title for title, config in definition.round(reference).items()}
     found = {cell.name: known.get(_parts(cell.label)) or cell.title or titles.of_label(cell.label) for cell in study.cells}
     if found[study.reference] == "reference" and reference:
         found[study.reference] = _reference_title(study, reference)
@@ -158,8 +159,8 @@ def _reference_title(study: Study, reference: Config) -> str:
     return titles.title({knob: titles.text(values[knob]) for knob in turned})
 
 
-def _parts(label: str) -> frozenset[str]:
-    return frozenset(label.split(", "))
+def _parts(text: str) -> frozenset[str]:
+    return frozenset(text.split(", "))
 
 
 def _levels(config: Config | None, reference: Config | None, factors: Mapping[str, str]) -> tuple[bool, ...] | None:

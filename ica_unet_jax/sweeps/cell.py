@@ -18,7 +18,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-STREAMED = 2.0  # seconds for which the trained network's frames are timed
 _BEGAN = time.perf_counter()
 
 
@@ -49,6 +48,7 @@ def run(config, finished: Path) -> None:
     from ica_unet_jax.errors import Diverged
     from ica_unet_jax.evaluation import judging
     from ica_unet_jax.models.networks import METHODS
+    from ica_unet_jax.sweeps.frame_time import frame_ms
     from ica_unet_jax.training import loop
 
     folder = Path(config.train.workdir)
@@ -69,30 +69,6 @@ def run(config, finished: Path) -> None:
     spent = {"evaluation_seconds": time.perf_counter() - began, "frame_ms": frame_ms(folder)}
     # What a resumed run took before it was stopped is not known.
     finish(config, finished, "done", "", config.train.steps, spent | {"wall_seconds": None if resumed else time.perf_counter() - _BEGAN})
-
-
-def frame_ms(folder: Path) -> float | None:
-    """Milliseconds of a frame that the trained network of a run sees in a stream, the median; None where it has no stream."""
-    import itertools
-
-    import numpy as np
-
-    from ica_unet_jax.benchmarking.measuring import SLICE_MM, time_answers
-    from ica_unet_jax.errors import UserError
-    from ica_unet_jax.inference import segmenters
-    from ica_unet_jax.streaming.segmenter import StreamingSegmenter
-    from ica_unet_jax.streaming.snippets import SnippetStream
-
-    segmenter = segmenters.load(folder)
-    config, answered = segmenter.config, segmenter.config.model.answered
-    frames = np.random.default_rng(0).gamma(2, 100, (3, *config.model.crop)).astype(np.float32)
-    spacing = (SLICE_MM, config.data.spacing, config.data.spacing)
-    try:
-        stream = (SnippetStream if answered > 1 else StreamingSegmenter)(segmenter, config.model.crop, spacing)
-    except UserError:
-        return None
-    timing, _ = time_answers(stream, itertools.cycle(frames), answered, STREAMED)
-    return timing.p50
 
 
 def finish(config, finished: Path, status: str, message: str, step: int, spent: Mapping[str, float | None] | None = None) -> None:
@@ -138,7 +114,7 @@ def keep_figures(
 
 def timing(folder: Path, steps: int) -> dict[str, Any]:
     """Seconds a step (median of the logged spans), of compilation and of training; of what follows nothing is known here."""
-    from ica_unet_jax.runs.run_folder import read_metrics
+    from ica_unet_jax.runs.log import read_metrics
 
     spans, last = [], 0
     for line in read_metrics(folder):

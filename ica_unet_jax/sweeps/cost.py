@@ -17,7 +17,7 @@ from typing import Any
 
 from ica_unet_jax.config import Config
 from ica_unet_jax.reporting.markup import plain_table
-from ica_unet_jax.runs.run_folder import processor
+from ica_unet_jax.runs.provenance import processor
 from ica_unet_jax.sweeps.plan import Run, Sweep
 from ica_unet_jax.sweeps.runner import Slot, environment
 from ica_unet_jax.training import distillation

@@ -10,12 +10,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ablations.studies import Study, label
 from ica_unet_jax.benchmarking import flops
 from ica_unet_jax.config import Config
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.runs.run_folder import MAY_CHANGE
 from ica_unet_jax.runtime.paths import ROOT
+from ica_unet_jax.sweeps.study import Study, label
 
 ONE_SPLIT = 3  # without folds a third of the patients validates
 

@@ -28,7 +28,7 @@ from ica_unet_jax.models.networks import METHODS
 from ica_unet_jax.runs.checkpoints import Checkpoints, State
 from ica_unet_jax.runs.run_folder import Split
 from ica_unet_jax.runtime import processes
-from ica_unet_jax.sweeps.cell import STREAMED
+from ica_unet_jax.sweeps.frame_time import STREAMED
 from ica_unet_jax.training import distillation, loop
 from ica_unet_jax.training.validation import Validation
 

@@ -20,7 +20,8 @@ from typing import Any
 
 from ica_unet_jax.config import Config
 from ica_unet_jax.errors import UserError
-from ica_unet_jax.runs.run_folder import essential_changes, read_metrics
+from ica_unet_jax.runs.log import read_metrics
+from ica_unet_jax.runs.run_folder import essential_changes
 from ica_unet_jax.runtime.files import write_text
 from ica_unet_jax.runtime.paths import ROOT, compiled_dir
 from ica_unet_jax.sweeps import cell

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.reporting.markup import counted
 from ica_unet_jax.runs import run_folder
+from ica_unet_jax.runs.log import read_metrics
 from ica_unet_jax.sweeps.paper_figures import TABLE_1, TABLE_2, Accuracy, RealTime
 from ica_unet_jax.sweeps.systems import SYSTEMS, System, network_name, widths
 
@@ -84,7 +85,7 @@ def machine_of(known: dict[str, Any]) -> str:
 def training_hours(run: Path) -> float:
     """Wall-clock of a training's steps, compilation left out, over all its resumptions."""
     spent, last = 0.0, 0
-    for line in run_folder.read_metrics(run):
+    for line in read_metrics(run):
         if "seconds_per_step" in line:
             if not line["compiled"]:
                 spent += line["seconds_per_step"] * (line["step"] - last)

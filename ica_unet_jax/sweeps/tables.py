@@ -19,18 +19,19 @@ from ica_unet_jax.sweeps.analysis import Analysis, analyse
 from ica_unet_jax.sweeps.results import Sweep, numbered
 from ica_unet_jax.sweeps.segmentation import item
 from ica_unet_jax.sweeps.statistics import DELTA
+from ica_unet_jax.sweeps.study import Study
 
 TIMES = ("seconds_per_step", "compile_seconds", "training_seconds", "evaluation_seconds")
 
 
-def write_all(workdir: str | Path, delta: float = DELTA) -> None:
+def write_all(workdir: str | Path, studies: Mapping[str, Study] | None = None, delta: float = DELTA) -> None:
     """Writes NAME.md, .csv, .tex and .png of every study, timings.md and .csv, index.md and report.html into `workdir`.
 
-    From sweep.json, cells/ and peers/ alone, and from what `studies` and launch/acdc.flags are now; called again whenever a cell
-    has finished.
+    From what the folder holds and from what `studies` and launch/acdc.flags are now; called again whenever a cell has finished.
 
     Args:
       workdir: the sweep's folder.
+      studies: by name, as they are defined now; one that is not there is told in the words that it was planned with.
       delta: a difference of Dice below this is as good as none.
 
     Raises:
@@ -38,7 +39,7 @@ def write_all(workdir: str | Path, delta: float = DELTA) -> None:
     """
     workdir = Path(workdir)
     sweep = results.read(workdir)
-    analyses = [analyse(sweep, study, delta) for study in sweep.studies]
+    analyses = [analyse(sweep, study, (studies or {}).get(study.name), delta) for study in sweep.studies]
     pages = [page(analysis) for analysis in analyses]
     for analysis, made in zip(analyses, pages, strict=True):
         plots.differences(workdir / f"{made.name}.png", analysis)

@@ -6,12 +6,12 @@ import json
 import jax
 import pytest
 
-from ablations.studies import Study
 from ica_unet_jax.config import Config
-from ica_unet_jax.runs.run_folder import processor
+from ica_unet_jax.runs.provenance import processor
 from ica_unet_jax.sweeps import cost, runner
 from ica_unet_jax.sweeps.plan import Sweep
 from ica_unet_jax.sweeps.probe import Compiling, Parts
+from ica_unet_jax.sweeps.study import Study
 
 TINY = dict(model="unet2d", crop=(2, 32, 32), unet_width=1, batch_size=1, steps=60, evaluate_every=20, warmup_steps=0)
 PARTS = Parts(
@@ -132,9 +132,10 @@ def test_networks_are_measured_once_and_one_that_cannot_be_is_named(cohort, tmp_
 
 def test_a_silent_measurement_says_that_it_goes_on(monkeypatch, tmp_path):
     monkeypatch.setattr(cost, "SILENCE", 0.01)
-    monkeypatch.setattr(cost, "ROOT", tmp_path)
-    (tmp_path / "ablations").mkdir()
-    (tmp_path / "ablations" / "cell.py").write_text("import time; time.sleep(0.3); raise SystemExit('no: memory')")
+    stub = tmp_path / "ica_unet_jax" / "sweeps"
+    stub.mkdir(parents=True)
+    (stub / "cell.py").write_text("import time; time.sleep(0.3); raise SystemExit('no: memory')")
+    monkeypatch.setattr(cost, "environment", lambda slot: {"PYTHONPATH": str(tmp_path)})
     told = []
     assert cost.probe(Config.make(**TINY), runner.Slot(), told.append) == (None, "no: memory")
     assert told and told[0].startswith("still measuring after ")

@@ -18,6 +18,7 @@ from made_up import (  # noqa: F401
     ten,
 )
 
+from ablations.studies import KNOWN
 from ica_unet_jax.sweeps import tables
 
 DELTA = "Δ Dice [95 %]"
@@ -84,7 +85,7 @@ def factorial(folder, of_reconstruction=-0.02, **options):
         noise = (0.001 * (i % 3 - 1), 0.001 * (i % 2), 0.0)
         effect = [of_reconstruction * there + error for error in noise]
         blocks(folder, f"c{i}" if i else "ref", effect, **dict.fromkeys(FACTORS, 1.0) | change, **options)
-    tables.write_all(folder)
+    tables.write_all(folder, KNOWN)
 
 
 def test_a_factorial_speaks_by_its_effects(tmp_path, pictures):
@@ -108,7 +109,7 @@ def test_without_all_of_its_cells_there_is_no_factorial(tmp_path):
     factorial(tmp_path)
     for path in tmp_path.glob("cells/c3/*/done.json"):
         path.unlink()
-    tables.write_all(tmp_path)
+    tables.write_all(tmp_path, KNOWN)
     rows = markdown(tmp_path, "loss_terms")
     assert "S" not in rows["reference"] and rows["without I"]["Decision"] != "see the effects"
     assert rows["without R"]["Decision"] == "incomplete: 0 of 3 trainings"
@@ -121,7 +122,7 @@ def test_trends_over_the_number_of_bases(tmp_path, pictures):
     for i, size in enumerate([{}, *sizes]):
         rise = 0.03 * math.log2(size.get("bases", 8)) if "stream_width" not in size else 0.09
         blocks(tmp_path, f"c{i}" if i else "ref", [rise + 0.001 * (i % 2), rise - 0.001 * (i % 2)], value=0.5, **dict(bases=8, stream_width=8) | size)
-    tables.write_all(tmp_path)
+    tables.write_all(tmp_path, KNOWN)
     effects = markdown(tmp_path, "basis_dimension", 1)
     assert list(effects) == ["m from 4 to 16, p constant", "m from 4 to 16, m x p constant"]
     assert effects["m from 4 to 16, p constant"]["Change of Dice [95 %]"].startswith("+0.060 [")

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from ablations.studies import Study
 from ica_unet_jax.config import Config
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.sweeps.plan import ROOT, Sweep, joined, portable
+from ica_unet_jax.sweeps.study import Study
 
 BASE = Config.make(model="unet2d", crop=(2, 32, 32), unet_width=1)
 STUDY = Study("trial", "Does anything matter?", "2", [("more decay", dict(weight_decay=0.1))])

@@ -15,13 +15,13 @@ import jax
 import pytest
 from places import ROOT
 
-from ablations.studies import Study
 from ica_unet_jax.config import Config
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.metrics.cases import METRICS_VERSION
-from ica_unet_jax.runs.run_folder import read_metrics
+from ica_unet_jax.runs.log import read_metrics
 from ica_unet_jax.sweeps import runner, slurm, tables
 from ica_unet_jax.sweeps.plan import Sweep
+from ica_unet_jax.sweeps.study import Study
 
 TINY = dict(
     model="unet2d", crop=(2, 32, 32), unet_width=1, batch_size=1, steps=6, evaluate_every=3, log_every=1, warmup_steps=0
@@ -153,7 +153,7 @@ def test_a_killed_cell_is_a_row_and_goes_on_from_its_checkpoint(cohort, tmp_path
     assert done["status"] == "crashed" and done["message"] == "killed by signal 9" and runner.missing(sweep.workdir, [run]) == [run]
     reached, log = max(whole()), Path(run.config.train.workdir) / "training.log"
     process = real(
-        [sys.executable, str(ROOT / "ablations/cell.py"), str(log.parent / "cell.json"), str(runner.finished(sweep.workdir, run))],
+        [sys.executable, "-m", "ica_unet_jax.sweeps.cell", str(log.parent / "cell.json"), str(runner.finished(sweep.workdir, run))],
         stdin=subprocess.PIPE, env=runner.environment(shares[0]),
     )  # fmt: skip
     while "going on from step" not in log.read_text():

@@ -4,12 +4,13 @@ import itertools
 
 import pytest
 
-from ablations.studies import STUDIES, Study, choose, label
+from ablations.studies import STUDIES, choose
 from ica_unet_jax.benchmarking import flops
 from ica_unet_jax.config import Config
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.sweeps import titles
 from ica_unet_jax.sweeps.plan import Sweep, cell_name
+from ica_unet_jax.sweeps.study import Study, label
 
 BASE = Config.make(crop=(8, 96, 96), contracting_blocks=3)
 NAMES = (
