@@ -37,7 +37,7 @@ def commands() -> list[str]:
 def chains() -> dict[str, list[str]]:
     """The commands by the run folder that they write or read; one that needs two folders joins their chains."""
     found: dict[str, list[str]] = {}
-    for command in sorted(commands(), key=lambda command: "--init_from" in command or "-m ica_unet_jax.train" not in command):
+    for command in commands():
         names = re.findall(r"runs/(\w+)|(phantom)\.flags|(benchmark)\.json", command)
         names = list(dict.fromkeys(next(filter(None, groups)) for groups in names)) or ["alone"]
         lines = [line for name in names for line in found.pop(name, [])]
