@@ -1,0 +1,114 @@
+"""Where the Dice of an evaluation is lost: its faults slice by slice as CSV, and the tables that say it."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ica_unet_jax.errors import UserError
+from ica_unet_jax.labels import STRUCTURES
+from ica_unet_jax.metrics.faults import COUNTS, EDGE_MM, KINDS, POSITIONS, dice_of
+from ica_unet_jax.reporting.markup import number, plain_table
+from ica_unet_jax.runtime.files import replacing
+
+Row = dict[str, Any]
+
+COLUMNS = ("patient", "group", "frame", "phase", "structure", "slice", "position", *COUNTS)
+_NUMBERS = ("frame", "slice", *COUNTS)
+_MENDED = {
+    "slice": "slices that have the structure in one of prediction and truth alone",
+    "island": "islands beside the largest component",
+    "edge": f"voxels within {EDGE_MM:g} mm of the true contour",
+    "far": "voxels further away",
+}
+THIRDS = ("smallest third", "middle third", "largest third")
+
+
+def write_csv(path: str | Path, rows: Iterable[Row]) -> None:
+    """Rows of `metrics.faults.slice_faults` with patient, group, frame (from 1) and phase. UserError where it cannot be written."""
+    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_csv(path: str | Path) -> list[Row]:
+    """The rows that `write_csv` wrote. UserError for a file that is none of these."""
+    try:
+        with Path(path).open(newline="") as file:
+            return [row | {name: int(row[name]) for name in _NUMBERS} for row in csv.DictReader(file)]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} cannot be read as a table of faults ({error}): evaluate again.") from error
+
+
+def page(rows: Sequence[Row]) -> str:
+    """Three tables in Markdown: by place in the stack, by size of the structure, and by kind of fault."""
+    phases = [name for name in ("ED", "ES", "") if any(row["phase"] == name for row in rows)]
+    places = [
+        [phase or "other", place, *_figures(rows, lambda row, phase=phase, place=place: (row["phase"], row["position"]) == (phase, place))]
+        for phase in phases
+        for place in POSITIONS[:-1]
+    ]
+    third = _thirds(rows)
+    sizes = [[size, *_figures(rows, lambda row, size=size: third[_frame(row)] == size)] for size in THIRDS]
+    whole = _dice(rows)
+    kinds = [[_MENDED[kind], *(number(_dice(rows, mended=kind)[name] - whole[name], 3, signed=True) for name in STRUCTURES)] for kind in KINDS]
+    heads = [f"Dice {name}" for name in STRUCTURES]
+    return "\n".join(
+        [
+            "**By place in the stack** (thirds of the slices that show a heart; mean over patients)",
+            "",
+            plain_table(["Phase", "Slices", *heads], places),
+            "",
+            "**By size of the structure** (volume of the truth, of all frames)",
+            "",
+            plain_table(["Frames", *heads], sizes),
+            "",
+            "**What would be gained if one kind of fault alone were mended** (Dice, mean over patients)",
+            "",
+            plain_table(["Mended", *STRUCTURES], kinds),
+            "",
+        ]
+    )
+
+
+def _frame(row: Row) -> tuple:
+    return row["patient"], row["frame"], row["structure"]
+
+
+def _thirds(rows: Sequence[Row]) -> dict[tuple, str]:
+    """{(patient, frame, structure): one of `THIRDS`}, by the volume of the truth among the frames of that structure."""
+    found: dict[tuple, str] = {}
+    for name in STRUCTURES:
+        size: dict[tuple, int] = {}
+        for row in rows:
+            if row["structure"] == name:
+                truth = row["right"] + sum(row[count] for count in COUNTS if count.startswith("missing"))
+                size[_frame(row)] = size.get(_frame(row), 0) + truth
+        order = sorted(size, key=lambda frame: (size[frame], frame))
+        found |= {frame: THIRDS[3 * i // len(order)] for i, frame in enumerate(order)}
+    return found
+
+
+def _dice(rows: Iterable[Row], chosen: Callable[[Row], bool] = lambda row: True, mended: str = "") -> dict[str, float]:
+    """{structure: Dice of the chosen slices of each frame together, its mean over frames and then over patients}."""
+    frames: dict[tuple, list[Row]] = {}
+    for row in filter(chosen, rows):
+        frames.setdefault(_frame(row), []).append(row)
+    scores: dict[tuple, list[float]] = {}
+    for (patient, _, name), several in frames.items():
+        if not np.isnan(score := dice_of(several, mended)):
+            scores.setdefault((patient, name), []).append(score)
+    return {name: _mean([np.mean(values) for (_, of), values in scores.items() if of == name]) for name in STRUCTURES}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else float("nan")
+
+
+def _figures(rows: Sequence[Row], chosen: Callable[[Row], bool]) -> list[str]:
+    return [number(value, 3) for value in _dice(rows, chosen).values()]
