@@ -28,6 +28,8 @@ setup(
         "nibabel>=5.3",
         "absl-py>=2.1",
         "rich>=13.7",
+        "filelock>=3.12",
+        "platformdirs>=4.0",
         "matplotlib>=3.9",
         "jaxtyping>=0.3",
         "flatbuffers>=23.5",  # with which jax.export writes

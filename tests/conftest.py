@@ -11,14 +11,14 @@ os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0 " + os.environ.get
 import jax  # noqa: E402
 import pytest  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
+from platformdirs import user_cache_dir  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-pytest_plugins = ["skips"]
 # What was compiled once is kept.
-CACHE = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-jax.config.update("jax_compilation_cache_dir", os.path.join(CACHE, "ica_unet_jax", "compiled"))
+jax.config.update("jax_compilation_cache_dir", user_cache_dir(os.path.join("ica_unet_jax", "compiled"), appauthor=False))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+pytest_plugins = ["skips"]
 install_import_hook("ica_unet_jax", "typecheck.check")  # before the first import of the package
 
 
@@ -43,12 +43,12 @@ def tiny_run(cohort, tmp_path_factory):
     import tiny
 
     from ica_unet_jax.config import Config
-    from ica_unet_jax.runs import run_folder
+    from ica_unet_jax.runs.log import Metrics
 
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     config = Config.make(**tiny.SMALL, data_dir=str(cohort), workdir=str(folder), steps=2)
     tiny.write_run(config)
-    log = run_folder.Metrics(folder, 0)
+    log = Metrics(folder, 0)
     for step in (1, 2):
         log.write(step=step, seconds_per_step=3.0, compiled=step == 1, loss=1 / step)
     log.write(step=2, dice_RV=0.1, dice_MYO=0.2, dice_LV=0.3, dice_mean=0.2)

@@ -23,7 +23,7 @@ from ica_unet_jax.errors import UserError
 from ica_unet_jax.inference import segmenters
 from ica_unet_jax.inference.segmenters import segmenter_of
 from ica_unet_jax.models.networks import init_variables
-from ica_unet_jax.runs import run_folder
+from ica_unet_jax.runs import provenance
 from ica_unet_jax.runtime import compilation
 from ica_unet_jax.runtime.files import write_json
 from ica_unet_jax.runtime.progress import Progress
@@ -113,7 +113,7 @@ def benchmark(
     """
     compilation.keep_on_disk()
     best = best or ceilings(3 * seconds)
-    result = {"machine": run_folder.provenance(), "ceilings": dataclasses.asdict(best), "seconds": seconds, "rows": {}}
+    result = {"machine": provenance.this_process(), "ceilings": dataclasses.asdict(best), "seconds": seconds, "rows": {}}
     with Progress(len(rows), unit="row") as progress:
         for number, row in enumerate(rows, start=1):
             result["rows"][row.name] = (time_stream if row.frame else time_training)(row, best, seconds)

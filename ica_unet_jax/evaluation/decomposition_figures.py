@@ -96,7 +96,7 @@ def bases_grid(path: str | Path, part: Decomposition) -> None:
         f"{_name(part)}: the {m} bases X, by falling share of the reconstruction's energy",
         f"Slices {depth // 2} and {depth // 2 + 1} of {depth}, mean over the {part.bases.shape[3]} channels. {_COLOURS}",
     )
-    figures._save(figure, path)
+    figures.save(figure, path)
 
 
 def coefficients_grid(path: str | Path, part: Decomposition, most: int = _MOST) -> None:
@@ -123,7 +123,7 @@ def coefficients_grid(path: str | Path, part: Decomposition, most: int = _MOST) 
         f"{_name(part)}, slice {_number(part, middle)}: coefficients before and after the backbone",
         f"The {len(chosen)} bases of most energy, with their share of it. {_COLOURS}",
     )
-    figures._save(figure, path)
+    figures.save(figure, path)
 
 
 def reconstruction_grid(path: str | Path, part: Decomposition, truth: np.ndarray | None = None) -> None:
@@ -143,7 +143,7 @@ def reconstruction_grid(path: str | Path, part: Decomposition, truth: np.ndarray
         _show_image(row[3], part.image[index][box], limits)
         _show_mask(row[3], labels[index][box])
         if truth is not None:
-            figures._outline(row[3], truth[index][box])
+            figures.outline(row[3], truth[index][box])
         row[0].set_ylabel(f"{name} (slice {_number(part, index)})", fontsize=8, labelpad=3)
     for ax, text in zip(axes[0], ("frame", "reconstruction", "frame − reconstruction", "mask"), strict=True):
         ax.set_title(text, fontsize=8, pad=3)
@@ -158,7 +158,7 @@ def reconstruction_grid(path: str | Path, part: Decomposition, truth: np.ndarray
     if truth is not None:
         handles.append(Line2D([], [], color="0.3", linewidth=1.2, label="ground truth"))
     figure.legend(handles=handles, loc="lower right", ncols=4, fontsize=8, frameon=False, borderpad=0, borderaxespad=0.4)
-    figures._save(figure, path)
+    figures.save(figure, path)
 
 
 def by_energy(part: Decomposition) -> np.ndarray:

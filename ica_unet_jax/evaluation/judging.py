@@ -24,7 +24,7 @@ from ica_unet_jax.metrics.clinical import volumes_ml
 from ica_unet_jax.metrics.over_time import behaviour, mean_behaviour
 from ica_unet_jax.metrics.surface import NSD_MM
 from ica_unet_jax.reporting import figures
-from ica_unet_jax.runs import run_folder
+from ica_unet_jax.runs import provenance, run_folder
 from ica_unet_jax.runtime.files import write_json, write_text
 from ica_unet_jax.runtime.progress import Progress
 
@@ -131,8 +131,8 @@ def evaluate(
         "over_time": over_time,
         "over_time_mean": mean_behaviour(over_time.values()),
         "provenance": {
-            "training": run_folder.read_provenance(run_dir),
-            "evaluation": run_folder.provenance(),
+            "training": provenance.read(run_dir),
+            "evaluation": provenance.this_process(),
         },
     }
     cases.write_cases_csv(folder / "cases.csv", rows)

@@ -28,7 +28,7 @@ from ica_unet_jax.errors import UserError
 from ica_unet_jax.inference import segmenters
 from ica_unet_jax.inference.segmenters import Segmenter
 from ica_unet_jax.labels import STRUCTURES
-from ica_unet_jax.runs import run_folder
+from ica_unet_jax.runs import provenance
 from ica_unet_jax.runtime import compilation
 from ica_unet_jax.runtime.files import replacing
 
@@ -67,7 +67,7 @@ def export(
         "checkpoint": which,
         "checkpoint_step": segmenter.step,
         "config": segmenter.config.flat(),
-        "provenance": run_folder.provenance(),
+        "provenance": provenance.this_process(),
     }
     tracing = contextlib.nullcontext() if set(platforms) == {"cpu"} else compilation.in_one_piece()
     with tracing, replacing(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:

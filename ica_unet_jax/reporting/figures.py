@@ -1,4 +1,7 @@
-"""Pictures: overlays of cines, volume curves and learning curves, as PNG files without a date in them."""
+"""Pictures: overlays of cines, volume curves and learning curves, as PNG files without a date in them.
+
+matplotlib is loaded by the first picture: whoever draws none, as a training, does without.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
-from matplotlib.ticker import LogLocator, NullLocator
 
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.labels import STRUCTURES
-from ica_unet_jax.runs.run_folder import read_metrics
+from ica_unet_jax.runs.log import read_metrics, training_minutes
 from ica_unet_jax.runtime.files import replacing
 
 PALETTE = {"RV": "#f2c500", "MYO": "#e3242b", "LV": "#2ca02c"}
@@ -49,6 +46,9 @@ def overlay_grid(
       title: above the picture.
       phases: names of frames, as {0: "ED", 11: "ES"}.
     """
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
     phases = phases or {}
     times = choose_columns(sorted(labels), sorted(phases))
     seen = [volume > 0 for source in (truths, labels) for volume in source.values()]
@@ -57,7 +57,7 @@ def overlay_grid(
     height, width = (box[0].stop - box[0].start) * spacing[1], (box[1].stop - box[1].start) * spacing[2]
     tile = _TILE * height / width
     size = (_TILE * len(times) + 0.3, tile * len(rows) + 0.75)
-    figure = Figure(figsize=size)
+    figure = _figure(*size, layout=None)
     axes = figure.subplots(
         len(rows),
         len(times),
@@ -81,7 +81,7 @@ def overlay_grid(
             ax.imshow(frames[time][index][box], "gray", vmin=low, vmax=high, aspect="auto", interpolation="bilinear")
             ax.imshow(colours(labels[time][index][box]), aspect="auto", interpolation="nearest")
             if time in truths:
-                _outline(ax, truths[time][index][box])
+                outline(ax, truths[time][index][box])
             ax.set(xticks=[], yticks=[])
             if column == 0:
                 ax.set_ylabel(f"{name} (slice {index + 1})", fontsize=8, labelpad=3)
@@ -92,7 +92,7 @@ def overlay_grid(
     figure.legend(
         handles=handles, loc="lower center", ncols=4, fontsize=8, frameon=False, borderpad=0, borderaxespad=0.3
     )
-    _save(figure, path)
+    save(figure, path)
 
 
 def colours(labels: np.ndarray) -> np.ndarray:
@@ -158,7 +158,7 @@ def volume_curves(
       unit: of the volumes.
     """
     scale, first = (seconds, 0) if seconds else (1, 1)
-    figure = Figure(figsize=(5.6, 3.4), layout="constrained")
+    figure = _figure(5.6, 3.4)
     ax = figure.subplots()
     for name, curve in volumes.items():
         color = PALETTE[name]
@@ -185,7 +185,7 @@ def volume_curves(
     ax.title.set_fontsize(10)
     ax.grid(alpha=0.25)
     figure.legend(loc="outside right center", fontsize=8, frameon=False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def compare_runs(runs: Sequence[str], path: str | Path) -> None:
@@ -209,11 +209,11 @@ def learning_curves(path: str | Path, runs: Mapping[str, Sequence[Mapping[str, A
       path: of the PNG file.
       runs: the lines of metrics.jsonl by name; for a single run the structures are shown as well.
     """
-    figure = Figure(figsize=(8, 5.2), layout="constrained")
+    figure = _figure(8, 5.2)
     axes = figure.subplots(2, 2, sharex="col", sharey="row")
     for number, (name, lines) in enumerate(runs.items()):
         steps = np.array([line["step"] for line in lines])
-        for column, x in enumerate((steps, minutes(lines))):
+        for column, x in enumerate((steps, np.array(training_minutes(lines)))):
             for row, key in enumerate(("loss", "dice_mean")):
                 has = [i for i, line in enumerate(lines) if key in line]
                 style = dict(marker="." if row else "", linewidth=1.5, color=f"C{number}" if len(runs) > 1 else "black")
@@ -223,9 +223,7 @@ def learning_curves(path: str | Path, runs: Mapping[str, Sequence[Mapping[str, A
                     values = [lines[i][f"dice_{structure}"] for i in has]
                     axes[row, column].plot(x[has], values, ".-", color=PALETTE[structure], linewidth=1, label=structure)
     axes[0, 0].set(ylabel="training loss", yscale="log")
-    axes[0, 0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes[0, 0].yaxis.set_major_formatter("{x:g}")
-    axes[0, 0].yaxis.set_minor_locator(NullLocator())
+    _mark(axes[0, 0].yaxis)
     axes[1, 0].set(ylabel="validation Dice", xlabel="step")
     axes[1, 1].set(xlabel="training time (min)")
     for ax in axes.flat:
@@ -233,18 +231,7 @@ def learning_curves(path: str | Path, runs: Mapping[str, Sequence[Mapping[str, A
     axes[1, 0].legend(fontsize=8, loc="lower right")
     if len(runs) == 1:
         figure.suptitle(next(iter(runs)), fontsize=10)
-    _save(figure, path)
-
-
-def minutes(lines: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """Training time in minutes (n,) at each line of metrics.jsonl; compilation and validation count nothing."""
-    total, last, result = 0.0, 0, []
-    for line in lines:
-        if "seconds_per_step" in line:
-            total += 0 if line["compiled"] else (line["step"] - last) * line["seconds_per_step"] / 60
-            last = line["step"]
-        result.append(total)
-    return np.array(result)
+    save(figure, path)
 
 
 def accuracy_and_latency(path: str | Path, networks: Mapping[str, tuple[float, float]], limit: float) -> None:
@@ -255,7 +242,7 @@ def accuracy_and_latency(path: str | Path, networks: Mapping[str, tuple[float, f
       networks: {name: (milliseconds a frame, mean Dice)}; those whose name begins alike, up to the first comma, look alike.
       limit: milliseconds that are marked.
     """
-    figure = Figure(figsize=(9, 5), layout="constrained")
+    figure = _figure(9, 5)
     ax = figure.subplots()
     kinds = list(dict.fromkeys(name.partition(",")[0] for name in networks))
     ordered = sorted(networks.items(), key=lambda item: -item[1][1])
@@ -267,22 +254,39 @@ def accuracy_and_latency(path: str | Path, networks: Mapping[str, tuple[float, f
     ax.axvline(limit, color="0.4", linewidth=1, linestyle="--")
     ax.annotate(f"{limit:g} ms", (limit, 0), xycoords=("data", "axes fraction"), xytext=(3, 4), textcoords="offset points", fontsize=8, color="0.4")
     ax.set(xscale="log", xlabel="compute latency (ms)", ylabel="mean Dice")
-    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.xaxis.set_major_formatter("{x:g}")
-    ax.xaxis.set_minor_locator(NullLocator())
+    _mark(ax.xaxis)
     ax.grid(alpha=0.25)
     figure.legend(loc="outside right center", fontsize=8, frameon=False)
-    _save(figure, path)
+    save(figure, path)
 
 
-def _outline(ax: Axes, truth: np.ndarray) -> None:
-    """The structures of a label image (h, w) as lines."""
+def outline(ax: Any, truth: np.ndarray) -> None:
+    """The structures of a label image (h, w) as lines on matplotlib's axes."""
     for name, label in STRUCTURES.items():
         if (truth == label).any():
             ax.contour(truth == label, [0.5], colors=[PALETTE[name]], linewidths=1.2)
 
 
-def _save(figure: Figure, path: str | Path) -> None:
+def save(figure: Any, path: str | Path) -> None:
+    """Writes a figure of matplotlib as PNG, the same bytes every time. Raises UserError where it cannot be written."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     FigureCanvasAgg(figure)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=120, metadata={"Software": None})
+
+
+def _figure(width: float, height: float, layout: str | None = "constrained") -> Any:
+    """An empty figure of matplotlib; sizes in inches."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout=layout)
+
+
+def _mark(axis: Any) -> None:
+    """Plain numbers at 1, 2 and 5 of each power of ten, on a logarithmic axis."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_locator(NullLocator())

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ica_unet_jax.config import Config
 from ica_unet_jax.reporting.markup import plain_table
-from ica_unet_jax.runs import run_folder
+from ica_unet_jax.runs import provenance, run_folder
+from ica_unet_jax.runs.log import read_metrics
 from ica_unet_jax.runtime.files import write_text
 
 
@@ -32,7 +33,7 @@ def write(run_dir: str | Path) -> Path:
 
 
 def _progress(folder: Path, config: Config) -> str:
-    lines = run_folder.read_metrics(folder)
+    lines = read_metrics(folder)
     text = f"{max((line['step'] for line in lines), default=0)} of {config.train.steps} steps."
     if scores := [line for line in lines if "dice_mean" in line]:
         text += f" Validation Dice at step {scores[-1]['step']}: {scores[-1]['dice_mean']:.3f}."
@@ -82,7 +83,7 @@ def _pictures(folder: Path) -> list[str]:
 
 def _provenance(folder: Path) -> str:
     """Command, commit, versions and machine; what happened afterwards."""
-    known = run_folder.read_provenance(folder)
+    known = provenance.read(folder)
     versions = ", ".join(f"{name} {version}" for name, version in known["versions"].items())
     text = (
         f"```\n{shlex.join(known['command'])}\n```\n\n"

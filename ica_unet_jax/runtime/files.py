@@ -55,3 +55,14 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """A JSON file, replaced as a whole; UserError where it cannot be written."""
     write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_object(path: str | Path, advice: str) -> dict[str, Any]:
+    """A JSON object. Raises UserError, which ends with the advice, where it is not there, cannot be read, or is none."""
+    try:
+        value = json.loads(Path(path).read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read ({error}): {advice}.") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds no JSON object: {advice}.")
+    return value

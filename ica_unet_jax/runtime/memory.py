@@ -17,7 +17,7 @@ def keep_freed() -> bool:
 
     To be called before the process has threads, so before JAX is imported.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = getattr(ctypes.pythonapi, "mallopt", None)
     if mallopt is None:
         return False
     # One arena: those of further threads hold 64 MB at most and map the rest.

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+
+from platformdirs import user_cache_path
 
 # The folder that holds the package: the checkout, with launch/ and ablations/ beside it, or where pip has put the wheel.
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def default_cache_dir() -> Path:
-    """ica_unet_jax inside the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ica_unet_jax"
+    """ica_unet_jax inside the user's cache folder: that of the system, or $XDG_CACHE_HOME."""
+    return user_cache_path("ica_unet_jax", appauthor=False)
 
 
 def compiled_dir(threads: int) -> Path:

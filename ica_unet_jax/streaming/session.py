@@ -15,7 +15,7 @@ import numpy as np
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.inference import segmenters
 from ica_unet_jax.metrics.clinical import ejection_fraction
-from ica_unet_jax.runs import run_folder
+from ica_unet_jax.runs import provenance
 from ica_unet_jax.runtime.compilation import Compilations
 from ica_unet_jax.runtime.files import write_json
 from ica_unet_jax.streaming.recorder import Recorder
@@ -191,7 +191,7 @@ def stream(
         "model": {"crop": list(segmenter.config.model.crop), "neighbours": segmenter.config.model.neighbours},
         "checkpoint": which,
         "checkpoint_step": segmenter.step,
-        "provenance": run_folder.provenance(),
+        "provenance": provenance.this_process(),
     }
     if json_file:
         write_json(json_file, summary)

@@ -24,8 +24,9 @@ from ica_unet_jax.evaluation import judging
 from ica_unet_jax.inference.segmenters import segmenter_of
 from ica_unet_jax.labels import STRUCTURES, UNLABELLED
 from ica_unet_jax.models.networks import METHODS, build_model, init_variables, make_loss, same_shapes
-from ica_unet_jax.runs import checkpoints, run_folder, tensorboard
+from ica_unet_jax.runs import checkpoints, provenance, run_folder, tensorboard
 from ica_unet_jax.runs.checkpoints import Checkpoints, State
+from ica_unet_jax.runs.log import Log, Metrics
 from ica_unet_jax.runtime import processes
 from ica_unet_jax.runtime.progress import Progress
 from ica_unet_jax.training import distillation, divergence
@@ -135,18 +136,18 @@ def _go_on(
     state, pending, damaged = begin(config, saved, samples)
     state, step, first = devices.replicate(state), make_step(config), int(state.step)
     teacher = devices.replicate(teacher) if teacher else None
-    metrics = run_folder.Metrics(folder, first, pending=pending, tensorboard=config.train.tensorboard)
+    metrics = Metrics(folder, first, pending=pending, tensorboard=config.train.tensorboard)
     # Alone it stops at once; several do where they are at the same step and wait for the devices anyway, to write a line.
     alone = processes.is_alone()
     with Progress(config.train.steps, first, quiet=not first_process) as progress, metrics, Interruption() as asked:
-        log = run_folder.Log(folder, progress.note)
+        log = Log(folder, progress.note)
         if damaged:
             anew = "" if first else "; none is left, so training begins anew"
             log(f"damaged checkpoints were set aside: of step {', '.join(map(str, damaged))}{anew}")
         if devices.idle:
             log(f"--batch_size={config.train.batch_size} does not go round: {devices.idle} devices of each process stay idle")
         if 0 < first < config.train.steps:
-            log(f"going on from step {first} ({run_folder.this_process()})")
+            log(f"going on from step {first} ({provenance.in_a_line()})")
 
         def judge(state: State, number: int) -> None:
             """Validates, saves and draws."""

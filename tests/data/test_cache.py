@@ -168,10 +168,3 @@ def test_refusals(case, tmp_path):
         cache.preprocessed(case, **OPTIONS, cache_dir=tmp_path / "cache")
     [bare] = find_cases(case.cine.parent)
     assert cache.preprocessed(bare, **OPTIONS, cache_dir=tmp_path / "cache") == []
-
-
-def test_default_folder(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert paths.default_cache_dir() == tmp_path / "ica_unet_jax"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert paths.default_cache_dir() == Path.home() / ".cache" / "ica_unet_jax"

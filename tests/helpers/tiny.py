@@ -11,6 +11,7 @@ from ica_unet_jax.config import Config
 from ica_unet_jax.models.networks import build_model
 from ica_unet_jax.runs import run_folder
 from ica_unet_jax.runs.checkpoints import Checkpoints, State
+from ica_unet_jax.runs.log import read_metrics
 from ica_unet_jax.training import loop
 
 SMALL = dict(
@@ -52,7 +53,7 @@ def folder(config):
 def lines(config):
     """metrics.jsonl without the clock."""
     clock = {"seconds_per_step", "compiled"}
-    return [{k: v for k, v in line.items() if k not in clock} for line in run_folder.read_metrics(folder(config))]
+    return [{k: v for k, v in line.items() if k not in clock} for line in read_metrics(folder(config))]
 
 
 def frames(config, batch=1):

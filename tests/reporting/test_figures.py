@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -55,11 +58,6 @@ def test_curves_of_runs(tiny_run, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"one.png", "two.png"}
 
 
-def test_minutes_leave_out_compilation_and_validation():
-    lines = [
-        {"step": 1, "seconds_per_step": 50.0, "compiled": True},
-        {"step": 31, "seconds_per_step": 2.0, "compiled": False},
-        {"step": 31, "dice_mean": 0.5},
-        {"step": 61, "seconds_per_step": 4.0, "compiled": False},
-    ]
-    np.testing.assert_allclose(figures.minutes(lines), [0, 1, 1, 3])
+def test_a_training_loads_no_matplotlib():
+    script = "import ica_unet_jax.training.loop, sys; assert 'matplotlib' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True)

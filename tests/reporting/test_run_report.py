@@ -10,6 +10,7 @@ from ica_unet_jax.errors import UserError
 from ica_unet_jax.evaluation import judging
 from ica_unet_jax.reporting import run_report
 from ica_unet_jax.runs import run_folder
+from ica_unet_jax.runs.log import Log
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +18,7 @@ def page(tiny_run, tmp_path_factory):
     """The report of the tiny run, judged, with a log and a patient who was left out; and its folder."""
     folder = shutil.copytree(tiny_run, tmp_path_factory.mktemp("report") / "tiny")
     judging.evaluate(folder, cines=1)
-    run_folder.Log(folder, lambda text: None)("going on from step 1")
+    Log(folder, lambda text: None)("going on from step 1")
     (folder / "left_out.json").write_text(json.dumps({"patient009": ["x_4d.nii.gz is constant."]}))
     return run_report.write(folder).read_text(), folder
 

@@ -1,17 +1,17 @@
 """A run folder explains itself and refuses to become another run."""
 
+import errno
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from ica_unet_jax.config import Config
 from ica_unet_jax.errors import UserError
-from ica_unet_jax.runs import run_folder
-from ica_unet_jax.runs.run_folder import Log, Metrics, open_run, read_config, read_metrics, read_split
-from ica_unet_jax.runtime.files import write_text
+from ica_unet_jax.runs import provenance
+from ica_unet_jax.runs.run_folder import held, open_run, read_config, read_split
 
 SPLIT = {"train": ["a", "b"], "val": ["c"]}
 
@@ -23,34 +23,14 @@ def config(tmp_path):
 
 def test_what_a_folder_holds(config, monkeypatch):
     monkeypatch.setattr(sys, "orig_argv", ["/somewhere/bin/python3", "-m", "ica_unet_jax.train", "--steps=3"])
-    monkeypatch.setattr(run_folder, "threads", lambda: 3)  # bound to as many cores of the machine's
+    monkeypatch.setattr(provenance, "threads", lambda: 3)  # bound to as many cores of the machine's
     folder = open_run(config, SPLIT)
     assert {path.name for path in folder.iterdir()} == {"config.json", "split.json", "provenance.json"}
     assert Config.from_json((folder / "config.json").read_text()) == config
     assert json.loads((folder / "split.json").read_text()) == SPLIT
-    provenance = json.loads((folder / "provenance.json").read_text())
-    assert provenance["command"] == ["python", "-m", "ica_unet_jax.train", "--steps=3"]
-    assert provenance["versions"]["jax"] and provenance["devices"] == 2 and provenance["cores"] == 3
-
-
-def test_the_commit_is_that_of_the_code_as_it_was_loaded(tmp_path, monkeypatch):
-    def git(*words):
-        subprocess.run(["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b", *words], check=True, capture_output=True)
-
-    tracked = tmp_path / "package" / "__init__.py"
-    write_text(tracked, "")
-    git("init")
-    git("add", ".")
-    git("commit", "-m", "one")
-    monkeypatch.setattr(run_folder.ica_unet_jax, "__file__", str(tracked))
-    run_folder.commit.cache_clear()
-    found = run_folder.commit()
-    tracked.write_text("written by a run")
-    again = run_folder.commit()
-    run_folder.commit.cache_clear()
-    later = run_folder.commit()
-    run_folder.commit.cache_clear()
-    assert len(found) == 12 and again == found and later == f"{found}-dirty"
+    known = provenance.read(folder)
+    assert known["command"] == ["python", "-m", "ica_unet_jax.train", "--steps=3"]
+    assert known["versions"]["jax"] and known["devices"] == 2 and known["cores"] == 3
 
 
 def test_the_same_again_changes_nothing(config):
@@ -79,43 +59,6 @@ def test_other_patients_are_refused(config):
         open_run(config, {"train": ["a", "c"], "val": ["b"]})
 
 
-def test_metrics_beyond_the_step_that_goes_on_are_dropped(tmp_path):
-    log = Metrics(tmp_path, 0)
-    for step in (1, 2, 3):
-        log.write(step=step, loss=1 / step)
-    with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 4, "lo')  # killed while writing
-    assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2, 3]
-    Metrics(tmp_path, 2).write(step=3, loss=9.0)
-    assert read_metrics(tmp_path) == [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 0.5}, {"step": 3, "loss": 9.0}]
-    assert read_metrics(tmp_path / "nowhere") == []
-
-
-def test_a_damaged_line_is_named(tmp_path):
-    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n\0\0\0\n{"step": 3}\n')
-    with pytest.raises(UserError, match="metrics.jsonl, line 2, is no JSON: remove the line."):
-        read_metrics(tmp_path)
-
-
-def test_a_pending_validation_is_written_anew(tmp_path):
-    log = Metrics(tmp_path, 0)
-    log.write(step=2, loss=0.5)
-    log.write(step=2, dice_mean=0.5)
-    Metrics(tmp_path, 2)
-    assert len(read_metrics(tmp_path)) == 2
-    Metrics(tmp_path, 2, pending=True)
-    assert read_metrics(tmp_path) == [{"step": 2, "loss": 0.5}]
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-def test_a_full_disk_is_a_sentence(tmp_path):
-    log, diary = Metrics(tmp_path, 0), Log(tmp_path, lambda text: None)
-    log.path = diary.path = Path("/dev/full")
-    for write in (lambda: log.write(step=1, loss=1.0), lambda: diary("something happened")):
-        with pytest.raises(UserError, match=r"/dev/full cannot be written \(No space left on device\): .* make room\."):
-            write()
-
-
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"bases": "many"}', '{"no_such_knob": 1}', '{"crop": 3}', "\0", "[" * 100_000])
 def test_a_config_that_describes_no_run_is_a_sentence(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
@@ -128,3 +71,33 @@ def test_a_split_that_is_none_is_a_sentence(tmp_path, text):
     (tmp_path / "split.json").write_text(text)
     with pytest.raises(UserError, match=r"split.json .*: name the --workdir of a training\."):
         read_split(tmp_path)
+
+
+def test_a_killed_training_leaves_no_lock(tmp_path):
+    script = "import sys, time; from pathlib import Path; from ica_unet_jax.runs.run_folder import held\nwith held(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
+    other = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match=rf"--workdir={tmp_path} is in use by another training"), held(tmp_path):
+            pass
+    finally:
+        other.kill()
+        other.communicate()
+    with held(tmp_path):
+        pass
+
+
+def test_where_nothing_can_be_locked_it_is_told_and_goes_on(tmp_path, monkeypatch, capsys):
+    def acquire(self, timeout):
+        raise OSError(errno.ENOLCK, "No locks available", self.lock_file)
+
+    monkeypatch.setattr(FileLock, "acquire", acquire)
+    with held(tmp_path):
+        pass
+    assert capsys.readouterr().err == f"{tmp_path} cannot be locked (No locks available): see to it that no other training runs there.\n"
+
+
+def test_a_place_that_cannot_be_written_is_a_sentence(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file cannot be written .*choose another place or make room.$"), held(tmp_path / "file"):
+        pass

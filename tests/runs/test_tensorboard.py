@@ -8,7 +8,7 @@ import pytest
 from ica_unet_jax.config import Config
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.runs import tensorboard
-from ica_unet_jax.runs.run_folder import Metrics
+from ica_unet_jax.runs.log import Metrics
 from ica_unet_jax.training import loop
 
 
