@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def collect(folders: Sequence[Path], workdir: Path, name: str = "compared", question: str = "How do these runs compare?") -> None:
-    """Writes sweep.json, the figures of all runs in cells/, and their tables into `workdir`; nothing where they do not fit.
+    """Writes sweep.json, the figures of all runs, and their tables into `workdir`; nothing where they do not fit.
 
     Raises:
       UserError: a folder holds no run, or one that is not trained or judged to its last step; two runs have the same
@@ -47,7 +47,7 @@ def collect(folders: Sequence[Path], workdir: Path, name: str = "compared", ques
     """
     from ica_unet_jax.runs import provenance, run_folder
     from ica_unet_jax.runtime.files import write_json, writing
-    from ica_unet_jax.sweeps import cell, setting, tables
+    from ica_unet_jax.sweeps import cell, records, setting, tables
     from ica_unet_jax.sweeps.cross_validation import is_finished
 
     if (held := workdir / "sweep.json").is_file() and [study["name"] for study in json.loads(held.read_text())["studies"]] != [name]:
@@ -78,8 +78,10 @@ def collect(folders: Sequence[Path], workdir: Path, name: str = "compared", ques
         for run, folder in runs.values():
             cell.keep_figures(run.config, folder, made / "cells" / run.cell / run.name, "done", "", run.config.train.steps, None)
         write_json(made / "sweep.json", facts)
+        records.compact(made)
         tables.write_all(made)
         with writing(workdir):
+            shutil.rmtree(workdir / "cells", ignore_errors=True)  # of an earlier version
             shutil.copytree(made, workdir, dirs_exist_ok=True)
 
 

@@ -64,13 +64,21 @@ _MEASURE = flags.DEFINE_bool(
 _TABLES_ONLY = flags.DEFINE_bool(
     "tables_only", False, "Write the tables from what is finished in --workdir, or without that in all of ablations/results, and run nothing."
 )
+_COMPACT = flags.DEFINE_bool(
+    "compact", False, "Keep what is finished in --workdir, or without that in all of ablations/results, in a few CSV files instead of "
+    "a folder for each run, write the tables, and run nothing."
+)  # fmt: skip
 _DELTA = flags.DEFINE_float("delta", 0.01, "Differences of Dice below this are as good as none, in the tables.", lower_bound=0.0)
 
 
 def main() -> None:
     workdir = Path(_WORKDIR.value)
-    if _TABLES_ONLY.value:
+    if _TABLES_ONLY.value or _COMPACT.value:
+        from ica_unet_jax.sweeps import records
+
         for folder in [workdir] if _WORKDIR.present else committed():
+            if _COMPACT.value:
+                records.compact(folder)
             write_tables(folder)
         return
     from ablations.studies import choose
@@ -196,17 +204,16 @@ def follow(workdir: Path, runs: list, left: list, estimate) -> int:
 
 
 def unmix(workdir: Path, sweep) -> None:
-    """`peers/`: FastICA at every number of bases of the sweep, on the frames that the cells were judged on."""
+    """FastICA at every number of bases of the sweep, on the frames that the cells were judged on."""
     from ica_unet_jax.data import cohort, splits
     from ica_unet_jax.evaluation.decomposition import write_csv
-    from ica_unet_jax.sweeps import fastica
+    from ica_unet_jax.sweeps import fastica, records
 
     configs = {config.model.bases: config for config in sweep.cells().values() if config.model.has_bases}
-    cases = cohort.open_cohort(sweep.base.data)
+    cases, known = cohort.open_cohort(sweep.base.data), records.peers(workdir)
     for m, config in configs.items():
         for fold in sorted({fold for _, fold in sweep.blocks()}):
-            path = workdir / "peers" / f"fastica_m{m}_fold{fold}.csv"
-            if path.is_file():
+            if (m, fold) in known:
                 continue
             split = cohort.choose_split(config.replace(fold=fold).data, cases)
             try:
@@ -215,7 +222,7 @@ def unmix(workdir: Path, sweep) -> None:
                 print(f"no rows of FastICA: {error}", file=sys.stderr)
                 return
             if rows:
-                write_csv(path, rows)
+                write_csv(workdir / "peers" / f"fastica_m{m}_fold{fold}.csv", rows)
             else:
                 print(f"no rows of FastICA at m = {m}: {reason}", file=sys.stderr)
 

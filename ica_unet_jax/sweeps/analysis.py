@@ -7,7 +7,7 @@ import dataclasses
 import math
 import statistics as plain
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -201,7 +201,7 @@ def _contrasts(
     lines: Sequence[Line],
     configs: Mapping[str, Config],
     letters: Sequence[str],
-    trends: Mapping[str, Sequence[str]],
+    trends: Mapping[str, Collection[str]],
     delta: float,
 ) -> tuple[list[Line], list[Finding], float | None]:
     """The lines with their contrasts to the reference, effects and trends, and the residual SD."""
@@ -249,7 +249,7 @@ def _effects(lines: Sequence[Line], letters: Sequence[str]) -> dict[str, np.ndar
 
 
 def _trends(
-    lines: Sequence[Line], configs: Mapping[str, Config], reference: str, trends: Mapping[str, Sequence[str]]
+    lines: Sequence[Line], configs: Mapping[str, Config], reference: str, trends: Mapping[str, Collection[str]]
 ) -> dict[str, np.ndarray]:
     """{title: weights} of the lines over the logarithm of the first knob that cells turn, where at least three do with the reference."""
     found = {}

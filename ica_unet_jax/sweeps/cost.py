@@ -18,6 +18,7 @@ from typing import Any
 from ica_unet_jax.config import Config
 from ica_unet_jax.reporting.markup import plain_table
 from ica_unet_jax.runs.provenance import processor
+from ica_unet_jax.sweeps import records
 from ica_unet_jax.sweeps.plan import Run, Sweep
 from ica_unet_jax.sweeps.runner import Slot, environment
 from ica_unet_jax.training import distillation
@@ -52,14 +53,13 @@ class Estimate:
         """Takes notice of what has finished."""
         self.took: dict[str, list[float]] = {}
         self.paces: dict[tuple, list[float]] = {}
-        for path in sorted(self.workdir.glob("cells/*/*/timing.json")):
-            timing, about = json.loads(path.read_text()), path.parent / "provenance.json"
-            here = about.is_file() and json.loads(about.read_text()).get("machine") == processor()
-            if not (here and timing.get("wall_seconds") and timing["threads"] == self.shares[0].threads):
+        for record in records.read(self.workdir, figures=False).values():
+            facts, here = record.facts, {"machine": processor(), "threads": self.shares[0].threads}
+            seconds = facts.get("wall_seconds")
+            if not seconds or any(facts.get(name) != value for name, value in here.items()):
                 continue
-            config = Config.from_json((path.parent / "config.json").read_text())
-            self.took.setdefault(path.parent.parent.name, []).append(timing["wall_seconds"])
-            self.paces.setdefault(pace(config), []).append(timing["wall_seconds"])
+            self.took.setdefault(record.cell, []).append(seconds)
+            self.paces.setdefault(pace(Config.recorded(record.config)), []).append(seconds)
 
     def measure(self, runs: Iterable[Run], say: Callable[[str], Any]) -> None:
         """Measures each network of these runs of which nothing has finished, as many at a time as there are shares."""

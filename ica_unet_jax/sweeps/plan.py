@@ -15,6 +15,7 @@ from ica_unet_jax.config import Config
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.runs.run_folder import MAY_CHANGE
 from ica_unet_jax.runtime.paths import ROOT
+from ica_unet_jax.sweeps import records
 from ica_unet_jax.sweeps.study import Study, label
 
 ONE_SPLIT = 3  # without folds a third of the patients validates
@@ -29,7 +30,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        return f"seed{self.config.train.seed}_fold{self.config.data.fold}"
+        return records.name(self.config.train.seed, self.config.data.fold)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +96,7 @@ class Sweep:
         return {"fold_count": self.folds} | runs | {"studies": [study | {"runs": runs["runs"]} for study in studies]}
 
 
-def of_runs(blocks: Iterable[tuple[int, int]]) -> dict[str, Any]:
+def of_runs(blocks: Iterable[Sequence[int]]) -> dict[str, Any]:
     """The trainings of a cell as `sweep.json` names them: (seed, fold) each, and which seeds and folds there are."""
     runs = sorted({(seed, fold) for seed, fold in blocks})
     seeds, folds = (sorted({run[place] for run in runs}) for place in (0, 1))
@@ -105,7 +106,8 @@ def of_runs(blocks: Iterable[tuple[int, int]]) -> dict[str, Any]:
 def joined(old: dict[str, Any], new: dict[str, Any], workdir: Path) -> dict[str, Any]:
     """The description of what an earlier command ran in a folder and of what a new one runs there.
 
-    A study of both has the new one's cells, and the runs of both where it has the same reference.
+    A study of both has the new one's cells, and the runs of both where it has the same reference. What a compacted sweep keeps
+    there of its runs stays.
 
     Raises:
       UserError: they divide the patients into different folds.
@@ -120,7 +122,8 @@ def joined(old: dict[str, Any], new: dict[str, Any], workdir: Path) -> dict[str,
         same = known is not None and known["reference"] == study["reference"]
         runs = [*study["runs"], *(known["runs"] if same else [])]
         studies[study["name"]] = study | {"runs": of_runs(runs)["runs"]}
-    return new | of_runs(run for study in studies.values() for run in study["runs"]) | {"studies": list(studies.values())}
+    kept = {part: old[part] for part in records.KEPT if part in old}
+    return new | of_runs(run for study in studies.values() for run in study["runs"]) | {"studies": list(studies.values())} | kept
 
 
 def portable(argument: str) -> str:
@@ -133,7 +136,13 @@ def portable(argument: str) -> str:
 
 
 def describe_study(study: Study, base: Config, reference: Config) -> dict[str, Any]:
-    """A study as `sweep.json` has it, round `base`; cells are named by what differs from the sweep's `reference`."""
+    """A study as `sweep.json` has it, round `base`; cells are named by what differs from the sweep's `reference`.
+
+    Raises:
+      UserError: two cells have one title, or its pages would have the name of another file of a sweep.
+    """
+    if study.name in (*records.FILES, "timings", "index"):
+        raise UserError(f"Study {study.name}: a sweep has a file of that name; give the study another one.")
     titled = study.titled(base)
     first = next(iter(titled.values()))
     cells = [

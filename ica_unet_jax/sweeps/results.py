@@ -1,14 +1,11 @@
-"""What a sweep has finished so far, read from its folder, and which of it may stand in one table.
+"""What a sweep has finished so far, and which of it may stand in one table.
 
-WORKDIR/sweep.json says what was to run (in files of earlier versions every seed with every fold), WORKDIR/cells/CELL/seedS_foldF/ is there for every run that ended, whole, and
-WORKDIR/peers/fastica_mM_foldF.csv is what FastICA makes of the same frames.
+WORKDIR/sweep.json says what was to run (in files of earlier versions every seed with every fold), `records` what has ended.
 """
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,9 @@ from ica_unet_jax.config import Config
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.labels import STRUCTURES
 from ica_unet_jax.reporting.markup import counted
+from ica_unet_jax.runtime.files import read_object
+from ica_unet_jax.sweeps import records
+from ica_unet_jax.sweeps.records import Line, Record
 
 Frame = tuple[str, str]  # (patient, frame)
 Figures = dict[Frame, dict[str, float]]  # the numbers of a CSV by frame
@@ -33,7 +33,6 @@ ICA_EXTRA = (
     "negentropy_alpha", "frame_share",
 )  # fmt: skip  # kept where a file has them
 _DEFAULTS = Config().flat()  # of a knob that a run's version did not have
-_AGAIN = "delete it (of a cell the whole folder) and run the sweep's command again"
 
 
 def numbered(word: str, numbers: Sequence[int]) -> str:
@@ -131,7 +130,7 @@ class Sweep:
 def read(workdir: str | Path) -> Sweep:
     """Raises UserError where a file is missing or not what it should be, and where runs may not share a table."""
     workdir = Path(workdir)
-    plan = _json(workdir / "sweep.json")
+    plan = read_object(workdir / "sweep.json", "is --workdir the folder of a sweep?")
     try:
         studies = tuple(
             Study(s["name"], s["question"], s["section"], s["reference"], tuple(map(_cell, s["cells"])), _trainings(s, plan))
@@ -140,14 +139,12 @@ def read(workdir: str | Path) -> Sweep:
         sweep = Sweep(plan["command"], plan["hardware"], studies, {}, {})
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{workdir / 'sweep.json'} lacks {error}: run the sweep's command again.") from error
-    for cell, seed, fold in sweep.planned():
-        folder = workdir / "cells" / cell / f"seed{seed}_fold{fold}"
-        if (folder / "done.json").is_file():
-            sweep.runs[cell, seed, fold] = _run(folder, cell, seed, fold)
-    for m, fold in sorted({(run.config["bases"], run.fold) for run in sweep.runs.values() if run.ica}):
-        path = workdir / "peers" / f"fastica_m{m}_fold{fold}.csv"
-        if path.is_file():
-            sweep.peers.setdefault(m, {})[fold] = _figures(path, ICA, ICA_EXTRA)
+    ended = records.read(workdir)
+    sweep.runs.update((key, _run(ended[key])) for key in sweep.planned() if key in ended)
+    wanted = {(run.config["bases"], run.fold) for run in sweep.runs.values() if run.ica}
+    for (m, fold), lines in sorted(records.peers(workdir).items()):
+        if (m, fold) in wanted:
+            sweep.peers.setdefault(m, {})[fold] = _figures(lines, ICA, ICA_EXTRA, f"FastICA's file of m = {m}, fold {fold},", "make it again")
     for study in studies:
         _check(sweep, study)
     return sweep
@@ -190,33 +187,38 @@ def _check(sweep: Sweep, study: Study) -> None:
         peer = sweep.peers.get(run.config["bases"], {}).get(run.fold) if run.ica else None
         if peer is not None and set(peer) != set(run.ica):
             raise UserError(
-                f"peers/fastica_m{run.config['bases']}_fold{run.fold}.csv and the cell {run} were judged on different "
-                "frames: delete the file, so that the sweep makes it again."
+                f"FastICA at m = {run.config['bases']} in fold {run.fold} and the cell {run} were judged on different frames: "
+                "delete it in peers/ or in peers.csv, so that the sweep makes it again."
             )
 
 
-def _run(folder: Path, cell: str, seed: int, fold: int) -> Run:
-    done, timing = _json(folder / "done.json"), folder / "timing.json"
-    status = done.get("status")
+def _run(record: Record) -> Run:
+    facts = record.facts
+    status = facts.get("status")
     if status not in ("done", "diverged", "crashed"):
-        raise UserError(f"{folder / 'done.json'} has the status {status}: {_AGAIN}.")
-    finished = status == "done"
-    split = _json(folder / "split.json") if finished else {}
-    config, provenance, ica = (folder / name for name in ("config.json", "provenance.json", "ica.csv"))
+        raise UserError(f"{record.place} has a run with the status {status}: {record.advice}.")
+    figures = {"cases": (CASES, NSD), "ica": (ICA, ICA_EXTRA)}
+    found = {
+        part: _figures(record.figures[part], *columns, str(record.place / f"{part}.csv"), record.advice)
+        for part, columns in figures.items()
+        if status == "done" and part in record.figures
+    }
+    if status == "done" and "cases" not in found:
+        raise UserError(f"{record.place / 'cases.csv'} has no line of {record.cell}, seed {record.seed}, fold {record.fold}: {record.advice}.")
     return Run(
-        cell,
-        seed,
-        fold,
+        record.cell,
+        record.seed,
+        record.fold,
         status,
-        message=" ".join("".join(c if c.isprintable() else " " for c in str(done.get("message") or "")).split()),
-        step=done.get("step"),
-        metrics_version=done.get("metrics_version"),
-        commit=str(_json(provenance).get("commit") or "") if provenance.is_file() else "",
-        config=_json(config) if finished or config.is_file() else {},
-        split={part: tuple(sorted(split[part])) for part in sorted(split)},
-        timing=_json(timing) if timing.is_file() else {},
-        cases=_figures(folder / "cases.csv", CASES, NSD) if finished else {},
-        ica=_figures(ica, ICA, ICA_EXTRA) if finished and ica.is_file() else {},
+        message=" ".join("".join(c if c.isprintable() else " " for c in facts.get("message", "")).split()),
+        step=facts.get("step"),
+        metrics_version=facts.get("metrics_version"),
+        commit=facts.get("commit", ""),
+        config=record.config,
+        split={part: tuple(sorted(record.split[part])) for part in sorted(record.split)} if status == "done" else {},
+        timing={name: facts[name] for name in (*records.TIMING, "device") if name in facts},
+        cases=found.get("cases", {}),
+        ica=found.get("ica", {}),
     )
 
 
@@ -224,39 +226,20 @@ def _cell(cell: Mapping[str, Any]) -> Cell:
     return Cell(cell["cell"], cell["label"], cell.get("parameters"), cell.get("gflop"), cell.get("title", ""))
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): is --workdir the folder of a sweep?") from error
-    except ValueError as error:
-        raise UserError(f"{path} is no JSON ({error}): {_AGAIN}.") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds no JSON object: {_AGAIN}.")
-    return content
-
-
-def _figures(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> Figures:
-    """The numbers of a CSV with the columns patient and frame; an empty field is NaN."""
+def _figures(lines: Sequence[Line], columns: Sequence[str], optional: Sequence[str], place: str, advice: str) -> Figures:
+    """The numbers of lines with a patient and a frame; what a line lacks is NaN where another line has it."""
+    heads = {name for line in lines for name in line}
+    lacking = [name for name in ("patient", "frame", *columns) if name not in heads]
+    if lacking:
+        raise UserError(f"{place} has no column {lacking[0]}: {advice}.")
+    names = (*columns, *(name for name in optional if name in heads))
     figures: Figures = {}
-    try:
-        with path.open(newline="") as file:
-            lines = csv.reader(file)
-            head = next(lines, [])
-            lacking = [name for name in ("patient", "frame", *columns) if name not in head]
-            if lacking:
-                raise UserError(f"{path} has no column {lacking[0]}: {_AGAIN}.")
-            columns = (*columns, *(name for name in optional if name in head))
-            patient, frame, *places = (head.index(name) for name in ("patient", "frame", *columns))
-            for line in lines:
-                values = [float(line[i] or "nan") for i in places]
-                if (line[patient], line[frame]) in figures:
-                    raise UserError(f"{path} has frame {line[frame]} of {line[patient]} twice: {_AGAIN}.")
-                figures[line[patient], line[frame]] = dict(zip(columns, values, strict=True))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): {_AGAIN}.") from error
-    except (ValueError, IndexError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{path} is damaged ({error}): {_AGAIN}.") from error
+    for line in lines:
+        frame = line.get("patient", ""), line.get("frame", "")
+        if frame in figures:
+            raise UserError(f"{place} has frame {frame[1]} of {frame[0]} twice: {advice}.")
+        try:
+            figures[frame] = {name: float(line.get(name, "nan")) for name in names}
+        except ValueError as error:
+            raise UserError(f"{place} is damaged ({error}): {advice}.") from error
     return figures

@@ -7,7 +7,6 @@ second appears by one rename, so what is there is whole and is never run again.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import queue
 import shutil
@@ -24,7 +23,7 @@ from ica_unet_jax.runs.log import read_metrics
 from ica_unet_jax.runs.run_folder import essential_changes
 from ica_unet_jax.runtime.files import write_text
 from ica_unet_jax.runtime.paths import ROOT, compiled_dir
-from ica_unet_jax.sweeps import cell
+from ica_unet_jax.sweeps import cell, records
 from ica_unet_jax.sweeps.plan import Run
 
 
@@ -100,15 +99,15 @@ def status(workdir: Path, run: Run) -> str:
     Raises:
       UserError: it was finished with another configuration, by a version of this package with other defaults.
     """
-    folder = finished(workdir, run)
-    if not (folder / "done.json").is_file():
+    record = records.find(workdir, (run.cell, run.config.train.seed, run.config.data.fold))
+    if record is None:
         return ""
-    before = Config.from_json((folder / "config.json").read_text())
-    if changed := essential_changes(run.config, before):
+    if changed := essential_changes(run.config, Config.recorded(record.config)):
         raise UserError(
-            f"{folder} was finished by another version, with other defaults of {', '.join(changed)}: take another --workdir."
+            f"{workdir}: {run.cell}, {run.name}, was finished by another version, with other defaults of {', '.join(changed)}: "
+            "take another --workdir."
         )
-    return json.loads((folder / "done.json").read_text())["status"]
+    return record.facts["status"]
 
 
 def finished(workdir: Path, run: Run) -> Path:

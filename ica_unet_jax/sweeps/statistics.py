@@ -157,7 +157,7 @@ def factorial(levels: np.ndarray) -> dict[tuple[int, ...], np.ndarray]:
     return {subset: signs[:, subset].prod(axis=1) * 2 / len(levels) for subset in subsets}
 
 
-def trend(x: Sequence[float]) -> np.ndarray:
+def trend(x: Sequence[float] | np.ndarray) -> np.ndarray:
     """Weights (cells,) of the change from the smallest to the largest x on the line that is fitted to the cells' means."""
     deviations = np.asarray(x, float) - np.mean(x)
     return deviations / np.square(deviations).sum() * np.ptp(x)

@@ -60,6 +60,8 @@ def test_a_second_command_adds_to_a_folder():
     both = joined(old, sweep(only=(2,), studies=(OTHER,)).description(), Path("any"))
     assert {study["name"]: study["runs"] for study in both["studies"]} == {"trial": [[0, 0], [1, 1]], "other": [[0, 0], [1, 1], [2, 2]]}
     assert both["runs"] == [[0, 0], [1, 1], [2, 2]] and both["folds"] == [0, 1, 2]
+    kept = joined(old | {"configs": {"a": {}}, "splits": {}}, sweep(only=(2,)).description(), Path("any"))
+    assert (kept["configs"], kept["splits"]) == ({"a": {}}, {})  # of a compacted sweep
     changed = joined(old, sweep(only=(2,), studies=(OTHER,), steps=7).description(), Path("any"))
     assert changed["studies"][1]["runs"] == [[2, 2]]  # its cells are others
 

@@ -183,7 +183,7 @@ def test_damaged_folders_are_named(tmp_path):
             tables.write_all(tmp_path)
     path.write_text(whole)
     (tmp_path / "cells" / "ref" / "seed0_fold0" / "done.json").write_text("{")
-    with pytest.raises(UserError, match="done.json is no JSON"):
+    with pytest.raises(UserError, match="done.json cannot be read"):
         tables.write_all(tmp_path)
 
 

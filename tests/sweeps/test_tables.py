@@ -169,7 +169,7 @@ def test_quality_of_the_ica(tmp_path):
     assert "Cross-entropy" not in rows["reference"]
     assert float(lines_of_csv(tmp_path)["FastICA, m = 4"]["negentropy"]) == 0.75
     write_ica(tmp_path / "peers" / "fastica_m4_fold1.csv", {"B": [0.5]})
-    with pytest.raises(UserError, match="fastica_m4_fold1.csv and the cell ref .* different frames"):
+    with pytest.raises(UserError, match="FastICA at m = 4 in fold 1 and the cell ref .* different frames"):
         tables.write_all(tmp_path)
 
 
