@@ -8,13 +8,13 @@ from __future__ import annotations
 from absl import flags
 
 from ica_unet_jax import launcher
+from ica_unet_jax.inference import options
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of a training.", required=True)
 _OUT = flags.DEFINE_string("out", "", "Folder to write into; empty: RUN/decomposition.")
 _PATIENT = flags.DEFINE_string("patient", "", "Name of the patient; empty: the first validation patient.")
 _FRAME = flags.DEFINE_integer("frame", 0, "Frame, counted from 1; 0: the first labelled one.", lower_bound=0)
-_DATA_DIR = flags.DEFINE_string("data_dir", "", "Cohort of the patient; empty: the one of the training.")
-_CHECKPOINT = flags.DEFINE_enum("checkpoint", "latest", ("latest", "best"), "Latest or best on validation.")
+options.define(options.DECOMPOSE)
 
 
 def main() -> None:
@@ -25,8 +25,7 @@ def main() -> None:
         _OUT.value,
         patient=_PATIENT.value,
         frame=_FRAME.value,
-        data_dir=_DATA_DIR.value,
-        which=_CHECKPOINT.value,
+        **options.given(options.DECOMPOSE),
     )
     print("\n".join(map(str, paths)))
 

@@ -11,26 +11,18 @@ from __future__ import annotations
 from absl import flags
 
 from ica_unet_jax import launcher
+from ica_unet_jax.inference import options
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of a training.", required=True)
 _INPUT = flags.DEFINE_string(
     "input", None, "3D or 4D NIfTI file, a folder of them, or a cohort in the ACDC layout.", required=True
 )
 _OUTPUT = flags.DEFINE_string("output", None, "NIfTI file to write, or a folder where --input is one.", required=True)
-_CHECKPOINT = flags.DEFINE_enum("checkpoint", "latest", ("latest", "best"), "Latest or best on validation.")
-_WINDOW = flags.DEFINE_enum(
-    "window", None, ("centre", "follow"), "Where the model looks in a larger frame: at its centre, or on the heart; by default as it was trained."
-)
-_LARGEST = flags.DEFINE_bool(
-    "largest_component", False, "Keep the largest connected component of each structure alone."
-)
-_MIRROR = flags.DEFINE_bool(
-    "mirror", False, "Average with the three mirror images (four times the work); for runs with --flip."
-)
+options.define(options.PREDICT)
 _ACDC_NAMES = flags.DEFINE_bool(
     "acdc_names", False, "Write patientXXX_ED.nii.gz and _ES.nii.gz alone, as ACDC wants a submission."
 )
-_SKIP = flags.DEFINE_bool("skip_bad_cases", False, "Leave out the cases that cannot be segmented, list them, and go on.")
+launcher.define(["skip_bad_cases"])
 
 
 def main() -> None:
@@ -40,12 +32,9 @@ def main() -> None:
         _WORKDIR.value,
         _INPUT.value,
         _OUTPUT.value,
-        which=_CHECKPOINT.value,
-        window=_WINDOW.value,
-        largest_component=_LARGEST.value,
-        mirror=_MIRROR.value,
         acdc_names=_ACDC_NAMES.value,
-        skip_bad_cases=_SKIP.value,
+        skip_bad_cases=launcher.FLAGS.skip_bad_cases,
+        **options.given(options.PREDICT),
     )
 
 

@@ -9,15 +9,13 @@ from __future__ import annotations
 from absl import flags
 
 from ica_unet_jax import launcher
+from ica_unet_jax.inference import options
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of a training.", required=True)
 _INPUT = flags.DEFINE_string(
     "input", None, "4D NIfTI file, repeated without end, or phantom: a beating heart.", required=True
 )
-_CHECKPOINT = flags.DEFINE_enum("checkpoint", "latest", ("latest", "best"), "Latest or best on validation.")
-_WINDOW = flags.DEFINE_enum(
-    "window", None, ("centre", "follow"), "Where the model looks in a larger frame: at its centre, or on the heart; by default as it was trained."
-)
+options.define(options.STREAM)
 _RATE = flags.DEFINE_float("rate", 22.0, "Frames a second.", lower_bound=0.01)
 _SECONDS = flags.DEFINE_float("seconds", 60.0, "For so long.", lower_bound=0.0)
 _QUEUE = flags.DEFINE_integer("queue", 2, "Frames that may wait; the oldest is dropped for one more.", lower_bound=1)
@@ -29,21 +27,20 @@ _GIF = flags.DEFINE_string("gif", "", "File for a moving picture of the last thr
 
 
 def main() -> None:
-    from ica_unet_jax.streaming import session
+    from ica_unet_jax.streaming import session, tally
 
     summary = session.stream(
         _WORKDIR.value,
         _INPUT.value,
-        which=_CHECKPOINT.value,
-        window=_WINDOW.value,
         rate=_RATE.value,
         seconds=_SECONDS.value,
         queue_size=_QUEUE.value,
         deadline_ms=_DEADLINE.value,
         json_file=_JSON.value,
         gif=_GIF.value,
+        **options.given(options.STREAM),
     )
-    print(session.describe(summary))
+    print(tally.describe(summary))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,6 @@ from ica_unet_jax.runtime import compilation
 from ica_unet_jax.runtime.files import write_json
 from ica_unet_jax.runtime.progress import Progress
 from ica_unet_jax.streaming.segmenter import StreamingSegmenter
-from ica_unet_jax.streaming.snippets import SnippetStream
 from ica_unet_jax.sweeps.systems import PAPER_RATE, SYSTEMS
 from ica_unet_jax.training import distillation, loop
 
@@ -127,8 +126,8 @@ def time_stream(row: Row, best: Ceilings, seconds: float) -> dict[str, Any]:
     """A streamed frame: encoded, decoded, and both with all that lies between a frame and its labels on the host."""
     config, began = row.config, time.perf_counter()
     segmenter = segmenters.load(row.run) if row.run else segmenter_of(config, untrained(config))
-    spacing, snippets = (SLICE_MM, config.data.spacing, config.data.spacing), config.model.answered > 1
-    stream = (SnippetStream if snippets else StreamingSegmenter)(segmenter, row.frame, spacing)
+    spacing = (SLICE_MM, config.data.spacing, config.data.spacing)
+    stream = StreamingSegmenter(segmenter, row.frame, spacing)
     ready = time.perf_counter() - began
     frames = np.random.default_rng(0).gamma(2, 100, (3, *row.frame)).astype(np.float32)
     placement = segmenter.place(row.frame, spacing)

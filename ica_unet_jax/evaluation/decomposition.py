@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,24 +12,25 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
 
 from ica_unet_jax.config import LossConfig
-from ica_unet_jax.data import reading
-from ica_unet_jax.data.case import Case, Cine
-from ica_unet_jax.data.geometry import front_padding, normalize, resample_labels
+from ica_unet_jax.data.case import Cine
+from ica_unet_jax.data.geometry import front_padding, resample_labels
 from ica_unet_jax.errors import UserError
-from ica_unet_jax.evaluation import judging
-from ica_unet_jax.inference import segmenters
+from ica_unet_jax.evaluation.frames import trained_placement
+from ica_unet_jax.inference.segmenters import Segmenter
 from ica_unet_jax.labels import NUM_CLASSES
+from ica_unet_jax.metrics.cross_entropy import cross_entropy
 from ica_unet_jax.metrics.ica import basis_quality, negentropies, reconstruction_quality
 from ica_unet_jax.models import losses
+from ica_unet_jax.models.ica_unet import FrameFeatures
 from ica_unet_jax.models.networks import build_model
-from ica_unet_jax.runs import run_folder
 from ica_unet_jax.runtime.files import replacing
-from ica_unet_jax.training.validation import cross_entropy
 
 Row = dict[str, Any]
+Judged = tuple[Row, np.ndarray]  # of a frame, and its X in the mean over depth windows
+Parts = tuple[jax.Array, jax.Array, jax.Array]  # bases, coefficients, reconstruction
 
 SCALES = ("scale_of_bases", "scale_of_coefficients")
 COLUMNS = (
@@ -48,9 +50,9 @@ class Decomposition:
     valid: Bool[np.ndarray, "d h w"]  # false in padding
     bases: Float[np.ndarray, "d K L u m"]  # X, K = h/16, L = w/16
     coefficients: Float[np.ndarray, "half rows columns m"]  # A_n, (d/2, h/4, w/4, m), before the backbone
-    mixed: Float[np.ndarray, "half rows columns m"]  # A'_{c,n}, after it
     reconstruction: Float[np.ndarray, "d h w"]  # A_n (x) X, averaged over the u channels
     logits: Float[np.ndarray, "d h w classes"]
+    mixed: Float[np.ndarray, "half rows columns m"] | None = None  # A'_{c,n}, after it, where it is asked for
 
     @property
     def cells(self) -> Bool[np.ndarray, "half rows columns"]:
@@ -70,82 +72,87 @@ class Decomposition:
 
 
 class Decomposer:
-    """The compiled network with all of its intermediates. Raises UserError for a network that has no bases."""
+    """A segmenter's network with its intermediates, by the functions that are compiled already.
 
-    def __init__(self, segmenter: segmenters.Segmenter):
-        self.segmenter = segmenter
-        self.traces = 0  # compilations so far; a test holds it down
-        if not segmenter.config.model.has_bases:
-            model = segmenter.config.model
-            what = f"--model={model.model}" if model.model != "ica_unet" else f"--mixing={model.mixing}"
+    With `pictured` it also gives what the backbone makes of the coefficients, for which the decoder is compiled once more.
+    Raises UserError for a network that has no bases.
+    """
+
+    def __init__(self, segmenter: Segmenter, *, pictured: bool = False):
+        config = segmenter.config.model
+        if not config.has_bases:
+            what = f"--model={config.model}" if config.model != "ica_unet" else f"--mixing={config.mixing}"
             raise UserError(f"{what} has no bases: name the run of an ica_unet that mixes.")
-        model = build_model(segmenter.config.model)
+        self.segmenter = segmenter.without_mirror()
+        model, (first, offsets) = build_model(config), (segmenter.first, config.frames)
 
-        def decompose(
-            variables: Mapping[str, Any],
-            previous: Float[Array, "1 d h w 1"],
-            current: Float[Array, "1 d h w 1"],
-            following: Float[Array, "1 d h w 1"],
-            valid: Float[Array, "1 d h w 1"],
-        ):
-            self.traces += 1
-            logits, aux = model.apply(variables, previous, current, following, valid)
-            reconstruction = aux["reconstruction"][..., 0]
-            parts = aux["bases"], aux["coefficients"], aux["mixed"][-1], reconstruction, logits[-1]
-            return [part[0].astype("float32") for part in parts]
+        def unmix(variables: Mapping[str, Any], features: FrameFeatures) -> Parts:
+            parts = model.apply(variables, features, method=model.unmixed)
+            return parts["bases"][0], parts["coefficients"][0], parts["reconstruction"][0, ..., 0]
 
-        self._decompose = jax.jit(decompose)
+        def transform(variables: Mapping[str, Any], *features: FrameFeatures) -> jax.Array:
+            neighbours = {offset: features[first + offset] for offset in offsets}
+            _, parts = model.apply(variables, neighbours, features[first], method=model.decode)
+            return parts["mixed"][-1][0].astype(jnp.float32)
+
+        self._unmix, self._transform = jax.jit(unmix), jax.jit(transform) if pictured else None
 
     def __call__(self, cine: Cine, times: Iterable[int] | None = None) -> Iterator[list[Decomposition]]:
         """The decompositions of some frames (by number from 0; without `times` the labelled ones), one after the other.
 
         A stack of more than d slices has several depth windows, each with bases of its own: an element each.
         """
-        placement = judging.trained_placement(self.segmenter, cine)
+        segmenter, config = self.segmenter, self.segmenter.config
+        placement = trained_placement(segmenter, cine)
         front = front_padding(placement.shape[0], placement.crop[0])
         for time in sorted(cine.labels) if times is None else times:
-            before, _, after = cine.window(time, 1, self.segmenter.config.data.cyclic)
-            images = [placement.forward(normalize(cine.frame(t))) for t in (before, time, after)]
+            group = segmenter.group(cine.window(time, config.model.reach, config.data.cyclic))
+            images = {t: segmenter.put(cine.frame(t)) for t in set(group)}
+            features = {t: segmenter.encode(placement, image) for t, image in images.items()}
+            [logits] = segmenter.decode(*(features[t] for t in group))
             windows = []
-            for window, (start, valid) in enumerate(zip(placement.windows, placement.valid, strict=True)):
-                arrays = [array[None, ..., None] for array in (*(stack[window] for stack in images), np.float32(valid))]
-                parts = map(np.asarray, self._decompose(self.segmenter.variables, *arrays))
-                windows.append(Decomposition(cine.case.name, time, start - front, images[1][window], valid, *parts))
+            for window, (image, valid) in enumerate(segmenter.views(placement, images[time])):
+                seen = [features[t][window] for t in group]
+                parts = map(np.asarray, self._unmix(segmenter.variables, features[time][window]))
+                mixed = np.asarray(self._transform(segmenter.variables, *seen)) if self._transform else None
+                what = np.asarray(image)[0, ..., 0], np.asarray(valid)[0, ..., 0] > 0
+                first_slice = placement.windows[window] - front
+                windows.append(Decomposition(cine.case.name, time, first_slice, *what, *parts, np.asarray(logits[window])[0], mixed))
             yield windows
 
 
-def quality(
-    run_dir: str | Path, cases: Iterable[Case] | str = "val", *, which: str = "latest", mean_of_channels: bool = False
-) -> list[Row]:
-    """How good the bases and the reconstruction of each labelled frame are: a row a frame, with `COLUMNS`.
+def judge(decomposer: Decomposer, cine: Cine) -> list[Judged]:
+    """How good the bases and the reconstruction of each labelled frame are; `rows_of` makes rows of it."""
+    segmenter = decomposer.segmenter
+    placement, found = trained_placement(segmenter, cine), []
+    for windows in decomposer(cine):
+        truth = resample_labels(cine.labels[windows[0].frame], placement, NUM_CLASSES)
+        terms = [weighted_terms(part, labels, segmenter.config.loss) for part, labels in zip(windows, truth, strict=True)]
+        found.append((row_of(windows) | mean_of(terms), np.mean([part.bases for part in windows], axis=0)))
+    return found
 
-    Further columns are what the loss weighs, see `weighted_terms`, and frame_share, the share of X's energy that
-    differs from the mean over these frames.
 
-    Args:
-      run_dir: of the training.
-      cases: cases, or "val", "test" or "all" of the run's cohort.
-      which: "latest" or "best" checkpoint.
-      mean_of_channels: judge the bases averaged over their u channels, as the reconstruction sees them; n_values is
-        then the number that FastICA has, without which the mutual information cannot be compared.
+def rows_of(judged: Sequence[Judged]) -> list[Row]:
+    """A row a frame, of all frames of a cohort together, with `COLUMNS`.
 
-    Raises:
-      UserError: no such run, a network without bases, bad data, or none with a ground truth.
+    Further columns are what the loss weighs, see `weighted_terms`, and frame_share, the share of X's energy that differs from
+    the mean over these frames.
     """
-    decomposer = Decomposer(segmenters.load(run_dir, which))
-    data = decomposer.segmenter.config.data
-    if isinstance(cases, str):
-        cases = judging.choose_cases(run_folder.read_split(run_dir), data, cases)
-    rows, bases = [], []
-    for case in cases:
-        cine = reading.read(case, data.label_map)
-        placement = judging.trained_placement(decomposer.segmenter, cine)
-        for windows in decomposer(cine):
-            truth = resample_labels(cine.labels[windows[0].frame], placement, NUM_CLASSES)
-            terms = [weighted_terms(part, labels, decomposer.segmenter.config.loss) for part, labels in zip(windows, truth, strict=True)]
-            rows.append(row_of(windows, mean_of_channels=mean_of_channels) | mean_of(terms))
-            bases.append(np.mean([part.bases for part in windows], axis=0))
-    return [row | {"frame_share": share} for row, share in zip(rows, frame_shares(bases), strict=True)]
+    shares = frame_shares([bases for _, bases in judged]) if judged else []
+    return [row | {"frame_share": share} for (row, _), share in zip(judged, shares, strict=True)]
+
+
+def summarize(rows: Sequence[Row]) -> dict[str, float | None]:
+    """Each figure's mean over the frames of a patient, then over patients, JSON-safe; what is not finite is left out."""
+    patients: dict[str, list[Row]] = {}
+    for row in rows:
+        patients.setdefault(row["patient"], []).append(row)
+    means = {}
+    for name in [name for name in rows[0] if name not in ("patient", "frame")] if rows else ():
+        finite = [[row[name] for row in frames if math.isfinite(row[name])] for frames in patients.values()]
+        found = [float(np.mean(values)) for values in finite if values]
+        means[name] = float(np.mean(found)) if found else None
+    return means
 
 
 def weighted_terms(part: Decomposition, labels: np.ndarray, config: LossConfig) -> dict[str, float]:
@@ -175,9 +182,12 @@ def frame_shares(bases: Sequence[np.ndarray]) -> list[float]:
     return (moved / np.square(stacked).sum(tuple(range(1, stacked.ndim)))).tolist()
 
 
-def row_of(windows: Sequence[Decomposition], *, mean_of_channels: bool = False) -> Row:
-    """The row of one frame; see `quality`."""
-    return frame_row(windows[0].patient, windows[0].frame, [_figures(part, mean_of_channels) for part in windows])
+def row_of(windows: Sequence[Decomposition]) -> Row:
+    """The row of one frame. Its bases are averaged over their u channels, as the reconstruction sees them.
+
+    So n_values is the number that FastICA has, without which the mutual information could not be compared.
+    """
+    return frame_row(windows[0].patient, windows[0].frame, [_figures(part) for part in windows])
 
 
 def frame_row(patient: str, frame: int, figures: Sequence[Mapping[str, float]]) -> Row:
@@ -190,9 +200,8 @@ def mean_of(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: float(np.mean([window[name] for window in figures])) for name in figures[0]}
 
 
-def _figures(part: Decomposition, mean_of_channels: bool) -> dict[str, float]:
-    bases = part.images_of_bases if mean_of_channels else part.bases
-    box = image_box(part.valid)
+def _figures(part: Decomposition) -> dict[str, float]:
+    bases, box = part.images_of_bases, image_box(part.valid)
     return figures_of(
         bases.reshape(-1, bases.shape[-1]).T, part.coefficients[part.cells], part.reconstruction[box], part.image[box]
     )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,7 +17,8 @@ from ica_unet_jax.data import cohort, reading
 from ica_unet_jax.data.geometry import argmax_labels, resample_labels
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.evaluation.decomposition import Decomposer, Decomposition, image_box, row_of
-from ica_unet_jax.inference import segmenters
+from ica_unet_jax.evaluation.frames import trained_placement
+from ica_unet_jax.inference import options, segmenters
 from ica_unet_jax.labels import NUM_CLASSES
 from ica_unet_jax.reporting import figures
 from ica_unet_jax.runs import run_folder
@@ -36,8 +37,7 @@ def draw(
     *,
     patient: str = "",
     frame: int = 0,
-    data_dir: str | Path = "",
-    which: str = "latest",
+    **given: Any,
 ) -> list[Path]:
     """Writes PATIENT_frameNN_bases.png, ..._coefficients.png and ..._reconstruction.png; returns their paths.
 
@@ -48,15 +48,14 @@ def draw(
       out: folder to write into; empty: `decomposition` in `run_dir`.
       patient: a name; empty: the first validation patient, or the first of a cohort that has none of them.
       frame: counted from 1; 0 is the first labelled frame, or the first of all.
-      data_dir: the cohort; empty: the training's.
-      which: "latest" or "best" checkpoint.
+      given: options of `options.DECOMPOSE`.
 
     Raises:
       UserError: no such run, patient or frame, a network without bases, bad data.
     """
-    decomposer = Decomposer(segmenters.load(run_dir, which))
-    data = decomposer.segmenter.config.data
-    data = dataclasses.replace(data, data_dir=str(data_dir) or data.data_dir)
+    chosen = options.choose(options.DECOMPOSE, given)
+    decomposer = Decomposer(segmenters.load(run_dir, checkpoint=chosen.checkpoint), pictured=True)
+    data = chosen.cohort(decomposer.segmenter.config.data)
     cases = {case.name: case for case in cohort.open_cohort(data, write=False)}
     trained = run_folder.read_split(run_dir)
     name = patient or next((name for name in trained["val"] if name in cases), min(cases))
@@ -69,7 +68,7 @@ def draw(
     windows = next(decomposer(cine, [time]))
     truth = None
     if time in cine.labels:
-        placement = decomposer.segmenter.place(cine.frames.shape[1:], cine.spacing)
+        placement = trained_placement(decomposer.segmenter, cine)
         truth = resample_labels(cine.labels[time], placement, NUM_CLASSES)[len(windows) // 2]
     part = windows[len(windows) // 2]
     stem = Path(out or Path(run_dir) / "decomposition") / f"{name}_frame{time + 1:02d}"

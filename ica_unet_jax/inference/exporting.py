@@ -25,7 +25,7 @@ import numpy as np
 
 from ica_unet_jax.data.nifti import read_volume, spacing_of
 from ica_unet_jax.errors import UserError
-from ica_unet_jax.inference import segmenters
+from ica_unet_jax.inference import options, segmenters
 from ica_unet_jax.inference.segmenters import Segmenter
 from ica_unet_jax.labels import STRUCTURES
 from ica_unet_jax.runs import provenance
@@ -36,7 +36,7 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def export(
-    run_dir: str | Path, like: str | Path, target: str | Path, *, which: str = "latest", platforms: Sequence[str] = ("cpu",)
+    run_dir: str | Path, like: str | Path, target: str | Path, *, platforms: Sequence[str] = ("cpu",), **given: Any
 ) -> None:
     """Writes the model of a run folder for frames of one geometry.
 
@@ -44,16 +44,17 @@ def export(
       run_dir: of the training.
       like: NIfTI image with the slices, rows, columns and voxel sizes of the frames to come.
       target: file to write.
-      which: "latest" or "best" checkpoint.
       platforms: where it will run, of `PLATFORMS`.
+      given: options of `options.EXPORT`.
 
     Raises:
       UserError: no such run or image, an unknown platform, or a file that cannot be written.
     """
     if unknown := set(platforms) - set(PLATFORMS):
         raise UserError(f"--platforms={','.join(platforms)}: {min(unknown)} is not known; choose of {', '.join(PLATFORMS)}.")
+    chosen = options.choose(options.EXPORT, given)
     frames, image = read_volume(like)
-    segmenter = segmenters.load(run_dir, which)
+    segmenter = segmenters.load(run_dir, checkpoint=chosen.checkpoint)
     if segmenter.config.model.answered > 1:
         raise UserError(f"--model={segmenter.config.model.model} answers whole snippets, for which there is no export: export another network.")
     shape, spacing = frames.shape[1:], spacing_of(image)
@@ -64,7 +65,7 @@ def export(
         "classes": {0: "background"} | {label: name for name, label in STRUCTURES.items()},
         "neighbours": segmenter.config.model.neighbours,
         "platforms": list(platforms),
-        "checkpoint": which,
+        "checkpoint": chosen.checkpoint,
         "checkpoint_step": segmenter.step,
         "config": segmenter.config.flat(),
         "provenance": provenance.this_process(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -14,16 +13,15 @@ from ica_unet_jax.data import cohort, reading
 from ica_unet_jax.data.case import Case
 from ica_unet_jax.data.nifti import read_volume, spacing_of
 from ica_unet_jax.errors import UserError
-from ica_unet_jax.inference import segmenters
+from ica_unet_jax.inference import options, segmenters, volumes
 from ica_unet_jax.inference.postprocessing import largest_components
 from ica_unet_jax.inference.segmenters import Segmenter
-from ica_unet_jax.metrics.clinical import ejection_fraction, volumes_ml
+from ica_unet_jax.metrics.clinical import volumes_ml
 from ica_unet_jax.reporting import figures
 from ica_unet_jax.runtime.files import replacing, write_json
 from ica_unet_jax.runtime.progress import Progress
 
 _SUFFIXES = (".nii.gz", ".nii")
-_SECONDS = {"sec": 1, "msec": 1e-3, "usec": 1e-6}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,12 +38,9 @@ def predict(
     source: str | Path,
     target: str | Path,
     *,
-    which: str = "latest",
-    window: str | None = None,
-    largest_component: bool = False,
-    mirror: bool = False,
     acdc_names: bool = False,
     skip_bad_cases: bool = False,
+    **given: Any,
 ) -> None:
     """Segments a NIfTI file, or all of a folder or cohort, and prints the ejection fractions.
 
@@ -57,22 +52,20 @@ def predict(
       run_dir: of the training.
       source: .nii or .nii.gz file, 3D or 4D, or a folder as `reading.find_cases` reads it.
       target: label file, or folder where `source` is one.
-      which: "latest" or "best" checkpoint.
-      window: where the model looks in frames larger than its grid, one of `roi.WINDOWS`; by default as it was trained.
-      largest_component: keep the largest component of each structure in each frame alone.
-      mirror: average with the three mirror images.
       acdc_names: write NAME_ED.nii.gz and NAME_ES.nii.gz alone; the phases are those of Info.cfg, or else found.
       skip_bad_cases: in a folder, leave bad cases out.
+      given: options of `options.PREDICT`.
 
     Raises:
       UserError: bad input, no such run.
       BadData: all that is wrong with the images of a folder, before any is segmented; ground truths are not looked at.
     """
+    chosen = options.choose(options.PREDICT, given)
     jobs = find_jobs(Path(source), Path(target), acdc_names, skip_bad_cases)
-    segmenter = segmenters.load(run_dir, which, mirror=mirror)
+    segmenter = segmenters.load(run_dir, checkpoint=chosen.checkpoint, mirror=chosen.mirror)
     for job in jobs:
         frames, image = read_volume(job.source)
-        labels = segment(segmenter, frames, image, largest_component, job.source.name, window or segmenter.config.data.window)
+        labels = segment(segmenter, frames, image, chosen, job.source.name)
         if acdc_names:
             save_phases(job, image, labels)
         else:
@@ -117,46 +110,38 @@ def find_jobs(source: Path, target: Path, acdc_names: bool = False, skip_bad_cas
     return jobs
 
 
-def segment(
-    segmenter: Segmenter,
-    frames: np.ndarray,
-    image: nib.Nifti1Image,
-    largest_component: bool,
-    name: str,
-    window: str = "centre",
-) -> np.ndarray:
+def segment(segmenter: Segmenter, frames: np.ndarray, image: nib.Nifti1Image, chosen: options.Options, name: str) -> np.ndarray:
     """Labels (t, s, h, w) uint8 of frames (t, s, h, w), with a progress bar called `name`."""
+    data = segmenter.config.data
+    seen = dict(window=chosen.seen_through(data), cyclic=data.cyclic)
     with Progress(len(frames), unit=f"{name} frame") as progress:
-        options = dict(window=window, cyclic=segmenter.config.data.cyclic)
-        labels = segmenter.segment_cine(frames, spacing_of(image), done=lambda t: progress.update(t + 1), **options)
-    return np.stack([largest_components(frame) for frame in labels]) if largest_component else labels
+        labels = segmenter.segment_cine(frames, spacing_of(image), done=lambda t: progress.update(t + 1), **seen)
+    return np.stack([largest_components(frame) for frame in labels]) if chosen.largest_component else labels
 
 
 def save_cine(job: Job, image: nib.Nifti1Image, labels: np.ndarray) -> None:
     """Writes the labels and what follows from them, and prints the summary."""
     save_labels(job.target, labels, image)
-    beside = job.target.with_name(stem(job.target))
-    volumes, seconds = volumes_ml(labels, spacing_of(image)), frame_seconds(image)
-    unit = "nominal_ml" if job.case.nominal_spacing else "ml"
-    save_volumes_csv(beside.with_name(beside.name + "_volumes.csv"), volumes, seconds, unit)
-    summary = summarize(volumes, seconds, job.case.nominal_spacing)
+    beside, nominal = job.target.with_name(stem(job.target)), job.case.nominal_spacing
+    curves, seconds = volumes_ml(labels, spacing_of(image)), volumes.frame_seconds(image)
+    volumes.save_csv(beside.with_name(beside.name + "_volumes.csv"), curves, seconds, "nominal_ml" if nominal else "ml")
+    summary = volumes.summarize(curves, seconds, nominal)
     write_json(beside.with_name(beside.name + "_summary.json"), summary)
     if len(labels) > 1:
-        phases = {summary["es_frame"] - 1: "ES", summary["ed_frame"] - 1: "ED"}
         figures.volume_curves(
             beside.with_name(beside.name + "_volumes.png"),
-            volumes,
+            curves,
             seconds=seconds,
-            phases=phases,
+            phases={summary["es_frame"] - 1: "ES", summary["ed_frame"] - 1: "ED"},
             title=job.case.name,
-            unit="mL, by a nominal voxel size" if job.case.nominal_spacing else "mL",
+            unit="mL, by a nominal voxel size" if nominal else "mL",
         )
-    print(f"{job.target}: {describe(summary)}")
+    print(f"{job.target}: {volumes.describe(summary)}")
 
 
 def save_phases(job: Job, image: nib.Nifti1Image, labels: np.ndarray) -> None:
     """Writes the labels of ED and ES under ACDC's names, with the header of the frame's own file where there is one."""
-    found = find_phases(volumes_ml(labels, spacing_of(image))["LV"])
+    found = volumes.find_phases(volumes_ml(labels, spacing_of(image))["LV"])
     single = image.slicer[..., 0] if image.ndim == 4 else image
     for phase, told, seen in zip(("ED", "ES"), (job.case.ed, job.case.es), found, strict=True):
         time = seen if told is None else told
@@ -183,71 +168,6 @@ def save_labels(path: Path, labels: np.ndarray, like: nib.Nifti1Image) -> None:
     array = labels.T.reshape(like.shape)
     with replacing(path) as temporary:
         nib.save(type(like)(array, like.affine, header), temporary)
-
-
-def find_phases(lv: np.ndarray) -> tuple[int, int]:
-    """(ED, ES): frames of the largest and the smallest volume of the LV cavity (t,)."""
-    return int(np.argmax(lv)), int(np.argmin(lv))
-
-
-def summarize(volumes: dict[str, np.ndarray], seconds: float | None, nominal_spacing: bool) -> dict[str, Any]:
-    """JSON-safe summary of volume curves in mL: with several frames the phases (frames from 1) and ejection fractions.
-
-    Volumes by a nominal voxel size are None; an ejection fraction is None where the ventricle was not found.
-    """
-    frames = len(volumes["LV"])
-    summary = {"frames": frames, "seconds_per_frame": seconds, "nominal_spacing": nominal_spacing}
-
-    def at(time: int) -> dict[str, float | None]:
-        return {name: None if nominal_spacing else round(float(curve[time]), 3) for name, curve in volumes.items()}
-
-    if frames == 1:
-        return summary | {"volume_ml": at(0)}
-    ed, es = find_phases(volumes["LV"])
-    fractions = {name: ejection_fraction(volumes[name][ed], volumes[name][es]) for name in ("LV", "RV")}
-    return summary | {
-        "ed_frame": ed + 1,
-        "es_frame": es + 1,
-        "ed_volume_ml": at(ed),
-        "es_volume_ml": at(es),
-        "ejection_fraction": {
-            name: round(float(value), 4) if np.isfinite(value) else None for name, value in fractions.items()
-        },
-    }
-
-
-def describe(summary: dict[str, Any]) -> str:
-    """The summary in a line."""
-
-    def ml(volumes: dict[str, float | None]) -> str:
-        return ", ".join(f"{name} " + ("–" if value is None else f"{value:.1f}") for name, value in volumes.items())
-
-    if summary["frames"] == 1:
-        return f"mL: {ml(summary['volume_ml'])}"
-    fractions = ", ".join(
-        f"EF of {name} " + ("–" if value is None else f"{100 * value:.1f} %")
-        for name, value in summary["ejection_fraction"].items()
-    )
-    return (
-        f"{fractions}; mL at ED (frame {summary['ed_frame']}): {ml(summary['ed_volume_ml'])}; "
-        f"at ES (frame {summary['es_frame']}): {ml(summary['es_volume_ml'])}"
-    )
-
-
-def save_volumes_csv(path: Path, volumes: dict[str, np.ndarray], seconds: float | None, unit: str = "ml") -> None:
-    """One line a frame: its number from 1, its time in s (empty where unknown) and the volumes, named by their unit."""
-    with replacing(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["frame", "time_s", *(f"{name}_{unit}" for name in volumes)])
-        for time, values in enumerate(zip(*volumes.values(), strict=True)):
-            moment = "" if seconds is None else f"{time * seconds:.4f}"
-            writer.writerow([time + 1, moment, *(f"{value:.3f}" for value in values)])
-
-
-def frame_seconds(image: nib.Nifti1Image) -> float | None:
-    """Seconds from frame to frame, None where the header has no time or no unit for it."""
-    unit, step = image.header.get_xyzt_units()[1], image.header["pixdim"][4]
-    return float(step) * _SECONDS[unit] if image.ndim == 4 and unit in _SECONDS and step > 0 else None
 
 
 def stem(path: Path) -> str:

@@ -17,7 +17,6 @@ from ica_unet_jax.data.geometry import Placement
 from ica_unet_jax.data.heart import middle
 from ica_unet_jax.labels import STRUCTURES
 
-WINDOWS = ("centre", "follow")
 MEMORY = 9  # masks that decide where the heart is: more than half of them must say so
 DEAD_ZONE = 1 / 16  # of the window's size: as far the heart may be off its centre before the window moves
 ROUNDS = 6  # looks at most from the best tile to the heart's centre
@@ -72,7 +71,7 @@ class FollowingWindow(Window):
 
 
 def open_window(kind: str, placement: Placement) -> Window:
-    """The window named by one of `WINDOWS`; `placement` is at the image centre."""
+    """The window named by one of `options.WINDOWS`; `placement` is at the image centre."""
     return {"centre": Window, "follow": FollowingWindow}[kind](placement)
 
 

@@ -16,7 +16,8 @@ from ica_unet_jax.config import Config
 from ica_unet_jax.data.geometry import Placement, place
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.inference import roi
-from ica_unet_jax.inference.native_grid import NativeGrid, Windows
+from ica_unet_jax.inference.native_grid import NativeGrid, Views, Windows
+from ica_unet_jax.inference.options import LOAD, choose
 from ica_unet_jax.inference.roi import Window
 from ica_unet_jax.models.networks import build_model, init_variables, same_shapes
 from ica_unet_jax.runs import checkpoints, run_folder
@@ -86,6 +87,14 @@ class Segmenter:
         encoder, options = encode.lower(variables, image, image), compilation.one_window_options()
         return encoder.compile(options), decode.lower(variables, *[encoder.out_info] * self.decoded).compile(options)
 
+    def without_mirror(self) -> Segmenter:
+        """The same network, on each window as it is; what is compiled of it is shared."""
+        if not self.mirror:
+            return self
+        twin = type(self)(self.config, self.variables, step=self.step)
+        twin._network = self._network
+        return twin
+
     def place(self, shape: tuple[int, int, int], spacing: tuple[float, float, float]) -> Placement:
         """The windows of this model's grid on a native volume (s, h, w) with spacing (dz, dy, dx) in mm."""
         return place(shape, spacing, self.config.model.crop, self.config.data.spacing)
@@ -101,11 +110,15 @@ class Segmenter:
         """A native frame (s, h, w) on the device, float32. By name, so that nothing else crosses unseen."""
         return jax.device_put(np.asarray(frame, np.float32))
 
+    def views(self, placement: Placement, frame: jax.Array) -> Views:
+        """What the network sees of a native frame (s, h, w) on the device: a normalized image and its mask for each view."""
+        grid = self.grid(placement)
+        return grid.windows(frame, grid.offset(placement))
+
     def encode(self, placement: Placement, frame: jax.Array) -> Features:
         """The features of one native frame (s, h, w) on the device: all that it is needed for, as neighbour too."""
         encode, _ = self._network
-        grid = self.grid(placement)
-        return [encode(self.variables, *view) for view in grid.windows(frame, grid.offset(placement))]
+        return [encode(self.variables, *view) for view in self.views(placement, frame)]
 
     def decode(self, *frames: Features) -> list[Windows]:
         """The logits (1, d, H, W, 4) of each window, on the device, of each frame that `decoded` frames answer.
@@ -148,10 +161,10 @@ class Segmenter:
 
     def _read(self, frames: Frames, window: Window, times: Iterable[Times]) -> Iterator[tuple[Placement, Windows]]:
         """The answer at `position` for each of `times`."""
-        for placement, answers in self._decoded(frames, window, map(self._group, times)):
+        for placement, answers in self._decoded(frames, window, map(self.group, times)):
             yield placement, answers[self.position]
 
-    def _group(self, times: Times) -> Times:
+    def group(self, times: Times) -> Times:
         """The frames to be decoded together; one that the model does not look at is replaced by t: it is not encoded."""
         reach, used = self.config.model.reach, self.config.model.frames
         return tuple(times[reach + (offset if offset in used else 0)] for offset in range(-reach, reach + 1))
@@ -179,7 +192,7 @@ class Segmenter:
         self, frames: np.ndarray, spacing, *, window: str = "centre", cyclic: bool = False,
         done: Callable[[int], None] = lambda t: None,
     ) -> np.ndarray:  # fmt: skip
-        """Labels (t, s, h, w) uint8 of a native cine; `window` is one of `roi.WINDOWS`; `done(t)` is called after each frame."""
+        """Labels (t, s, h, w) uint8 of a native cine; `window` is one of `options.WINDOWS`; `done(t)` is called after each frame."""
         count, answered = len(frames), self.config.model.answered
         through = roi.open_window(window, self.place(frames.shape[1:], spacing))
         firsts = range(0, count, answered)
@@ -196,7 +209,7 @@ class Segmenter:
     def _around(self, first: int) -> Times:
         """The frames, beyond the cine's ends perhaps, whose run answers frame `first` and, in snippets, those after it."""
         reach = self.config.model.reach
-        return self._group(tuple(range(first - reach, first + reach + 1)))
+        return self.group(tuple(range(first - reach, first + reach + 1)))
 
 
 class SnippetSegmenter(Segmenter):
@@ -227,7 +240,7 @@ class SnippetSegmenter(Segmenter):
 
         return encode, decode
 
-    def _group(self, times: Times) -> Times:
+    def group(self, times: Times) -> Times:
         start = self.decoded - 1 - self.position
         return tuple(times[start : start + self.decoded])
 
@@ -242,17 +255,18 @@ def segmenter_of(config: Config, variables=None, *, mirror: bool = False, step: 
     return Segmenter(config, variables, mirror=mirror, step=step)
 
 
-def load(run_dir: str | Path, which: str = "latest", *, mirror: bool = False) -> Segmenter:
-    """The trained model of a run folder, with its latest or best checkpoint; see `segmenter_of`.
+def load(run_dir: str | Path, **options: Any) -> Segmenter:
+    """The trained model of a run folder; see `segmenter_of`. Keywords: `options.LOAD`, as in `load("RUN", checkpoint="best")`.
 
     Raises:
       UserError: the folder is no run folder, holds no checkpoint, or never saw a mirrored heart that `mirror` shows it.
     """
+    chosen = choose(LOAD, options)
     config = run_folder.read_config(run_dir)
-    if mirror and not config.data.flip:
+    if chosen.mirror and not config.data.flip:
         raise UserError(f"--mirror needs a network that was trained with --flip, as {run_dir} was not: leave it out.")
-    state = checkpoints.restore(run_dir, which)
+    state = checkpoints.restore(run_dir, chosen.checkpoint)
     expected = jax.eval_shape(lambda key: init_variables(config.model, key), jax.random.key(0))
     if not same_shapes(expected, state.variables):
         raise UserError(f"{run_dir} was trained by another version of this package: its checkpoint does not fit the network.")
-    return segmenter_of(config, jax.device_put(state.variables), mirror=mirror, step=int(state.step))
+    return segmenter_of(config, jax.device_put(state.variables), mirror=chosen.mirror, step=int(state.step))

@@ -1,4 +1,4 @@
-"""One row per case (patient × frame), and what is said of many rows: summary, CSV, table.
+"""One row per case (patient × frame), and what is said of many rows: summary and CSV.
 
 A failed case never leaves an average unseen. A structure that only one of prediction and truth has is "missed":
 its Dice and surface Dice are 0, its distances are infinite and stay out of their mean, which n_missed stands beside.
@@ -19,7 +19,6 @@ from ica_unet_jax.labels import STRUCTURES
 from ica_unet_jax.metrics.clinical import agreement, ejection_fraction, myocardial_mass, volumes_ml
 from ica_unet_jax.metrics.overlap import structure_dice
 from ica_unet_jax.metrics.surface import NSD_MM, surface_figures
-from ica_unet_jax.reporting.markup import number, plain_table
 from ica_unet_jax.runtime.files import replacing
 
 Row = dict[str, Any]
@@ -129,39 +128,6 @@ def read_cases_csv(path: str | os.PathLike) -> list[Row]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} cannot be read as the cases of an evaluation ({error!r}): run it again.") from error
     return [row | {"nominal_spacing": bool(row["nominal_spacing"])} for row in rows]
-
-
-def markdown_table(rows: Sequence[Row], nsd_mm: float = NSD_MM) -> str:
-    """Dice (mean ± SD over patients), HD95 and normalized surface Dice (mean) per structure, by group and phase.
-
-    "n" are the patients; "n mm" those with a spacing to be trusted, whom HD95 (of structures that are found) and
-    surface Dice are over; "Missed" the cases in which only one of prediction and truth has the structure. nsd_mm: the
-    tolerance that the rows were judged with.
-    """
-    header = ["Group", "Phase", "n", *(f"Dice {name}" for name in STRUCTURES)]
-    header += [*(f"HD95 {name} (mm)" for name in STRUCTURES), *(f"NSD {name} ({nsd_mm:g} mm)" for name in STRUCTURES)]
-    header += ["n mm", f"Missed {' / '.join(STRUCTURES)}"]
-    lines = []
-    phases = {row["phase"] for row in rows}
-    parts = {phase: {phase} for phase in ("ED", "ES") if phase in phases}
-    if phases == {"ED", "ES"}:
-        parts["both"] = phases
-    elif "" in phases:
-        parts["all frames"] = phases
-    for group in ("", *sorted({row["group"] for row in rows} - {""})):
-        for part, members in parts.items():
-            chosen = [row for row in rows if group in ("", row["group"]) and row["phase"] in members]
-            if chosen:
-                lines.append([group or "all", part, *_cells(summarize(chosen))])
-    return plain_table(header, lines) + "\n"
-
-
-def _cells(summary: dict[str, Any]) -> list[str]:
-    overlaps = [f"{number(summary['dice'][s], 3)} ± {number(summary['dice_sd'][s], 3)}" for s in STRUCTURES]
-    distances = [number(summary["hd95_mm"][s], 2) for s in STRUCTURES]
-    surfaces = [number(summary["nsd"][s], 3) for s in STRUCTURES]
-    missed = " / ".join(str(summary["n_missed"][s]) for s in STRUCTURES)
-    return [str(summary["n_patients"]), *overlaps, *distances, *surfaces, str(summary["n_mm"]), missed]
 
 
 def _count(rows: Sequence[Row], name: str, kind) -> int:

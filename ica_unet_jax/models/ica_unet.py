@@ -109,9 +109,9 @@ class IcaUNet(nn.Module):
                 frame = current.frame.reshape(-1, d, size[0], h // size[0], size[1], w // size[1], 1).mean((3, 5))
                 seen.append(frame.astype(c.compute_dtype))
             logits.append(decoder(jnp.concatenate(seen, axis=-1), train, counted).astype(jnp.float32))
-        return logits, aux | (self._unmixed(current) if c.has_bases else {})
+        return logits, aux | (self.unmixed(current) if c.has_bases else {})
 
-    def _unmixed(self, current: FrameFeatures) -> dict[str, jax.Array]:
+    def unmixed(self, current: FrameFeatures) -> dict[str, jax.Array]:
         """What the ICA loss is about: X, A_n and A_n (x) X."""
         a_n = self.backbone.merge(current.pyramid[0])
         a_n = a_n * coarser(current.valid, a_n.shape[1:4]).astype(a_n.dtype)

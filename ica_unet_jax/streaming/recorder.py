@@ -28,11 +28,11 @@ class Recorder:
         # An answer may be to an earlier frame, but never to one further back than this.
         self._frames: collections.deque[Handover] = collections.deque(maxlen=64)
 
-    def add(self, handover: Handover | None, result: Result | None) -> None:
-        """A frame that was taken (None at the end) and what it answered, if it did."""
+    def add(self, handover: Handover | None, results: Sequence[Result]) -> None:
+        """A frame that was taken (None at the end) and what it answered."""
         if handover:
             self._frames.append(handover)
-        if result:
+        for result in results:
             self.kept.append((next(h.frame for h in self._frames if h.number == result.number), result))
 
     def save(self, path: str | Path, spacing: Sequence[float], rate: float) -> None:

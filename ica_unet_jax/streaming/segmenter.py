@@ -1,4 +1,4 @@
-"""Segments a stream: a frame in, labels out, each frame encoded once, nothing compiled on the way."""
+"""Segments a stream: frames in, labels out, each frame encoded once, nothing compiled on the way."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Result:
     volumes_ml: dict[str, float]  # of RV, MYO and LV
     arrived: float  # s, time stamp of the frame
     answered: float  # s, when the labels were on the host
-    compute_ms: float  # the call that gave this result: one step on a frame that is there
+    compute_ms: float  # the call that gave this result, from a frame that is there to labels on the host
     placement: Placement  # of the window through which it was seen
 
     @property
     def arrival_to_mask_ms(self) -> float:
-        """From the hand-over of the frame to its labels; with `neighbours=both` the wait for frame t+1 is in it."""
+        """From the hand-over of the frame to its labels; the wait for the later frames that the answer needs is in it."""
         return 1e3 * (self.answered - self.arrived)
 
 
@@ -50,12 +50,14 @@ class _Frame:
 class StreamingSegmenter:
     """A trained model on a stream of frames of one geometry.
 
-    `push` each frame as it arrives. With `neighbours=both` the answer for frame t comes with frame t+1, and with
-    `flush` for the last; with `past`, `two_past` and `none` at once. A missing neighbour is the frame itself, as everywhere.
+    `push` each frame as it arrives; it gives a list: what this frame completes. With `neighbours=both` the answer to frame t
+    comes with frame t+1, and with `flush` for the last; with `past`, `two_past` and `none` at once. A network that answers
+    snippets gives nothing until the last frame of a snippet, then a result for each of its frames; `flush` fills the last
+    snippet up with its last frame. A missing neighbour is the frame itself, as everywhere.
 
-    Each frame is encoded once. What is kept from call to call are the features of the last one, two or three frames, on
-    the device; what crosses between host and device is the frame in and its labels out. Everything is compiled and has run
-    once when the constructor returns, and compiled functions are kept on disk (`compilation.keep_on_disk`).
+    Each frame is encoded once. What is kept from call to call are the features of the frames that are still needed, on the
+    device; what crosses between host and device is the frame in and the labels out. Everything is compiled and has run once
+    when the constructor returns, and compiled functions are kept on disk (`compilation.keep_on_disk`).
 
     With `window="follow"` the model's window is put on the heart, and follows it: frames larger than the window cost what
     the window does. The first frame is searched for the heart, which takes as long as a dozen frames or two. When the
@@ -64,14 +66,12 @@ class StreamingSegmenter:
     Not for calls from several threads at once.
 
     Args:
-      segmenter: the trained model, as `inference.load` gives it; its compiled functions are used.
+      segmenter: the trained model, as `segmenters.load` gives it; its compiled functions are used.
       shape: (s, h, w) of every frame.
       spacing: (dz, dy, dx) in mm.
       window: "centre" of the image, or "follow" the heart; see `roi`.
       clock: seconds; all time stamps are its.
     """
-
-    by_snippets = False
 
     def __init__(
         self,
@@ -82,19 +82,15 @@ class StreamingSegmenter:
         window: str = "centre",
         clock: Callable[[], float] = time.perf_counter,
     ):
-        if (segmenter.config.model.answered > 1) != self.by_snippets:
-            kind = "StreamingSegmenter" if self.by_snippets else "SnippetStream"
-            raise UserError(f"--model={segmenter.config.model.model} is streamed by a {kind}: use that, or another network.")
         compilation.keep_on_disk()
         self.segmenter, self.shape, self.spacing = segmenter, tuple(shape), tuple(spacing)
         self._clock = clock
         self._centre = segmenter.place(self.shape, self.spacing)
-        self._delayed = 1 in segmenter.config.model.frames
         self._kind = "centre"
         self.reset()
-        # Compiles, and the memory that a step needs is asked for once.
+        # Compiles, and the memory that an answer needs is asked for once.
         noise = np.random.default_rng(0).standard_normal(self.shape, np.float32)
-        for _ in range(3):
+        for _ in range(2 + segmenter.config.model.answered):
             self.push(noise)
         self._kind = window
         self.flush()
@@ -102,12 +98,12 @@ class StreamingSegmenter:
     def reset(self) -> None:
         """Forgets all frames: the next is the first of a new cine, number 1, and where the heart was."""
         self._number = 0
-        self._waiting: _Frame | None = None  # for its successor
+        self._waiting: list[_Frame] = []  # for their answers
         self._past: deque[_Frame] = deque(maxlen=-min(self.segmenter.config.model.frames, default=0))
         self._window = roi.open_window(self._kind, self._centre)
 
-    def push(self, frame: np.ndarray, time_stamp: float | None = None, number: int | None = None) -> Result | None:
-        """Takes a frame; gives the result that it completes, if it does.
+    def push(self, frame: np.ndarray, time_stamp: float | None = None, number: int | None = None) -> list[Result]:
+        """Takes a frame; gives the results that it completes.
 
         Args:
           frame: (s, h, w), any real type. May be overwritten after the call.
@@ -119,41 +115,42 @@ class StreamingSegmenter:
         """
         began = self._clock()
         current = self._arrive(frame, began, time_stamp, number)
-        self._find(self._waiting or current)  # the frame that is answered next
+        self._waiting.append(current)
+        self._find()
         self._encode(current)
-        asked = self._waiting if self._delayed else current
-        result = None if asked is None else self._answer(asked, current, began)
-        if self._delayed:
-            self._waiting = current
-        if asked is None:
-            jax.block_until_ready(current.features)  # the next call's clock is its own
-        else:
-            self._past.append(asked)
-        return result
+        if len(self._waiting) > self.segmenter.config.model.waits:
+            return self._answer(began)
+        jax.block_until_ready(current.features)  # the next call's clock is its own
+        return []
 
-    def flush(self) -> Result | None:
-        """Ends the cine: the result of the frame that waits for its successor, if one does. The next `push` starts anew."""
-        began, asked, result = self._clock(), self._waiting, None
-        if asked is not None:
-            self._find(asked)
-            result = self._answer(asked, asked, began)
+    def flush(self) -> list[Result]:
+        """Ends the cine: the results of the frames that wait for their successors. The next `push` starts anew."""
+        began, results = self._clock(), []
+        if self._waiting:
+            self._find()
+            results = self._answer(began)
         self.reset()
-        return result
+        return results
 
-    def _find(self, frame: _Frame) -> None:
-        """Searches it for the heart, where the window has lost that."""
+    def _find(self) -> None:
+        """Searches the frame that is answered next for the heart, where the window has lost that."""
         if self._window.lost:
-            self._window.search(lambda placement: self.segmenter.look(placement, frame.image))
+            image = self._waiting[0].image
+            self._window.search(lambda placement: self.segmenter.look(placement, image))
 
-    def _answer(self, asked: _Frame, following: _Frame, began: float) -> Result:
-        reach = self.segmenter.config.model.reach
-        before = [*self._past] or [asked]
-        frames = [before[0]] * (reach - len(before)) + before + [asked] + [following] * reach
-        for frame in frames:
+    def _answer(self, began: float) -> list[Result]:
+        """The results of one run of the network, of the frames that have waited longest."""
+        kept, start = [*self._past, *self._waiting], len(self._past) - self.segmenter.first
+        group = [kept[min(max(i, 0), len(kept) - 1)] for i in range(start, start + self.segmenter.decoded)]
+        for frame in group:
             self._encode(frame)
-        [windows] = self.segmenter.decode(*(frame.features for frame in frames))
-        labels = jax.device_get(self.segmenter.to_labels(asked.placement, windows))
-        return self._result(asked, labels, began, self._clock())
+        answers = self.segmenter.decode(*(frame.features for frame in group))
+        asked, self._waiting = self._waiting[: len(answers)], self._waiting[len(answers) :]
+        placement = asked[0].placement  # of all: the window moves between runs alone
+        found = [self.segmenter.to_labels(placement, windows) for windows in answers[: len(asked)]]
+        labels, answered = jax.device_get(found), self._clock()
+        self._past.extend(asked)
+        return [self._result(frame, volume, began, answered) for frame, volume in zip(asked, labels, strict=True)]
 
     def _result(self, frame: _Frame, labels: np.ndarray, began: float, answered: float) -> Result:
         self._window.saw(labels)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -11,8 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-if TYPE_CHECKING:
-    from ica_unet_jax.streaming.session import Tally
+from ica_unet_jax.streaming.tally import Tally
 
 SECONDS_BETWEEN_PICTURES = 0.25
 SECONDS_BETWEEN_LINES = 5.0

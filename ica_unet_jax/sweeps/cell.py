@@ -46,27 +46,18 @@ def main() -> None:
 def run(config, finished: Path) -> None:
     """Trains and judges `config` in its workdir; leaves `finished` with done.json, whatever the training came to."""
     from ica_unet_jax.errors import Diverged
-    from ica_unet_jax.evaluation import judging
     from ica_unet_jax.models.networks import METHODS
     from ica_unet_jax.sweeps.frame_time import frame_ms
-    from ica_unet_jax.training import loop
+    from ica_unet_jax.sweeps.trials import Trial
 
     folder = Path(config.train.workdir)
     resumed = (folder / "config.json").is_file()
     try:
-        loop.train(config, pictures=False)
+        judging = Trial("", config).run()
     except Diverged as error:
         finish(config, finished, "diverged", error.what, error.step)
         return
-    began = time.perf_counter()
-    cleaned = config.loss.published_loss and METHODS[config.model.model].cleaned
-    cleaning = dict(mirror=cleaned, largest_component=cleaned)
-    judging.evaluate(folder, folder / "evaluation_val", split="val", cines=0, pictures=False, **cleaning)
-    if config.model.has_bases:
-        from ica_unet_jax.evaluation import decomposition
-
-        decomposition.write_csv(folder / "ica.csv", decomposition.quality(folder, mean_of_channels=True))
-    spent = {"evaluation_seconds": time.perf_counter() - began, "frame_ms": frame_ms(folder)}
+    spent = {"evaluation_seconds": judging, "frame_ms": frame_ms(folder)}
     # What a resumed run took before it was stopped is not known.
     finish(config, finished, "done", "", config.train.steps, spent | {"wall_seconds": None if resumed else time.perf_counter() - _BEGAN})
 
@@ -93,7 +84,7 @@ def keep_figures(
     defaults = Config().flat()
     portable = config.replace(**{name: defaults[name] for name in MAY_CHANGE})  # folders of one machine tell nothing
     (temporary / "config.json").write_text(portable.to_json())
-    for name in ("split.json", "provenance.json", "metrics.jsonl", "ica.csv", "evaluation_val/cases.csv"):
+    for name in ("split.json", "provenance.json", "metrics.jsonl", "evaluation_val/cases.csv", "evaluation_val/ica.csv"):
         source = folder / name
         wanted = status == "done" or name in ("split.json", "provenance.json", "metrics.jsonl")
         if wanted and source.is_file():
@@ -114,19 +105,15 @@ def keep_figures(
 
 def timing(folder: Path, steps: int) -> dict[str, Any]:
     """Seconds a step (median of the logged spans), of compilation and of training; of what follows nothing is known here."""
-    from ica_unet_jax.runs.log import read_metrics
+    from ica_unet_jax.runs import log
 
-    spans, last = [], 0
-    for line in read_metrics(folder):
-        if "seconds_per_step" in line:
-            spans.append((line["compiled"], line["seconds_per_step"], line["step"] - last))
-            last = line["step"]
-    plain = [seconds for compiled, seconds, _ in spans if not compiled]
+    spans = [span for span in log.spans(log.read_metrics(folder)) if span]
+    plain = [span.seconds_per_step for span in spans if not span.compiled]
     provenance = folder / "provenance.json"
     return {
         "seconds_per_step": statistics.median(plain) if plain else None,
-        "compile_seconds": sum(seconds for compiled, seconds, _ in spans if compiled),
-        "training_seconds": sum(seconds * count for _, seconds, count in spans),
+        "compile_seconds": sum(span.seconds_per_step for span in spans if span.compiled),
+        "training_seconds": sum(span.seconds for span in spans),
         "evaluation_seconds": None,
         "frame_ms": None,
         "wall_seconds": None,

@@ -99,7 +99,7 @@ def is_finished(config: Config, run: Path, system: System, split: str) -> bool:
 
 def train_system(config: Config, run: Path, system: System, split: str) -> None:
     """Trains to the last step and judges."""
-    loop.train(config, pictures=False)
+    loop.train(config)
     cleaning = dict(largest_component=system.cleaned, mirror=system.cleaned)
     options = dict(out=run / f"evaluation_{split}", cines=0, pictures=False, skip_bad_cases=config.data.skip_bad_cases)
     judging.evaluate(run, split=split, **options, **cleaning)

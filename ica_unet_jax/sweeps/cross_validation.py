@@ -7,47 +7,40 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from ica_unet_jax.config import Config
 from ica_unet_jax.errors import Diverged, UserError
+from ica_unet_jax.evaluation import pages
 from ica_unet_jax.labels import STRUCTURES
 from ica_unet_jax.metrics import cases
 from ica_unet_jax.reporting.markup import number, plain_table
-from ica_unet_jax.runs import run_folder
+from ica_unet_jax.runs import status
 from ica_unet_jax.runtime.files import write_json, write_text
-from ica_unet_jax.training import experiment
+from ica_unet_jax.sweeps.trials import Trial, run_missing
 
 
 def run(config: Config, only_fold: int | None = None) -> list[int]:
     """Runs what is missing of all folds, or of one, in WORKDIR/fold0, WORKDIR/fold1, ...; returns the folds still missing.
 
-    When none is missing, `pool` writes the result. A fold that diverges does not keep the others from running.
+    When none is missing, `pool` writes the result. A fold that diverges does not keep the others from running, and is not
+    trained again.
 
     Raises:
       UserError: as `experiment.run` does; a split file, of which there are no folds; a fold that does not exist.
-      Diverged: at the end, where a fold has.
+      Diverged: at the end, where a fold has, now or before.
     """
     if config.data.split_file:
         raise UserError("--split_file is one split and no folds: leave it out, or use ica_unet_jax.train.")
     count = config.data.folds
     if only_fold is not None and not 0 <= only_fold < count:
         raise UserError(f"--only_fold={only_fold} does not exist: folds are 0 to {count - 1} (--folds={count}).")
-    runs = {fold: of_fold(config, fold) for fold in range(count)}
-    diverged = []
-    for fold in runs if only_fold is None else [only_fold]:
-        if is_finished(runs[fold]):
-            continue
-        print(f"fold {fold} of {count} ({runs[fold].train.workdir})", file=sys.stderr)
-        try:
-            experiment.run(runs[fold])
-        except Diverged as error:
-            print(f"fold {fold}: {error}", file=sys.stderr)
-            diverged.append(error)
-        jax.clear_caches()  # the next fold has functions of its own
-    if diverged:
-        raise diverged[0]
-    missing = [fold for fold in runs if not is_finished(runs[fold])]
+    folds = [Trial(f"fold {fold}", of_fold(config, fold), reported=True) for fold in range(count)]
+    chosen = folds if only_fold is None else [folds[only_fold]]
+    run_missing(chosen, on_begin=lambda trial: print(f"{trial.title} of {count} ({trial.folder})", file=sys.stderr))
+    for trial in chosen:
+        if trial.status() == status.DIVERGED:
+            told = status.read(trial.folder)
+            raise Diverged(told["step"], told["message"], f" in {trial.folder}: remove it to train that fold again.")
+    missing = [fold for fold, trial in enumerate(folds) if trial.status() != status.DONE]
     if not missing:
         pool(config)
     return missing
@@ -58,15 +51,6 @@ def of_fold(config: Config, fold: int) -> Config:
     workdir = Path(config.train.workdir) / f"fold{fold}"
     teacher = config.train.teacher and str(Path(config.train.teacher) / workdir.name)  # a cross-validation as well
     return config.replace(fold=fold, workdir=str(workdir), teacher=teacher, final_evaluation=True)
-
-
-def is_finished(config: Config) -> bool:
-    """Whether a run's last state has been judged; UserError where its folder holds a run of other settings."""
-    path = Path(config.train.workdir) / "evaluation_val" / "summary.json"
-    if not run_folder.refuse_changes(config) or not path.is_file():
-        return False
-    summary = json.loads(path.read_text())
-    return summary["checkpoint"] == "latest" and summary["checkpoint_step"] == config.train.steps
 
 
 def pool(config: Config) -> None:
@@ -106,7 +90,7 @@ def page(name: str, rows: list[cases.Row], parts: list[list[cases.Row]], left_ou
         f"{total['labelled_voxels']}.",
         *([f"\n**Note:** bad cases were left out: {', '.join(left_out)}."] if left_out else []),
         "",
-        cases.markdown_table(rows),
+        pages.cases_table(rows),
     ]
     columns = (*STRUCTURES, "mean")
     folds = [(str(fold), cases.summarize(part)) for fold, part in enumerate(parts)] + [("all", total)]

@@ -39,7 +39,7 @@ class Unmixed:
 
 
 def quality(config: Config, cases: Iterable[Case]) -> tuple[list[Row], str]:
-    """(rows, '') as `decomposition.quality` has them, with the column `converged`; or ([], why there are none).
+    """(rows, '') as `decomposition.rows_of` has them, with the column `converged`; or ([], why there are none).
 
     The frames are the labelled ones of `cases`, on the grid and with the number of bases of `config`. `converged` is 1
     where FastICA met its tolerance (in all depth windows of the frame; their share otherwise).

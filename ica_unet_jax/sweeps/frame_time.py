@@ -8,23 +8,18 @@ from pathlib import Path
 import numpy as np
 
 from ica_unet_jax.benchmarking.measuring import SLICE_MM, time_answers
-from ica_unet_jax.errors import UserError
 from ica_unet_jax.inference import segmenters
 from ica_unet_jax.streaming.segmenter import StreamingSegmenter
-from ica_unet_jax.streaming.snippets import SnippetStream
 
 STREAMED = 2.0  # seconds of frames
 
 
-def frame_ms(folder: Path) -> float | None:
-    """Milliseconds of a frame of the model's grid that a run's network sees, the median; None where it has no stream."""
+def frame_ms(folder: Path) -> float:
+    """Milliseconds of a frame of the model's grid that a run's network sees in a stream, the median."""
     segmenter = segmenters.load(folder)
     config, answered = segmenter.config, segmenter.config.model.answered
     frames = np.random.default_rng(0).gamma(2, 100, (3, *config.model.crop)).astype(np.float32)
     spacing = (SLICE_MM, config.data.spacing, config.data.spacing)
-    try:
-        stream = (SnippetStream if answered > 1 else StreamingSegmenter)(segmenter, config.model.crop, spacing)
-    except UserError:
-        return None
+    stream = StreamingSegmenter(segmenter, config.model.crop, spacing)
     timing, _ = time_answers(stream, itertools.cycle(frames), answered, STREAMED)
     return timing.p50

@@ -22,6 +22,7 @@ from ica_unet_jax.data.case import Cine
 from ica_unet_jax.data.learning_frame import LearningFrame
 from ica_unet_jax.data.reading import read
 from ica_unet_jax.evaluation import decomposition
+from ica_unet_jax.evaluation.frames import segment
 from ica_unet_jax.inference.segmenters import Segmenter, segmenter_of
 from ica_unet_jax.metrics import cases
 from ica_unet_jax.models.networks import METHODS
@@ -65,9 +66,8 @@ class Parts:
         seconds = self.start + self.reading + self.first_step + train.steps * self.step
         seconds += 0.0 if compiled else self.compiling
         seconds += judgements * (self.frames * self.validated + self.saving)
-        # Validation, evaluation, stream and bases have networks of their own; the first two see every native grid.
-        networks, reads = (4, 2) if self.bases else (3, 1)
-        seconds += networks * self.network + 2 * self.grids * self.grid + reads * self.patients * self.read
+        # Validation, evaluation and stream have networks of their own; the first two see every native grid.
+        seconds += 3 * self.network + 2 * self.grids * self.grid + self.patients * self.read
         return seconds + self.frames * (self.judged + self.bases) + STREAMED
 
 
@@ -92,9 +92,8 @@ def measure(config: Config) -> Parts:
     validation.cines = [other]
     _, new = timed(lambda: validation(state))
     _, old = timed(lambda: validation(state))
-    window = dict(window=config.data.window)  # which searches for the heart, where it follows that
-    judging.segment(validation.segmenter, other, sorted(other.labels), **window)
-    _, segmenting = timed(lambda: judging.segment(validation.segmenter, other, sorted(other.labels), **window))
+    segment(validation.segmenter, other, sorted(other.labels))  # searches for the heart, where the network's window follows that
+    _, segmenting = timed(lambda: segment(validation.segmenter, other, sorted(other.labels)))
     return Parts(
         reading=reading,
         first_step=stepping.warm(first),
@@ -141,7 +140,7 @@ def of_bases(segmenter: Segmenter, cine: Cine) -> float:
 
     def rows() -> None:
         for windows in decompose(cine):
-            decomposition.row_of(windows, mean_of_channels=True)
+            decomposition.row_of(windows)
 
     rows()  # compiles
     return timed(rows)[1] / len(cine.labels)

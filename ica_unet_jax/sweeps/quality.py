@@ -5,28 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ica_unet_jax.evaluation.pages import ICA as SHOWN
 from ica_unet_jax.reporting.markup import Column, Item, Row, Table, counted
 from ica_unet_jax.sweeps.analysis import Analysis
 from ica_unet_jax.sweeps.results import ICA, ICA_EXTRA
 from ica_unet_jax.sweeps.segmentation import item
 
-SHOWN = {  # heads, digits
-    "scale_of_bases": ("|X|", 3),
-    "frame_share": ("Share of X's energy between frames", 3),
-    "hoyer": ("Hoyer ↑", 3),
-    "kurtosis": ("Kurtosis ↑", 2),
-    "negentropy_alpha": ("Negentropy ↑", 5),
-    "correlation": ("|correlation| ↓", 3),
-    "mutual_information": ("Mutual information (nats) ↓", 3),
-    "explained_variance": ("Explained variance ↑", 3),
-    "psnr": ("PSNR (dB) ↑", 2),
-    "cross_entropy": ("Cross-entropy", 3),
-    "weighted_sparsity": ("Weighted sparsity", 4),
-    "weighted_independence": ("Weighted independence", 4),
-    "weighted_reconstruction": ("Weighted reconstruction", 4),
-    "n_constant": ("Constant bases", 1),
-    "n_values": ("Values a basis", 0),
-}
 _NOT_IN_PAPER = ("kurtosis", "psnr", "n_constant", "n_values")
 _NOTE = (
     "Means over frames, then patients. |X|: mean absolute value of the bases; no other figure of the bases depends on their scale. "

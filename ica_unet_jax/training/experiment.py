@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from ica_unet_jax.config import Config
-from ica_unet_jax.evaluation import judging
 from ica_unet_jax.reporting import run_report
 from ica_unet_jax.runtime import processes
 from ica_unet_jax.training import loop
@@ -16,9 +15,11 @@ def run(config: Config) -> Path | None:
 
     Several processes train together; the first alone evaluates and reports.
 
-    Raises UserError and Interrupted as `training.train` and `evaluation.evaluate` do.
+    Raises UserError and Interrupted as `loop.train` and `judging.evaluate` do.
     """
-    loop.train(config)
+    from ica_unet_jax.evaluation import judging, pictures  # matplotlib, which a training itself does without
+
+    loop.train(config, draw=pictures.training_report)
     processes.disconnect()
     out = None
     if not processes.is_first():

@@ -20,8 +20,7 @@ from ica_unet_jax.data.batches import Batches
 from ica_unet_jax.data.case import Case, Cine
 from ica_unet_jax.data.learning_frame import LearningFrame
 from ica_unet_jax.errors import Interrupted, UserError
-from ica_unet_jax.evaluation import judging
-from ica_unet_jax.inference.segmenters import segmenter_of
+from ica_unet_jax.inference.segmenters import Segmenter, segmenter_of
 from ica_unet_jax.labels import STRUCTURES, UNLABELLED
 from ica_unet_jax.models.networks import METHODS, build_model, init_variables, make_loss, same_shapes
 from ica_unet_jax.runs import checkpoints, provenance, run_folder, tensorboard
@@ -33,6 +32,8 @@ from ica_unet_jax.training import distillation, divergence
 from ica_unet_jax.training.interruption import Interruption
 from ica_unet_jax.training.optimizers import make_optimizer, warmup_steps
 from ica_unet_jax.training.validation import Validation
+
+Draw = Callable[[Path, Sequence[Cine], Segmenter], None]
 
 
 def init_state(config: Config) -> State:
@@ -99,8 +100,10 @@ def make_step(config: Config) -> Callable[..., tuple[State, dict[str, jax.Array]
     return lambda state, batch, teacher=None: compiled(state, augmented(batch, state.step, key), key, teacher)
 
 
-def train(config: Config, *, pictures: bool = True) -> State:
+def train(config: Config, *, draw: Draw | None = None) -> State:
     """Trains to `config.train.steps` in `config.train.workdir`, going on from its latest checkpoint if there is one.
+
+    `draw` is called after each validation with the run folder, the validation patients and a segmenter of the averaged parameters.
 
     Raises:
       UserError: bad data (all of it at once), a run folder of another configuration, or one that cannot be written.
@@ -119,14 +122,14 @@ def train(config: Config, *, pictures: bool = True) -> State:
     if own := distillation.own_teacher(config):
         if processes.is_first():
             print(f"the teacher first ({own.train.workdir})", file=sys.stderr)
-        teacher = jax.device_get(processes.own(train(own, pictures=pictures).variables))
+        teacher = jax.device_get(processes.own(train(own, draw=draw).variables))
     with run_folder.held(folder), Checkpoints(folder) as saved:
-        return _go_on(config, folder, saved, samples, cines, pictures, teacher)
+        return _go_on(config, folder, saved, samples, cines, draw, teacher)
 
 
 def _go_on(
     config: Config, folder: Path, saved: Checkpoints, samples: list[LearningFrame], cines: list[Cine],
-    pictures: bool, teacher: distillation.Variables | None,
+    draw: Draw | None, teacher: distillation.Variables | None,
 ) -> State:  # fmt: skip
     """From the latest checkpoint, or the beginning, to the last step."""
     devices, first_process = processes.Devices(config.train), processes.is_first()
@@ -157,8 +160,8 @@ def _go_on(
             log(f"step {number}: validation Dice " + ", ".join(f"{k} {v:.3f}" for k, v in dice.items()))
             if first_process:
                 saved.save(state, dice["mean"])
-            if first_process and pictures:
-                judging.training_report(folder, validate.cines, validate.segmenter)
+            if first_process and draw:
+                draw(folder, validate.cines, validate.segmenter)
             divergence.check_learning(metrics.lines, config.train, warmup_steps(config.train))
 
         recent = {}  # terms of the steps since the last line, by step

@@ -6,13 +6,13 @@ import dataclasses
 from collections.abc import Callable
 
 import numpy as np
-from scipy.special import logsumexp
 
 from ica_unet_jax.data.case import Cine
 from ica_unet_jax.data.geometry import argmax_labels
-from ica_unet_jax.evaluation import judging
+from ica_unet_jax.evaluation import frames
 from ica_unet_jax.inference.segmenters import Segmenter
 from ica_unet_jax.labels import STRUCTURES
+from ica_unet_jax.metrics.cross_entropy import cross_entropy
 from ica_unet_jax.metrics.overlap import structure_dice
 from ica_unet_jax.runs.checkpoints import State
 from ica_unet_jax.runtime import processes
@@ -33,8 +33,8 @@ class Validation:
         self.segmenter.variables = processes.own(state.variables)
         patients = []
         for cine in self.cines:
-            inside, scores = judging.trained_placement(self.segmenter, cine).inside, []
-            for time_, logits in judging.logits(self.segmenter, cine, sorted(cine.labels)):
+            inside, scores = frames.trained_placement(self.segmenter, cine).inside, []
+            for time_, logits in frames.logits(self.segmenter, cine, sorted(cine.labels)):
                 truth = cine.labels[time_]
                 dice = structure_dice(argmax_labels(logits), truth)
                 scores.append([*dice.values(), cross_entropy(logits[inside], truth[inside])])
@@ -46,9 +46,3 @@ class Validation:
             "dice_mean": float(np.mean(dice)),
             "validation_cross_entropy": entropy,
         }
-
-
-def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Mean over voxels, in nats, of logits (n, classes) and labels (n,)."""
-    chosen = np.take_along_axis(logits, labels[:, None].astype(np.intp), axis=1)[:, 0]
-    return float(np.mean(logsumexp(logits, axis=1) - chosen))

@@ -344,7 +344,7 @@ def test_what_is_left_out_is_listed_and_recorded(dirty, tmp_path, capsys):
     changes = dict(data_dir=str(dirty), cache_dir=str(tmp_path / "cache"), workdir=str(tmp_path / "run"))
     changes |= dict(split_file=str(tmp_path / "split.json"), skip_bad_cases=True, steps=2)
     config = Config.make(**LOOP | changes)
-    loop.train(config, pictures=False)
+    loop.train(config)
     assert "left out: patient002, patient003" in capsys.readouterr().err
     assert json.loads((tmp_path / "run" / "split.json").read_text()) == {"train": ["patient004"], "val": ["patient005"]}
     left_out = json.loads((tmp_path / "run" / "left_out.json").read_text())

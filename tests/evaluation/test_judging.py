@@ -11,8 +11,9 @@ from ica_unet_jax.data.case import Case
 from ica_unet_jax.data.phantom.beating_heart import write_cohort
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.evaluation import judging
+from ica_unet_jax.evaluation.frames import segment
 from ica_unet_jax.inference import segmenters
-from ica_unet_jax.inference.postprocessing import largest_components
+from ica_unet_jax.inference.options import Options
 from ica_unet_jax.labels import STRUCTURES
 from ica_unet_jax.metrics.over_time import behaviour, mean_behaviour
 
@@ -27,10 +28,13 @@ def summary_of(folder):
     return json.loads((folder / "summary.json").read_text())
 
 
+def cases_of(folder):
+    with (folder / "cases.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
 def test_every_labelled_frame_is_a_line_and_every_patient_a_picture(result):
-    with (result / "cases.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [(row["patient"], row["phase"]) for row in rows] == [
+    assert [(row["patient"], row["phase"]) for row in cases_of(result)] == [
         (f"patient00{i}", phase) for i in range(1, 5) for phase in ("ED", "ES")
     ]
     names = {path.name for path in (result / "pictures").iterdir()}
@@ -42,7 +46,6 @@ def test_summary_holds_what_a_reader_needs(result, tiny_run):
     for score in ("dice", "hd95_mm", "nsd"):
         assert set(summary[score]) == {*STRUCTURES, "mean"}
     assert summary["n_cases"] == 8 and set(summary["n_missed"]) == set(STRUCTURES)
-    assert 0 <= summary["labelled_voxels_outside"] <= summary["labelled_voxels"]
     assert summary["checkpoint_step"] == 2 and summary["split"] == "all"
     assert summary["nsd_mm"] == 2 and summary["neighbour_frames"] == "cine"
     assert summary["notes"] == ["contains training patients (2 by name)"]
@@ -52,6 +55,29 @@ def test_summary_holds_what_a_reader_needs(result, tiny_run):
     table = (result / "table.md").read_text()
     assert "contains training patients" in table and "| all | both | 4 |" in table and "| patient001 | 4 |" in table
     assert "NSD RV (2 mm)" in table
+
+
+def test_bases_are_judged_by_what_is_read_and_compiled_already(result, tiny_run, tmp_path, monkeypatch):
+    """A frame's row for each frame, their means on the page; the network is traced once, each patient read as often as without."""
+    with (result / "ica.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["patient"], row["frame"]) for row in rows] == [(row["patient"], row["frame"]) for row in cases_of(result)]
+    means, names = summary_of(result)["ica"], ("cross_entropy", "weighted_sparsity", "frame_share", "hoyer", "explained_variance")
+    for name in names:  # each patient has two frames
+        assert means[name] == pytest.approx(np.mean([float(row[name]) for row in rows]), rel=1e-5)
+    head, _, line = next(part for part in (result / "table.md").read_text().split("\n\n") if "Weighted sparsity" in part).splitlines()
+    shown = dict(zip(head.split(" | "), line.split(" | "), strict=True))
+    assert shown["Hoyer ↑"] == f"{means['hoyer']:.3f}" and shown["Weighted sparsity"] == f"{means['weighted_sparsity']:.4f}"
+
+    loaded, load, reads, read = [], segmenters.load, [], reading.read
+    monkeypatch.setattr(segmenters, "load", lambda *a, **k: loaded.append(load(*a, **k)) or loaded[-1])
+    monkeypatch.setattr(reading, "read", lambda *a, **k: reads.append(a[0].name) or read(*a, **k))
+    for ica in (True, False):
+        judging.evaluate(tiny_run, tmp_path / str(ica), cines=0, pictures=False, ica=ica)
+    assert [segmenter.traces for segmenter in loaded] == [2, 2]
+    assert reads[: len(reads) // 2] == reads[len(reads) // 2 :]
+    assert summary_of(tmp_path / "False")["ica"] == {} and not (tmp_path / "False" / "ica.csv").exists()
+    assert cases_of(tmp_path / "True") == cases_of(tmp_path / "False")
 
 
 def test_validation_patients_are_those_of_the_run(tiny_run):
@@ -90,20 +116,12 @@ def test_a_mean_over_time_leaves_out_what_is_undefined():
     assert mean_behaviour([]) == {}
 
 
-def test_a_frame_may_be_its_own_neighbour(tiny_run, cohort):
-    """Then it is seen as a cine that stands still is seen."""
+def test_what_was_asked_for_is_in_the_folders_name_and_in_the_notes(tiny_run):
     folder = judging.evaluate(tiny_run, cines=0, pictures=False, neighbour_frames="itself", nsd_mm=1)
     assert folder == tiny_run / "evaluation_val_itself_nsd_1mm"
     summary = summary_of(folder)
     assert summary["neighbour_frames"] == "itself" and summary["nsd_mm"] == 1 and "own neighbour" in summary["notes"][0]
-    segmenter, cine = segmenters.load(tiny_run), reading.read(reading.find_cases(cohort)[0])
-    times = sorted(cine.labels)
-    alone, _ = judging.segment(segmenter, cine, times, neighbour_frames="itself")
-    between, _ = judging.segment(segmenter, cine, times)
-    for time in times:
-        np.testing.assert_array_equal(alone[time], segmenter.segment_frame(cine.frame(time), cine.spacing))
-    assert any((alone[time] != between[time]).any() for time in times)
-    with pytest.raises(UserError, match="--neighbour_frames=past is unknown: give one of cine, itself"):
+    with pytest.raises(UserError, match="--neighbour_frames=past is not known: choose one of cine, itself"):
         judging.evaluate(tiny_run, neighbour_frames="past")
 
 
@@ -124,7 +142,7 @@ def test_voxels_that_the_window_missed_are_counted(tiny_run, large, tmp_path, wi
     missed = 0
     for number, case in enumerate(reading.find_cases(large)):
         cine = reading.read(case)
-        labels, placements = judging.segment(segmenter, cine, cine.times if number == 0 else sorted(cine.labels), window=window)
+        labels, placements = segment(segmenter, cine, cine.times if number == 0 else sorted(cine.labels), Options(window=window))
         for time, placement in placements.items():
             assert not labels[time][~placement.inside].any()
             assert placement.offset == (0, 0) or window != "centre"
@@ -137,8 +155,8 @@ def test_voxels_that_the_window_missed_are_counted(tiny_run, large, tmp_path, wi
 
 def test_the_best_checkpoint_is_marked():
     split = {"train": ["a"], "val": ["b"]}
-    assert "chosen on the validation" in judging.notes(split, [Case("b")], "val", "best")[0]
-    assert judging.notes(split, [Case("b")], "val", "latest") == []
+    assert "chosen on the validation" in judging.notes(split, [Case("b")], "val", Options(checkpoint="best"))[0]
+    assert judging.notes(split, [Case("b")], "val") == []
 
 
 def test_another_cohort_needs_split_all(cohort, tmp_path):
@@ -153,32 +171,3 @@ def test_another_cohort_needs_split_all(cohort, tmp_path):
         path.unlink()
     with pytest.raises(UserError, match="no ground truth of the chosen patients"):
         judging.choose_cases(split, data, "all")
-
-
-def test_phases_without_info_come_from_the_labels(cohort):
-    case = reading.find_cases(cohort)[0]
-    told = judging.phases(reading.read(case))
-    nameless = Case(case.name, cine=case.cine, frames=case.frames, labels=case.labels)
-    assert judging.phases(reading.read(nameless)) == told
-    only = Case(case.name, cine=case.cine, labels={0: case.labels[0]})
-    assert judging.phases(reading.read(only)) == {}
-
-
-def test_training_ends_with_pictures(tiny_run, tmp_path):
-    shutil.copy(tiny_run / "metrics.jsonl", tmp_path)
-    segmenter = segmenters.load(tiny_run)
-    cines = [reading.read(case) for case in reading.find_cases(segmenter.config.data.data_dir)[:2]]
-    judging.training_report(tmp_path, cines, segmenter, count=1)
-    assert (tmp_path / "curves.png").is_file()
-    assert [path.name for path in (tmp_path / "validation").iterdir()] == ["patient001.png"]
-
-
-def test_largest_component():
-    labels = np.zeros((2, 6, 6), np.uint8)
-    labels[:, :3, :3] = 1
-    labels[0, 1, 1] = 3
-    labels[1, 5, 5] = 1
-    labels[0, 4, 4:] = 3
-    kept = labels.copy()
-    kept[1, 5, 5] = kept[0, 1, 1] = 0
-    np.testing.assert_array_equal(largest_components(labels), kept)

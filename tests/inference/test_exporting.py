@@ -15,7 +15,7 @@ from ica_unet_jax.data.nifti import read_volume, spacing_of
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.inference import exporting, segmenters
 
-README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "streaming.md"
 
 
 @pytest.fixture(scope="module")
@@ -23,12 +23,12 @@ def cine(cohort):
     return cohort / "patient001" / "patient001_4d.nii.gz"
 
 
-def test_the_readmes_loader_gives_the_same_labels_without_the_package(tiny_run, cine, tmp_path):
+def test_the_documents_loader_gives_the_same_labels_without_the_package(tiny_run, cine, tmp_path):
     exporting.export(tiny_run, cine, tmp_path / "model.zip", platforms=("cpu", "cuda"))
     frames, image = read_volume(cine)
     segmenter = segmenters.load(tiny_run)
     np.save(tmp_path / "frames.npy", frames)
-    loader = next(block for block in re.findall(r"^```python\n(.*?)^```$", README.read_text(), re.S | re.M) if "zipfile" in block)
+    loader = next(block for block in re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.S | re.M) if "zipfile" in block)
     script = (
         "import sys; sys.modules['ica_unet_jax'] = None\n"
         "import numpy; frames = numpy.load('frames.npy')\n" + loader + "numpy.save('labels.npy', labels)\n"

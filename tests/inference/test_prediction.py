@@ -7,7 +7,7 @@ import pytest
 
 from ica_unet_jax.data import reading
 from ica_unet_jax.errors import UserError
-from ica_unet_jax.inference import prediction, segmenters
+from ica_unet_jax.inference import prediction, segmenters, volumes
 
 
 @pytest.fixture
@@ -108,15 +108,15 @@ def test_names_that_cannot_be(tmp_path):
 
 
 def test_summary_of_curves():
-    volumes = {"RV": np.array([100.0, 60, 80]), "MYO": np.array([90.0, 90, 90]), "LV": np.array([120.0, 48, 100])}
-    summary = prediction.summarize(volumes, None, False)
+    curves = {"RV": np.array([100.0, 60, 80]), "MYO": np.array([90.0, 90, 90]), "LV": np.array([120.0, 48, 100])}
+    summary = volumes.summarize(curves, None, False)
     assert (summary["ed_frame"], summary["es_frame"]) == (1, 2)
     assert summary["ejection_fraction"] == {"LV": 0.6, "RV": 0.4}
-    assert prediction.describe(summary).startswith("EF of LV 60.0 %, EF of RV 40.0 %; mL at ED (frame 1): RV 100.0")
-    nominal = prediction.summarize(volumes, None, True)
-    assert set(nominal["ed_volume_ml"].values()) == {None} and "RV –" in prediction.describe(nominal)
-    empty = prediction.summarize({name: np.zeros(3) for name in volumes}, None, False)
-    assert empty["ejection_fraction"] == {"LV": None, "RV": None} and "EF of LV –" in prediction.describe(empty)
+    assert volumes.describe(summary).startswith("EF of LV 60.0 %, EF of RV 40.0 %; mL at ED (frame 1): RV 100.0")
+    nominal = volumes.summarize(curves, None, True)
+    assert set(nominal["ed_volume_ml"].values()) == {None} and "RV –" in volumes.describe(nominal)
+    empty = volumes.summarize({name: np.zeros(3) for name in curves}, None, False)
+    assert empty["ejection_fraction"] == {"LV": None, "RV": None} and "EF of LV –" in volumes.describe(empty)
 
 
 def test_mirroring_needs_a_network_that_knows_it(tiny_run, cohort, tmp_path):

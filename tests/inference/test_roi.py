@@ -206,10 +206,9 @@ def test_a_stream_follows_as_the_offline_model_does_without_a_trace(segmenters, 
     segmenter.look(WIDE.at(1, 1), segmenter.put(cine[0]))
     traces = segmenter.traces
     with Compilations() as found:
-        results = [stream.push(frame) for frame in cine] + [stream.flush()]
+        results = [result for results in (*map(stream.push, cine), stream.flush()) for result in results]
         offline = segmenter.segment_cine(cine, SPACING, window="follow")
     assert found.count == 0 and segmenter.traces == traces
-    results = [result for result in results if result]
     np.testing.assert_array_equal([result.labels for result in results], offline)
     placements = [result.placement for result in results]
     assert 3 < len(set(placements)) < 20
@@ -230,7 +229,7 @@ def test_a_frame_is_encoded_again_only_when_the_window_has_moved(segmenters, mon
 
     first = stream.push(cine[0])
     monkeypatch.setattr(segmenter, "encode", counted)
-    results = [first] + [stream.push(frame) for frame in cine[1:]]
+    results = first + [result for frame in cine[1:] for result in stream.push(frame)]
     moves = sum(a.placement != b.placement for a, b in zip(results, results[1:], strict=False))
     assert moves > 2 and len(encoded) == len(cine) - 1 + moves  # the previous frame once more
 
@@ -238,7 +237,8 @@ def test_a_frame_is_encoded_again_only_when_the_window_has_moved(segmenters, mon
 def test_nothing_crosses_to_the_device_but_frames_and_a_new_offset(segmenters):
     stream = StreamingSegmenter(segmenters["past"], SHAPE, SPACING, window="follow")
     with jax.transfer_guard("disallow"):
-        assert stream.push(frame_with(disc(20, 150))).labels.any()
+        [result] = stream.push(frame_with(disc(20, 150)))
+    assert result.labels.any()
 
 
 def test_the_callers_buffer_is_free_although_the_frame_may_be_encoded_again(segmenters):
@@ -246,26 +246,25 @@ def test_the_callers_buffer_is_free_although_the_frame_may_be_encoded_again(segm
     buffer, results = np.empty(SHAPE, np.float32), []
     for frame in cine:
         buffer[:] = frame
-        results.append(stream.push(buffer))
+        results += stream.push(buffer)
         buffer[:] = -1
-    results = [result.labels for result in (*results, stream.flush()) if result]
+    results = [result.labels for result in results + stream.flush()]
     np.testing.assert_array_equal(results, segmenters["both"].segment_cine(cine, SPACING, window="follow"))
 
 
 def test_a_stream_finds_a_heart_again_that_was_gone(segmenters):
     stream = StreamingSegmenter(segmenters["past"], SHAPE, SPACING, window="follow")
     here, gone, there = (frame_with(truth) for truth in (disc(30, 30), 0 * disc(0, 0), disc(120, 150)))
-    assert stream.push(here).labels.any()
-    for _ in range(MEMORY):
-        assert not stream.push(gone).labels.any()
-    np.testing.assert_array_equal(stream.push(there).labels, 3 * disc(120, 150))
+    first, *others, last = [result.labels for frame in (here, *[gone] * MEMORY, there) for result in stream.push(frame)]
+    assert first.any() and len(others) == MEMORY and not np.any(others)
+    np.testing.assert_array_equal(last, 3 * disc(120, 150))
 
 
 def test_a_heart_that_comes_back_in_the_last_frame_is_found_as_offline(segmenters):
     stream = StreamingSegmenter(segmenters["both"], SHAPE, SPACING, window="follow")
     here, gone, there = (frame_with(truth) for truth in (disc(30, 30), 0 * disc(0, 0), disc(120, 150)))
     cine = np.stack([here, *[gone] * MEMORY, there])
-    answers = [answer.labels for answer in (*map(stream.push, cine), stream.flush()) if answer]
+    answers = [result.labels for results in (*map(stream.push, cine), stream.flush()) for result in results]
     np.testing.assert_array_equal(answers, segmenters["both"].segment_cine(cine, SPACING, window="follow"))
     np.testing.assert_array_equal(answers[-1], 3 * disc(120, 150))
 

@@ -135,7 +135,6 @@ def test_a_file_of_an_earlier_version_is_read(tmp_path, rows):
     assert [line["dice_LV"] for line in old] == [line["dice_LV"] for line in rows]
     summary = cases.summarize(old)
     assert (summary["nsd"]["LV"], summary["nsd_n"]["LV"]) == (None, 0)
-    assert "| – | – | – | 2 |" in cases.markdown_table(old)
     path.write_text(path.read_text().replace("dice_LV", "dice"))
     with pytest.raises(UserError, match="cannot be read"):
         cases.read_cases_csv(path)
@@ -148,25 +147,3 @@ def test_a_failed_write_leaves_the_old_csv(tmp_path, rows):
     with pytest.raises(ValueError, match="surprise"):
         cases.write_cases_csv(path, [*rows, rows[0] | {"surprise": 1}])
     assert path.read_text() == before
-
-
-def test_markdown_table(rows):
-    lines = [line.strip("| ").split(" | ") for line in cases.markdown_table(rows).splitlines()]
-    header, _, *body = lines
-    assert [tuple(line[:3]) for line in body] == [
-        *(("all", "ED", "3"), ("all", "ES", "3"), ("all", "both", "3")),
-        *(("DCM", "ED", "1"), ("DCM", "ES", "1"), ("DCM", "both", "1")),
-        *(("NOR", "ED", "2"), ("NOR", "ES", "2"), ("NOR", "both", "2")),
-    ]
-    both = dict(zip(header, body[2], strict=True))
-    assert both["Dice RV"] == "0.833 ± 0.289"
-    assert both["n mm"] == "2" and both["NSD RV (2 mm)"] == "0.750"
-    assert both["Missed RV / MYO / LV"] == "1 / 0 / 0"
-    lost = dict(zip(header, body[4], strict=True))
-    assert (lost["Dice RV"], lost["HD95 RV (mm)"], lost["NSD RV (2 mm)"]) == ("0.000 ± –", "–", "0.000")
-    assert "NSD RV (1.5 mm)" in cases.markdown_table(rows, nsd_mm=1.5)
-
-
-def test_markdown_table_of_other_frames(rows):
-    parts = {line.split(" | ")[1] for line in cases.markdown_table([*rows, rows[0] | {"phase": ""}]).splitlines()[2:]}
-    assert parts == {"ED", "ES", "all frames"}

@@ -13,7 +13,7 @@ from ica_unet_jax.benchmarking import flops
 from ica_unet_jax.config import Config
 from ica_unet_jax.data.case import Case, Cine
 from ica_unet_jax.errors import UserError
-from ica_unet_jax.evaluation import judging
+from ica_unet_jax.evaluation import frames
 from ica_unet_jax.inference import exporting
 from ica_unet_jax.inference.roi import Window
 from ica_unet_jax.inference.segmenters import SnippetSegmenter, segmenter_of
@@ -199,11 +199,11 @@ def test_a_frame_alone_is_its_own_snippet(segmenter):
 def test_labelled_frames_are_read_at_every_position(segmenter):
     truth = np.random.default_rng(1).integers(0, 4, CINE.shape[1:]).astype(np.uint8)
     cine = Cine(Case("a"), CINE.astype(np.float32), tuple(range(5)), {2: truth}, SPACING, np.eye(4), nib.Nifti1Header())
-    [row] = judging.judge_positions(segmenter, cine)
+    [row] = frames.judge_positions(segmenter, cine)
     single = []
     for position in range(3):
         segmenter.position = position
-        single.append(judging.judge(cine, *judging.segment(segmenter, cine, [2]))[0])
+        single.append(frames.judge(cine, *frames.segment(segmenter, cine, [2]))[0])
     segmenter.position = 1
     dice = [reading["dice_LV"] for reading in single]
     assert len(set(dice)) > 1 and row["dice_LV"] == np.mean(dice)

@@ -71,7 +71,7 @@ def test_a_state_of_two_devices_goes_on_on_one(make):
     alone, moved = make("alone", batch_size=2), make("moved", batch_size=2, devices=2)
     loop.train(alone)
     for devices in (2, 1, 2):
-        state = loop.train(moved.replace(devices=devices), pictures=False)
+        state = loop.train(moved.replace(devices=devices))
         assert all(len(leaf.sharding.device_set) == devices for leaf in jax.tree.leaves(state))
         assert_same_figures(lines(moved), lines(alone))
         shutil.rmtree(folder(moved) / "checkpoints" / "4")  # it goes on from step 2

@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 from clock import Clock
+from PIL import Image
 from snippets import CINE, SMALL, SPACING
-from tiny import SMALL as ICA_UNET
-from tiny import variables
+from tiny import variables, write_run
 
 from ica_unet_jax.config import Config
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.inference.segmenters import segmenter_of
+from ica_unet_jax.streaming import session
 from ica_unet_jax.streaming.segmenter import StreamingSegmenter
-from ica_unet_jax.streaming.snippets import SnippetStream
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def clock():
 
 @pytest.fixture
 def stream(segmenter, clock):
-    return SnippetStream(segmenter, CINE.shape[1:], SPACING, clock=clock)
+    return StreamingSegmenter(segmenter, CINE.shape[1:], SPACING, clock=clock)
 
 
 def test_a_stream_is_its_cine(stream, segmenter):
@@ -59,7 +59,7 @@ def test_arrival_to_mask_is_wait_and_compute(stream, clock, segmenter, monkeypat
 
 def test_a_window_that_follows_moves_between_snippets(segmenter, clock):
     wide = np.random.default_rng(2).gamma(2, 100, (6, 3, 80, 90))
-    stream = SnippetStream(segmenter, wide.shape[1:], SPACING, window="follow", clock=clock)
+    stream = StreamingSegmenter(segmenter, wide.shape[1:], SPACING, window="follow", clock=clock)
     results = [result for frame in wide for result in stream.push(frame)]
     np.testing.assert_array_equal([result.labels for result in results], segmenter.segment_cine(wide, SPACING, window="follow"))
     placements = [result.placement for result in results]
@@ -76,9 +76,18 @@ def test_a_bad_frame_is_left_out(stream):
     assert [result.number for result in stream.push(CINE[2])] == [1, 3, 4]
 
 
-def test_each_network_has_its_stream(segmenter):
-    other = Config.make(**ICA_UNET)
-    with pytest.raises(UserError, match="--model=msu_net is streamed by a SnippetStream"):
-        StreamingSegmenter(segmenter, CINE.shape[1:], SPACING)
-    with pytest.raises(UserError, match="--model=ica_unet is streamed by a StreamingSegmenter"):
-        SnippetStream(segmenter_of(other), CINE.shape[1:], SPACING)
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The run folder of an MSU-Net of random values."""
+    config = Config.make(**SMALL, workdir=str(tmp_path_factory.mktemp("runs") / "msu_net"), steps=2)
+    write_run(config)
+    return config.train.workdir
+
+
+def test_it_is_played_as_any_other_network(run, tmp_path):
+    """Seven frames are two snippets of three and one frame that waits for the end."""
+    summary = session.stream(run, "phantom", rate=10, seconds=0.7, queue_size=7, gif=tmp_path / "beat.gif")
+    assert (summary["frames"], summary["answered"], summary["dropped"], summary["compilations"]) == (7, 7, 0, 0)
+    assert summary["arrival_to_mask_ms"]["max"] > 200  # the first frame of a snippet waits for two more, 100 ms apart
+    with Image.open(tmp_path / "beat.gif") as picture:
+        assert picture.n_frames == 7

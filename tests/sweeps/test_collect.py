@@ -8,7 +8,7 @@ import pytest
 
 from ablations.collect import collect
 from ica_unet_jax.errors import UserError
-from ica_unet_jax.evaluation import judging
+from ica_unet_jax.evaluation import judging, pictures
 from ica_unet_jax.sweeps import cross_validation
 from ica_unet_jax.training import experiment
 
@@ -20,7 +20,7 @@ def runs(make, compiled_once):
     """Two cross-validations that differ in one knob, and the first with another seed; without pictures."""
     folders = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(judging, "training_report", lambda *arguments: None)
+        patch.setattr(pictures, "training_report", lambda *arguments: None)
         patch.setattr(judging, "evaluate", functools.partial(judging.evaluate, cines=0, pictures=False))
         for name, changes in (("plain", {}), ("smooth", dict(ema_decay=0.5)), ("again", dict(seed=1))):
             config = make(name, steps=2, **changes)

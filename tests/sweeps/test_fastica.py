@@ -11,6 +11,7 @@ from ica_unet_jax.config import Config
 from ica_unet_jax.data import reading
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.evaluation import decomposition
+from ica_unet_jax.inference import segmenters
 from ica_unet_jax.sweeps import fastica
 
 CONFIG = Config.make(**SMALL)
@@ -91,7 +92,8 @@ def test_a_search_that_did_not_end_is_recorded_and_other_warnings_are_passed_on(
 def test_rows_are_those_of_a_network_and_the_same_every_time(sklearn, cohort, tiny_run, tmp_path):
     cases = reading.find_cases(cohort)[2:]
     rows, reason = fastica.quality(CONFIG, cases)
-    theirs = decomposition.quality(tiny_run, mean_of_channels=True)
+    decomposer = decomposition.Decomposer(segmenters.load(tiny_run))
+    theirs = decomposition.rows_of([row for case in cases for row in decomposition.judge(decomposer, reading.read(case))])
     assert reason == "" and len(rows) == len(theirs) == 4
     for row, other in zip(rows, theirs, strict=True):
         assert tuple(row) == (*decomposition.COLUMNS, "converged")

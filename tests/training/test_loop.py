@@ -14,7 +14,7 @@ from ica_unet_jax.data import cache, reading
 from ica_unet_jax.data.batches import Batches
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.runs import checkpoints
-from ica_unet_jax.training import loop, validation
+from ica_unet_jax.training import loop
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
@@ -164,9 +164,3 @@ def test_fine_tuning_starts_from_the_averaged_parameters(whole, make):
     state.params["Conv_0"] = {}
     with pytest.raises(UserError, match="is a different network: give the model flags that it was trained with."):
         loop.start_from(config.train.workdir, state)
-
-
-def test_cross_entropy_against_fractions():
-    logits = np.log(np.array([[1, 1, 1, 1], [1, 5, 1, 1]], np.float32))  # 1/4 each; 5/8 and three times 1/8
-    labels = np.array([2, 1], np.uint8)
-    np.testing.assert_allclose(validation.cross_entropy(logits, labels), (np.log(4) + np.log(8 / 5)) / 2, rtol=1e-6)

@@ -1,0 +1,90 @@
+"""How a trained network segments, and on which cohort: what the commands and functions that use one have in common.
+
+A command has a flag for each option that its function takes as a keyword; both come from here, with one text and one check.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from ica_unet_jax.config import DataConfig
+from ica_unet_jax.errors import UserError
+from ica_unet_jax.knobs import Part, knob
+
+WINDOWS = ("centre", "follow")
+ORACLE = "oracle"  # needs a ground truth
+
+
+@dataclasses.dataclass(frozen=True)
+class Options(Part):
+    """Raises UserError for a value that is not known."""
+
+    checkpoint: str = knob("latest", "Latest (for reporting) or best on validation.", choices=("latest", "best"))
+    window: str | None = knob(
+        None,
+        "Where the model looks in a larger frame: at its centre, or where it finds the heart and follows it; oracle, for comparison "
+        "alone: where the ground truth has the heart. By default as it was trained.",
+        choices=(*WINDOWS, ORACLE),
+    )
+    mirror: bool = knob(False, "Average with the three mirror images (four times the work); for runs with --flip.")
+    largest_component: bool = knob(False, "Keep the largest connected component of each structure alone.")
+    neighbour_frames: str = knob(
+        "cine", "A frame's neighbours: those of the cine, or the frame itself, to tell what they are worth.", choices=("cine", "itself")
+    )
+    data_dir: str | Path = knob("", "Cohort; empty: the one of the training.")
+    label_map: str | None = knob(None, "Label order of that cohort, as from:to pairs; by default the training's.")
+
+    def seen_through(self, data: DataConfig) -> str:
+        """The window of a network that was trained on `data`."""
+        return self.window or data.window
+
+    def cohort(self, data: DataConfig) -> DataConfig:
+        """Which cases, for a network that was trained on `data`."""
+        label_map = data.label_map if self.label_map is None else self.label_map
+        return dataclasses.replace(data, data_dir=str(self.data_dir) or data.data_dir, label_map=label_map)
+
+
+USUAL = Options()
+FIELDS = {field.name: field for field in dataclasses.fields(Options)}
+# What each function takes.
+LOAD = ("checkpoint", "mirror")
+EXPORT = ("checkpoint",)
+STREAM = ("checkpoint", "window")
+PREDICT = ("checkpoint", "window", "largest_component", "mirror")
+DECOMPOSE = ("checkpoint", "data_dir", "label_map")
+JUDGE = tuple(FIELDS)
+
+
+def choose(names: tuple[str, ...], given: dict[str, Any]) -> Options:
+    """The options of a function that takes those `names`, from its keywords.
+
+    Raises:
+      UserError: a value that is not known, or that this function cannot do.
+      TypeError: another keyword.
+    """
+    if others := set(given) - set(names):
+        raise TypeError(f"{min(others)} is no option here: there are {', '.join(names)}.")
+    options = Options(**given)
+    if options.window == ORACLE and names != JUDGE:
+        raise UserError(f"--window={ORACLE} needs a ground truth, as evaluate has it: choose one of {', '.join(WINDOWS)}.")
+    return options
+
+
+def define(names: tuple[str, ...]) -> None:
+    """A flag for each of the options of those `names`."""
+    for name in names:
+        field = FIELDS[name]
+        text, choices = field.metadata["help"], field.metadata["choices"]
+        if choices:
+            flags.DEFINE_enum(name, field.default, choices, text)
+        else:
+            (flags.DEFINE_bool if isinstance(field.default, bool) else flags.DEFINE_string)(name, field.default, text)
+
+
+def given(names: tuple[str, ...]) -> dict[str, Any]:
+    """The keywords that the parsed flags stand for."""
+    return {name: flags.FLAGS[name].value for name in names}
