@@ -20,7 +20,6 @@ _CINES = flags.DEFINE_integer(
     "cines", 3, "So many patients are segmented over their whole cine, for the figures over time.", lower_bound=0
 )
 _NSD_MM = flags.DEFINE_float("nsd_mm", 2.0, "Tolerance of the normalized surface Dice, in mm.", lower_bound=0.0)
-_ICA = flags.DEFINE_bool("ica", True, "Judge the bases, too, of a network that has some.")
 launcher.define(["skip_bad_cases"])
 
 
@@ -33,7 +32,6 @@ def main() -> None:
         split=_SPLIT.value,
         cines=_CINES.value,
         nsd_mm=_NSD_MM.value,
-        ica=_ICA.value,
         skip_bad_cases=launcher.FLAGS.skip_bad_cases,
         **options.given(options.JUDGE),
     )

@@ -29,7 +29,6 @@ def evaluate(
     split: str = "val",
     cines: int = 3,
     nsd_mm: float = NSD_MM,
-    ica: bool = True,
     pictures: bool = True,
     skip_bad_cases: bool = False,
     **given: Any,
@@ -46,7 +45,6 @@ def evaluate(
       split: "val" or "test" of the run's split, or "all" patients of the cohort.
       cines: so many patients that have a cine are segmented whole, for the figures over time.
       nsd_mm: tolerance of the normalized surface Dice, in mm.
-      ica: judge the bases, too, of a network that has some.
       pictures: draw overlays and volume curves.
       skip_bad_cases: leave bad cases out, which the summary and the table then name.
       given: options of `options.JUDGE`.
@@ -63,7 +61,7 @@ def evaluate(
     found, left_out = cohort.screen(labelled, lambda case: bool(reading.read(case, data.label_map)), skip_bad_cases)
     labelled = [case for case in labelled if case.name in found]
     window, snippets = chosen.seen_through(data), segmenter.config.model.answered > 1
-    decomposer = decomposition.Decomposer(segmenter) if ica and segmenter.config.model.has_bases else None
+    decomposer = decomposition.Decomposer(segmenter) if segmenter.config.model.has_bases else None
     folder = Path(out or Path(run_dir) / _name(split, chosen, window != data.window, nsd_mm))
     rows, bases, over_time = [], [], {}
     with Progress(len(labelled), unit="patient") as progress:
