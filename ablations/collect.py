@@ -45,17 +45,16 @@ def collect(folders: Sequence[Path], workdir: Path, name: str = "compared", ques
       UserError: a folder holds no run, or one that is not trained or judged to its last step; two runs have the same
         settings, seed and fold; runs that cannot share a table; `workdir` holds a sweep of other studies.
     """
-    from ica_unet_jax.runs import provenance, run_folder
+    from ica_unet_jax.runs import provenance, run_folder, status
     from ica_unet_jax.runtime.files import write_json, writing
     from ica_unet_jax.sweeps import cell, records, setting, tables
-    from ica_unet_jax.sweeps.cross_validation import is_finished
 
     if (held := workdir / "sweep.json").is_file() and [study["name"] for study in json.loads(held.read_text())["studies"]] != [name]:
         raise UserError(f"--workdir={workdir} holds a sweep of other studies: choose another folder.")
     runs: dict[tuple[str, str], tuple[Run, Path]] = {}
     for folder in (part for given in folders for part in parts(given)):
         config = run_folder.read_config(folder).replace(workdir=str(folder), split_file="")  # the tables compare the splits themselves
-        if not is_finished(config):
+        if status.of(config) != status.DONE:
             raise UserError(f"{folder} is not trained and judged to its last step: go on with its command, then evaluate --workdir={folder}.")
         reference = next(iter(runs.values()))[0].config if runs else config
         run = Run(cell_name(config, reference), config)

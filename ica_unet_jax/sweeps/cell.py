@@ -46,7 +46,6 @@ def main() -> None:
 def run(config, finished: Path) -> None:
     """Trains and judges `config` in its workdir; leaves `finished` with done.json, whatever the training came to."""
     from ica_unet_jax.errors import Diverged
-    from ica_unet_jax.models.networks import METHODS
     from ica_unet_jax.sweeps.frame_time import frame_ms
     from ica_unet_jax.sweeps.trials import Trial
 

@@ -11,13 +11,10 @@ import jax
 from ica_unet_jax.benchmarking import measuring
 from ica_unet_jax.benchmarking.measuring import Row
 from ica_unet_jax.config import Config
-from ica_unet_jax.errors import Diverged, UserError
-from ica_unet_jax.evaluation import judging
-from ica_unet_jax.runs import run_folder
-from ica_unet_jax.runtime.files import write_text
+from ica_unet_jax.errors import UserError
 from ica_unet_jax.sweeps import paper_tables
-from ica_unet_jax.sweeps.system_results import DIVERGED
 from ica_unet_jax.sweeps.systems import SYSTEMS, System, network_name, widths
+from ica_unet_jax.sweeps.trials import LEFT, Trial, run_missing
 from ica_unet_jax.training import loop
 
 
@@ -45,27 +42,20 @@ def compare(
     """
     folder = Path(reference.train.workdir)
     configs, left_out = fitting(reference)
-    todo = []
+    trials = []
     for system in chosen(only):
         if system.name in configs:
-            run_folder.refuse_changes(configs[system.name])
-            todo.append((system, configs[system.name], folder / system.name))
+            trials.append(Trial(system.title, configs[system.name], split))
         else:
             print(left_out[system.title])
-    unfinished = [(system, config, run) for system, config, run in todo if not is_finished(config, run, system, split)]
-    for _, config, _ in unfinished[:1]:
-        loop.load(config)  # bad data are refused before minutes of timing
-    for _, config, run in todo if timed else ():
-        time_system(config, run, seconds)
+    unfinished = [trial for trial in trials if trial.status() in LEFT]
+    for trial in unfinished[:1]:
+        loop.load(trial.config)  # bad data are refused before minutes of timing
+    for trial in trials if timed else ():
+        time_system(trial.config, trial.folder, seconds)
         paper_tables.write(folder, split, left_out)
         jax.clear_caches()  # the next system has functions of its own
-    for system, config, run in unfinished:
-        try:
-            train_system(config, run, system, split)
-        except Diverged as error:
-            write_text(run / DIVERGED, f"diverged at step {error.step} ({error.what})\n")
-        paper_tables.write(folder, split, left_out)
-        jax.clear_caches()
+    run_missing(unfinished, on_end=lambda trial: paper_tables.write(folder, split, left_out))
     paper_tables.write(folder, split, left_out)  # also where nothing was left to do
     return folder
 
@@ -87,22 +77,6 @@ def chosen(only: Sequence[str]) -> list[System]:
         if not any(word in system.name for system in SYSTEMS):
             raise UserError(f"--only={word} fits no system: give parts of {', '.join(system.name for system in SYSTEMS)}.")
     return [system for system in SYSTEMS if not only or any(word in system.name for word in only)]
-
-
-def is_finished(config: Config, run: Path, system: System, split: str) -> bool:
-    """Whether a system is trained to its last step and judged as the tables judge it, or diverged, as it would again."""
-    path = run / f"evaluation_{split}" / "summary.json"
-    summary = json.loads(path.read_text()) if path.is_file() else {}
-    expected = dict(checkpoint_step=config.train.steps, mirror=system.cleaned, largest_component=system.cleaned)
-    return (run / DIVERGED).is_file() or all(summary.get(name) == value for name, value in expected.items())
-
-
-def train_system(config: Config, run: Path, system: System, split: str) -> None:
-    """Trains to the last step and judges."""
-    loop.train(config)
-    cleaning = dict(largest_component=system.cleaned, mirror=system.cleaned)
-    options = dict(out=run / f"evaluation_{split}", cines=0, pictures=False, skip_bad_cases=config.data.skip_bad_cases)
-    judging.evaluate(run, split=split, **options, **cleaning)
 
 
 def time_system(config: Config, run: Path, seconds: float) -> None:

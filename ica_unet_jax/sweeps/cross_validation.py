@@ -35,7 +35,11 @@ def run(config: Config, only_fold: int | None = None) -> list[int]:
         raise UserError(f"--only_fold={only_fold} does not exist: folds are 0 to {count - 1} (--folds={count}).")
     folds = [Trial(f"fold {fold}", of_fold(config, fold), reported=True) for fold in range(count)]
     chosen = folds if only_fold is None else [folds[only_fold]]
-    run_missing(chosen, on_begin=lambda trial: print(f"{trial.title} of {count} ({trial.folder})", file=sys.stderr))
+    run_missing(
+        chosen,
+        on_begin=lambda trial: print(f"{trial.title} of {count} ({trial.folder})", file=sys.stderr),
+        on_end=lambda trial: print(f"{trial.title}: {trial.status()}", file=sys.stderr),
+    )
     for trial in chosen:
         if trial.status() == status.DIVERGED:
             told = status.read(trial.folder)

@@ -5,16 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import itertools
-import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ica_unet_jax.benchmarking.measuring import RATES
 from ica_unet_jax.labels import STRUCTURES
+from ica_unet_jax.metrics import cases
 from ica_unet_jax.reporting import figures
 from ica_unet_jax.reporting.markup import NONE, Column, Item, Page, Row, Table, counted, latex, markdown_table, number
 from ica_unet_jax.runtime.files import write_text
@@ -118,12 +116,8 @@ def table_2(results: Iterable[Result]) -> Table:
             rows.append(_printed_row(network.title, columns, _printed_scores(network.paper)))
             continue
         both = [_item(network.summary.get(score, {}).get(s), digits) for score, digits in SCORES.values() for s in STRUCTURES]
-        scores = [
-            _item(phase_mean(network.cases, phase, f"{score}_{s}", millimetres=score == "hd_mm"), digits)
-            for score, digits in SCORES.values()
-            for phase in PHASES
-            for s in STRUCTURES
-        ]
+        at = {phase: cases.summarize([row for row in network.cases if row["phase"] == phase]) for phase in PHASES}
+        scores = [_item(at[phase][score][s], digits) for score, digits in SCORES.values() for phase in PHASES for s in STRUCTURES]
         missed = Item(str(sum(network.summary["n_missed"].values())) if network.summary else NONE)
         compute = _item(network.timing["compute_ms"]["p50"] if network.timing else None, 1)
         mean = _item(network.summary.get("dice", {}).get("mean"), 3)
@@ -138,15 +132,6 @@ def _printed_scores(paper: Accuracy) -> dict[str, Item]:
         for score, (values, digits) in figures.items()
         for s in STRUCTURES
     }
-
-
-def phase_mean(cases: Iterable[dict[str, str]], phase: str, column: str, *, millimetres: bool = False) -> float | None:
-    """Mean over the patients' frames of a phase, of finite values; with `millimetres` of known voxel size alone."""
-    values = [
-        float(row[column]) for row in cases if row["phase"] == phase and not (millimetres and int(row["nominal_spacing"]))
-    ]
-    finite = [value for value in values if math.isfinite(value)]
-    return float(np.mean(finite)) if finite else None
 
 
 def ratios(results: Iterable[Result]) -> Table:

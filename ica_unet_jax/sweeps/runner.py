@@ -25,6 +25,7 @@ from ica_unet_jax.runtime.files import write_text
 from ica_unet_jax.runtime.paths import ROOT, compiled_dir
 from ica_unet_jax.sweeps import cell, records
 from ica_unet_jax.sweeps.plan import Run
+from ica_unet_jax.sweeps.trials import LEFT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +117,7 @@ def finished(workdir: Path, run: Run) -> Path:
 
 def missing(workdir: Path, runs: Iterable[Run]) -> list[Run]:
     """What is still to be run; a crash is tried again, a divergence would only repeat itself."""
-    return [run for run in runs if status(workdir, run) in ("", "crashed")]
+    return [run for run in runs if status(workdir, run) in LEFT]
 
 
 def run_all(

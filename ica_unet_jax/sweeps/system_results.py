@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ica_unet_jax.errors import UserError
+from ica_unet_jax.metrics.cases import Row, read_cases_csv
 from ica_unet_jax.reporting.markup import counted
-from ica_unet_jax.runs import run_folder
-from ica_unet_jax.runs.log import read_metrics
+from ica_unet_jax.runs import log, run_folder, status
 from ica_unet_jax.sweeps.paper_figures import TABLE_1, TABLE_2, Accuracy, RealTime
 from ica_unet_jax.sweeps.systems import SYSTEMS, System, network_name, widths
 
-DIVERGED = "diverged.txt"  # in the run folder of a training that did
 SHARED = ("crop", "spacing", "steps", "batch_size")  # by all rows, beside patients and metrics
 
 
@@ -25,7 +23,7 @@ class Result(NamedTuple):
     system: System
     config: dict[str, Any]
     summary: dict[str, Any] | None
-    cases: list[dict[str, str]]
+    cases: list[Row]
     timings: dict[float, dict[str, Any] | None]  # rows of a benchmark, by the width of the network
     machine: str  # on which it was timed
     trained: dict[str, Any]  # the provenance of its training
@@ -57,15 +55,12 @@ def _shared(run: Path, result: Result) -> dict[str, Any]:
 
 
 def read_run(run: Path, system: System, split: str) -> Result:
-    evaluated = run / f"evaluation_{split}"
-    cases: list[dict[str, str]] = []
-    if (evaluated / "cases.csv").is_file():
-        with (evaluated / "cases.csv").open() as file:
-            cases = list(csv.DictReader(file))
-    summary = _json(evaluated / "summary.json")
+    path = run / f"evaluation_{split}" / "cases.csv"
+    cases = read_cases_csv(path) if path.is_file() else []
+    summary, told = _json(path.with_name("summary.json")), status.read(run)
     state = "" if summary else "not trained yet"
-    if (run / DIVERGED).is_file():
-        state = (run / DIVERGED).read_text().strip()
+    if told:
+        state = f"diverged at step {told['step']} ({told['message']})" if "step" in told else told["message"]
     config, trained = _json(run / "config.json") or {}, _json(run / "provenance.json") or {}
     timed = _json(run / "timing.json") or {"rows": {}}
     timings = {width: timed["rows"].get(network_name(system.name, width)) for width in _widths(system, config)}
@@ -84,13 +79,7 @@ def machine_of(known: dict[str, Any]) -> str:
 
 def training_hours(run: Path) -> float:
     """Wall-clock of a training's steps, compilation left out, over all its resumptions."""
-    spent, last = 0.0, 0
-    for line in read_metrics(run):
-        if "seconds_per_step" in line:
-            if not line["compiled"]:
-                spent += line["seconds_per_step"] * (line["step"] - last)
-            last = line["step"]
-    return spent / 3600
+    return next(reversed(log.training_minutes(log.read_metrics(run))), 0.0) / 60
 
 
 class Network(NamedTuple):
@@ -101,7 +90,7 @@ class Network(NamedTuple):
     width: float = 1.0
     machine: str = ""  # on which it was timed
     summary: dict[str, Any] = {}
-    cases: list[dict[str, str]] = []
+    cases: list[Row] = []
     hours: float | None = None
     paper: RealTime | Accuracy | None = None
 

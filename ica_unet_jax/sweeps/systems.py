@@ -6,23 +6,14 @@ from typing import Any, NamedTuple
 
 from ica_unet_jax.benchmarking import flops
 from ica_unet_jax.config import Config
+from ica_unet_jax.runtime import launch_files
+from ica_unet_jax.runtime.paths import ROOT
 
 PAPER_RATE = 30  # frames a second at which the paper's frames arrive
 
-# Network and training of each rival as published; where launch/baselines/published is there, its files say the same (a test).
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "unet3d": dict(
-        model="unet3d", published_loss=True, optimizer="sgd", momentum=0.99, learning_rate=1e-2, schedule="polynomial", warmup_steps=0,
-        clip_norm=12.0, ema_decay=0.0,
-    ),
-    "ensemble_unet": dict(
-        model="ensemble_unet", published_loss=True, optimizer="adam", learning_rate=5e-4, schedule="exponential", warmup_steps=0,
-        clip_norm=0.0, ema_decay=0.0, flip=True,
-    ),
-} | {
-    name: dict(model=name, published_loss=True, optimizer="adam", learning_rate=1e-3, schedule="exponential", clip_norm=1.0)
-    for name in ("msu_net", "grid_net", "omega_net")
-}  # fmt: skip
+PUBLISHED = ROOT / "launch" / "baselines" / "published"  # the training that a rival's paper prints, in a launch file each
+# Of rivals whose papers print none.
+OURS = dict(published_loss=True, optimizer="adam", learning_rate=1e-3, schedule="exponential", clip_norm=1.0)
 
 
 class System(NamedTuple):
@@ -30,20 +21,21 @@ class System(NamedTuple):
     title: str
     tables: tuple[int, ...]
     changes: dict[str, Any]
-    cleaned: bool = False  # evaluated with mirroring and largest components
+    published: str = ""  # launch file of its training; empty: the reference's, with the changes
 
     def config(self, reference: Config) -> Config:
         """The reference with this system's changes; dense streams with the width that makes as much work as independent ones.
 
-        Raises UserError where it does not fit the reference's grid.
+        Raises UserError where it does not fit the reference's grid, and where its launch file is not there, as beside a wheel.
         """
-        config = reference.replace(**self.changes)
+        printed = launch_files.read(PUBLISHED / f"{self.published}.flags") if self.published else {}
+        config = reference.replace(**self.changes | printed)
         return config.replace(**flops.equal_work(config.model))
 
 
 def widths(model: str, trained: float) -> tuple[float, ...]:
     """The width multipliers of the networks that a system's rows are of: its full width, and the one it is trained at."""
-    return (1.0,) if trained == 1 or model not in PUBLISHED else (1.0, trained)
+    return (1.0,) if trained == 1 or model in ("ica_unet", "unet2d") else (1.0, trained)
 
 
 def network_name(name: str, width: float) -> str:
@@ -52,7 +44,11 @@ def network_name(name: str, width: float) -> str:
 
 
 def _msu_net(span: int) -> System:
-    return System(f"msu_net_span{span}", f"MSU-Net, span {span}", (1,), PUBLISHED["msu_net"] | dict(span=span))
+    return System(f"msu_net_span{span}", f"MSU-Net, span {span}", (1,), OURS | dict(model="msu_net", span=span))
+
+
+def _printed(name: str, title: str) -> System:
+    return System(name, title, (2,), dict(model=name, published_loss=True), published=name)
 
 
 def _ica_unet(n: int, streams: str, tables: tuple[int, ...], **changes: Any) -> System:
@@ -72,9 +68,9 @@ SYSTEMS = (
     _ica_unet(4, "independent", (1, 2)),
     _ica_unet(4, "dense", (1,)),
     _ica_unet(4, "independent", (1,), neighbours="past"),
-    System("grid_net", "GridNet", (2,), PUBLISHED["grid_net"]),
-    System("ensemble_unet", "Ensemble U-Net", (2,), PUBLISHED["ensemble_unet"], cleaned=True),
-    System("omega_net", "Ω-Net", (2,), PUBLISHED["omega_net"]),
-    System("unet3d", "U-Net 3D", (2,), PUBLISHED["unet3d"]),
+    System("grid_net", "GridNet", (2,), OURS | dict(model="grid_net")),
+    _printed("ensemble_unet", "Ensemble U-Net"),
+    _printed("omega_net", "Ω-Net"),
+    _printed("unet3d", "U-Net 3D"),
     System("unet2d", "U-Net 2D", (2,), dict(model="unet2d")),
 )

@@ -12,7 +12,7 @@ from ica_unet_jax.benchmarking.timing import Ceilings
 from ica_unet_jax.config import Config
 from ica_unet_jax.errors import Diverged, UserError
 from ica_unet_jax.runtime.files import write_json, write_text
-from ica_unet_jax.sweeps import comparing, system_results
+from ica_unet_jax.sweeps import comparing, system_results, trials
 from ica_unet_jax.sweeps.systems import System
 
 
@@ -26,20 +26,22 @@ def test_a_system_is_timed_at_both_widths(tmp_path, monkeypatch):
 
 @pytest.fixture
 def reference(cohort, tmp_path, monkeypatch):
-    """Two cheap systems and one that does not fit the grid."""
+    """Two cheap systems, of which the second is judged cleaned, and one that does not fit the grid."""
     some = (
         System("narrow", "Narrow", (1, 2), dict(model="unet2d")),
         System("large", "Large", (1,), dict(model="ica_unet")),
-        System("steady", "Steady", (2,), dict(model="unet2d", flip=True), cleaned=True),
+        System("steady", "Steady", (2,), dict(model="unet2d", flip=True)),
     )
     for module in (comparing, system_results):
         monkeypatch.setattr(module, "SYSTEMS", some)
+    cleaning = property(lambda trial: dict.fromkeys(("mirror", "largest_component"), trial.title == "Steady"))
+    monkeypatch.setattr(trials.Trial, "cleaning", cleaning)
     monkeypatch.setattr(measuring, "ceilings", lambda seconds: Ceilings(1e11, 4e11, 1e10))
     return Config.make(**tiny.LOOP, data_dir=str(cohort), cache_dir=str(tmp_path / "cache"), workdir=str(tmp_path / "tables"))
 
 
 def test_tables_are_made_and_what_is_there_is_kept(reference, monkeypatch, capsys):
-    monkeypatch.setattr(comparing.training, "train", lambda config, pictures: tiny.write_run(config))
+    monkeypatch.setattr(trials.loop, "train", tiny.write_run)
     timed = []
 
     def benchmark(rows, seconds, json_file):
@@ -49,7 +51,7 @@ def test_tables_are_made_and_what_is_there_is_kept(reference, monkeypatch, capsy
         timed.append(row.name)
         write_json(json_file, result)
 
-    monkeypatch.setattr(comparing.benchmarking, "benchmark", benchmark)
+    monkeypatch.setattr(measuring, "benchmark", benchmark)
     folder = comparing.compare(reference)
     text = (folder / "tables.md").read_text()
     for told in (capsys.readouterr().out, text):
@@ -57,14 +59,13 @@ def test_tables_are_made_and_what_is_there_is_kept(reference, monkeypatch, capsy
     with (folder / "table_2.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["System"] for row in rows] == ["Narrow", "Steady"]
-    assert all(0 <= float(row["Dice ED LV"]) <= 1 for row in rows)
     summaries = [json.loads((folder / name / "evaluation_val" / "summary.json").read_text()) for name in ("narrow", "steady")]
     assert [row["Dice mean"] for row in rows] == [f"{summary['dice']['mean']:.3f}" for summary in summaries]
     assert [(summary["mirror"], summary["largest_component"]) for summary in summaries] == [(False, False), (True, True)]
     assert (folder / "tables.png").read_bytes().startswith(b"\x89PNG")
     assert rows[0]["Parameters (M)"] == rows[1]["Parameters (M)"] == "2.50"
     assert "2 patients, 2 of known voxel size, 4 steps" in text and "One seed and 2 patients decide nothing" in text and "\\begin{tabular}" in (folder / "table_1.tex").read_text()
-    monkeypatch.setattr(comparing.training, "train", None)
+    monkeypatch.setattr(trials.loop, "train", None)
     comparing.compare(reference)
     assert (folder / "tables.md").read_text() == text and timed == ["narrow", "steady"]
     with pytest.raises(UserError, match="holds a run with other settings"):
@@ -76,11 +77,11 @@ def test_tables_are_made_and_what_is_there_is_kept(reference, monkeypatch, capsy
 
 
 def test_times_of_other_networks_and_other_judgements_are_not_kept(reference, monkeypatch):
-    monkeypatch.setattr(comparing.training, "train", lambda config, pictures: tiny.write_run(config))
+    monkeypatch.setattr(trials.loop, "train", tiny.write_run)
     folder = comparing.compare(reference, only=["steady"], seconds=0.0)
     timed, summary = folder / "steady" / "timing.json", folder / "steady" / "evaluation_val" / "summary.json"
     before = json.loads(timed.read_text())["rows"]["steady"]["parameters"]
-    comparing.evaluation.evaluate(folder / "steady", split="val", cines=0, pictures=False)  # as `evaluate` does, into the same folder
+    trials.judging.evaluate(folder / "steady", split="val", cines=0, pictures=False)  # as `evaluate` does, into the same folder
     assert not json.loads(summary.read_text())["mirror"]
     comparing.compare(reference, only=["steady"], seconds=0.0)
     assert json.loads(summary.read_text())["mirror"]
@@ -89,13 +90,14 @@ def test_times_of_other_networks_and_other_judgements_are_not_kept(reference, mo
 
 
 def test_a_divergence_is_a_row_and_not_repeated(reference, monkeypatch):
-    def diverge(config, pictures):
+    def diverge(config):
+        tiny.write_run(config)
         raise Diverged(1, "loss not finite", ".")
 
-    monkeypatch.setattr(comparing.training, "train", diverge)
+    monkeypatch.setattr(trials.loop, "train", diverge)
     folder = comparing.compare(reference, only=["steady"], timed=False)
     assert "| Steady: diverged at step 1 (loss not finite) |" in (folder / "tables.md").read_text()
-    monkeypatch.setattr(comparing.training, "train", None)
+    monkeypatch.setattr(trials.loop, "train", None)
     comparing.compare(reference, only=["steady"], timed=False)
     write_text(folder / "steady" / "config.json", reference.replace(flip=True, learning_rate=1.0).to_json())
     with pytest.raises(UserError, match="learning_rate 1.0 -> "):  # perhaps it would not with other settings
@@ -104,28 +106,29 @@ def test_a_divergence_is_a_row_and_not_repeated(reference, monkeypatch):
 
 def test_a_kill_costs_what_was_not_finished(reference, monkeypatch):
     """Timed, trained to the last step, and killed before it was judged: it is judged."""
-    evaluate = comparing.evaluation.evaluate
+    evaluate = trials.judging.evaluate
 
     def kill(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(comparing.evaluation, "evaluate", kill)
+    monkeypatch.setattr(trials.judging, "evaluate", kill)
     with pytest.raises(KeyboardInterrupt):
         comparing.compare(reference, only=["narrow"], seconds=0.0)
-    monkeypatch.setattr(comparing.evaluation, "evaluate", evaluate)
-    monkeypatch.setattr(comparing.benchmarking, "benchmark", None)
-    monkeypatch.setattr(comparing.training, "make_step", lambda config: None)  # no step is made
+    monkeypatch.setattr(trials.judging, "evaluate", evaluate)
+    monkeypatch.setattr(measuring, "benchmark", None)
+    monkeypatch.setattr(trials.loop, "make_step", lambda config: None)  # no step is made
     folder = comparing.compare(reference, only=["narrow"])
     with (folder / "table_1.csv").open() as file:
         [row] = csv.DictReader(file)
-    assert row["System"] == "Narrow" and 0 <= float(row["Dice mean"]) <= 1 and float(row["FPS"]) > 0
+    summary = json.loads((folder / "narrow" / "evaluation_val" / "summary.json").read_text())
+    assert row["System"] == "Narrow" and row["Dice mean"] == f"{summary['dice']['mean']:.3f}" and float(row["FPS"]) > 0
 
 
 def test_all_are_timed_before_one_is_trained(reference, monkeypatch):
     """Their ratios are of one machine in one state; bad data are refused before."""
     order = []
     monkeypatch.setattr(comparing, "time_system", lambda config, run, seconds: order.append(f"time {run.name}"))
-    monkeypatch.setattr(comparing, "train_system", lambda config, run, system, split: order.append(f"train {run.name}"))
+    monkeypatch.setattr(trials.Trial, "run", lambda trial: order.append(f"train {trial.folder.name}"))
     with pytest.raises(UserError, match="nowhere"):
         comparing.compare(reference.replace(data_dir="nowhere"))
     assert order == []

@@ -2,12 +2,14 @@
 
 import csv
 import json
+import shutil
 
 import pytest
 
 from ica_unet_jax.data import reading
 from ica_unet_jax.errors import Diverged, UserError
 from ica_unet_jax.metrics import cases
+from ica_unet_jax.runs import run_folder
 from ica_unet_jax.sweeps import cross_validation
 from ica_unet_jax.training import experiment, loop
 
@@ -81,6 +83,7 @@ def test_a_fold_that_diverges_does_not_keep_the_others_from_running(make, monkey
 
     def diverge(config, **options):
         if config.data.fold == 0:
+            run_folder.open_run(config, {"train": ["patient001"], "val": ["patient002"]})
             raise Diverged(1, "loss not finite", ".")
         return train(config, **options)
 
@@ -89,6 +92,11 @@ def test_a_fold_that_diverges_does_not_keep_the_others_from_running(make, monkey
         cross_validation.run(config)
     monkeypatch.setattr(loop, "train", train)
     assert cross_validation.run(config, only_fold=1) == [0]
+    with pytest.raises(Diverged, match=r"diverged at step 1 \(loss not finite\) in .*fold0: remove it"):  # it would again
+        cross_validation.run(config)
+    assert not (folder_of(config) / "table.md").exists()
+    shutil.rmtree(folder_of(config) / "fold0")
+    assert cross_validation.run(config) == []
 
 
 def test_what_makes_no_folds_is_refused(make, tmp_path):

@@ -1,16 +1,19 @@
 """The paper's tables from run folders: two clocks, and rows that say what is not known."""
 
 import json
+import math
 
 import pytest
 from timings import MACHINE, timing
 
 from ica_unet_jax.config import Config
 from ica_unet_jax.labels import STRUCTURES
+from ica_unet_jax.metrics import cases
+from ica_unet_jax.runs import status
 from ica_unet_jax.runtime.files import write_json, write_text
 from ica_unet_jax.sweeps import paper_tables
-from ica_unet_jax.sweeps.paper_tables import phase_mean, ratios, table_1, table_2
-from ica_unet_jax.sweeps.system_results import DIVERGED, read, training_hours
+from ica_unet_jax.sweeps.paper_tables import ratios, table_1, table_2
+from ica_unet_jax.sweeps.system_results import read, training_hours
 
 
 def test_hours_are_over_all_steps_and_leave_compilation_out(tmp_path):
@@ -22,15 +25,23 @@ def test_hours_are_over_all_steps_and_leave_compilation_out(tmp_path):
     assert training_hours(tmp_path) == pytest.approx((50 * 2 + 48 * 1) / 3600)
 
 
-def test_a_phase_is_averaged_over_what_is_finite_and_measured():
-    rows = [
-        dict(phase="ED", nominal_spacing="0", dice_RV="0.8", hd_mm_RV="4.0"), dict(phase="ED", nominal_spacing="1", dice_RV="0.6", hd_mm_RV="9.0"),
-        dict(phase="ED", nominal_spacing="0", dice_RV="0.0", hd_mm_RV="inf"), dict(phase="ES", nominal_spacing="0", dice_RV="0.1", hd_mm_RV="1.0"),
-    ]  # fmt: skip
-    assert phase_mean(rows, "ED", "dice_RV") == pytest.approx(1.4 / 3)
-    assert phase_mean(rows, "ED", "hd_mm_RV", millimetres=True) == 4.0
-    assert phase_mean(rows, "ES", "hd_mm_RV", millimetres=True) == 1.0
-    assert phase_mean([], "ES", "dice_RV") is None
+def test_a_phase_is_averaged_over_what_is_finite_and_measured(tmp_path):
+    frames = [("a", "ED", 0, 0.8, 4.0), ("b", "ED", 1, 0.6, 9.0), ("c", "ED", 0, 0.0, math.inf), ("a", "ES", 0, 0.1, 1.0)]
+    rows = []
+    for patient, phase, nominal, dice, distance in frames:
+        row = dict.fromkeys(cases.COLUMNS, 0.0) | dict(patient=patient, group="", phase=phase, frame=1, nominal_spacing=nominal)
+        rows.append(row | dict(labelled_voxels=1, labelled_outside=0, dice_RV=dice, hd_mm_RV=distance))
+    run = tmp_path / "unet2d" / "evaluation_val"
+    run.mkdir(parents=True)
+    cases.write_cases_csv(run / "cases.csv", rows)
+    write_json(run / "summary.json", cases.summarize(rows) | dict(metrics_version=1))
+    write_text(tmp_path / "unet2d" / "config.json", Config.make(model="unet2d").to_json())
+    write_json(tmp_path / "unet2d" / "split.json", dict(train=["x"], val=["a", "b", "c"]))
+    table = table_2(read(tmp_path, "val"))
+    row = next(dict(zip((column.head for column in table.columns), row.items, strict=True)) for row in table.rows if row.items[0].text == "U-Net 2D")
+    assert row["Dice ED RV"].value == pytest.approx(1.4 / 3) and row["HD ED RV"].value == 4.0
+    assert row["Dice ES RV"].value == pytest.approx(0.1) and row["HD ES RV"].value == 1.0
+    assert row["HD RV"].value == pytest.approx(2.5)  # of the one patient that has one: his two frames first
 
 
 @pytest.fixture
@@ -39,7 +50,7 @@ def folder(tmp_path):
     for name, *values in (("ica_unet_n4_independent", 20, 20, 1), ("msu_net_span2", 40, 80, 1), ("msu_net_span10", 10, 100, 9)):
         write_json(tmp_path / name / "timing.json", timing(name, *values))
         write_text(tmp_path / name / "config.json", Config.make(steps=7).to_json())
-    write_text(tmp_path / "msu_net_span2" / DIVERGED, "diverged at step 3 (loss not finite)\n")
+    status.note(tmp_path / "msu_net_span2", status.DIVERGED, "loss not finite", 3)
     return tmp_path
 
 

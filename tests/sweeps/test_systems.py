@@ -3,24 +3,36 @@
 import dataclasses
 
 import pytest
-from places import ROOT
 
 from ica_unet_jax.config import Config
 from ica_unet_jax.labels import STRUCTURES
 from ica_unet_jax.runtime import launch_files
+from ica_unet_jax.sweeps import comparing, systems
 from ica_unet_jax.sweeps.paper_figures import TABLE_1, TABLE_2, clocks
 from ica_unet_jax.sweeps.systems import PUBLISHED, SYSTEMS
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "launch" / "baselines" / "published").glob("*.flags")), ids=lambda path: path.stem)
-def test_launch_files_say_what_was_published(path):
-    assert launch_files.read(path) == PUBLISHED[path.stem]
+def test_a_rival_is_trained_as_its_launch_file_says():
+    """Every file is of a system, and wins over the reference's settings."""
+    files = {path.stem: launch_files.read(path) for path in PUBLISHED.glob("*.flags")}
+    printed = {system.name: system.config(Config.make(clip_norm=7.0, flip=False)).flat() for system in SYSTEMS if system.published}
+    assert set(printed) == set(files) == {"unet3d", "ensemble_unet", "omega_net"}
+    for name, settings in files.items():
+        assert settings.items() <= printed[name].items()
+    assert (printed["unet3d"]["optimizer"], printed["unet3d"]["momentum"], printed["ensemble_unet"]["flip"]) == ("sgd", 0.99, True)
+
+
+def test_without_its_launch_file_a_rival_is_left_out_and_says_why(monkeypatch, tmp_path):
+    monkeypatch.setattr(systems, "PUBLISHED", tmp_path)
+    configs, left_out = comparing.fitting(Config())
+    assert set(left_out) == {"Ensemble U-Net", "Ω-Net", "U-Net 3D"} and "grid_net" in configs
+    assert "unet3d.flags cannot be read" in left_out["U-Net 3D"]
 
 
 def test_every_system_of_the_papers_tables_is_there():
     names = {system.name for system in SYSTEMS}
     assert len(names) == len(SYSTEMS)
-    assert {f"msu_net_span{span}" for span in (2, 3, 5, 10)} | set(PUBLISHED) - {"msu_net"} <= names
+    assert {*(f"msu_net_span{span}" for span in (2, 3, 5, 10)), "grid_net", "ensemble_unet", "omega_net", "unet3d", "unet2d"} <= names
     causal = next(system for system in SYSTEMS if system.name == "ica_unet_n4_independent_past")
     assert causal.title == "ICA-UNet, n = 4, independent, past frame alone" and causal.config(Config()).model.frames == (-1,)
     for system in SYSTEMS:
