@@ -1,5 +1,4 @@
 import os
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -11,7 +10,6 @@ from ica_unet_jax.data.heart import on_heart
 from ica_unet_jax.data.reading import find_cases, read
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.labels import UNLABELLED
-from ica_unet_jax.runtime import paths
 
 OPTIONS = dict(crop=(8, 32, 32), spacing=1.5)
 
