@@ -9,18 +9,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Mapping
 
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.knobs import Part, Value, knob
-
-MODELS = ("ica_unet", "unet2d", "unet3d", "ensemble_unet", "msu_net", "grid_net", "omega_net")
+from ica_unet_jax.models.registry import NETWORKS, Network
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig(Part):
     """The network. `crop` belongs to it: a basis patch is h/16 wide, so the grid is part of the function."""
 
-    model: str = knob("ica_unet", "Which network.", choices=MODELS)
+    model: str = knob("ica_unet", "Which network.", choices=tuple(NETWORKS))
     crop: tuple[int, int, int] = knob((10, 192, 192), "The model's grid d,h,w in voxels: d even; h and w multiples of max(32, 4*2^contracting_blocks), at least 64.")
     contracting_blocks: int = knob(4, "n, contracting blocks per stream (paper: 3 or 4).", low=1, high=6)
     bases: int = knob(32, "m, independent bases (paper: 32).", low=1)
@@ -64,8 +64,7 @@ class ModelConfig(Part):
         if len(self.crop) != 3:
             raise UserError(f"--crop={','.join(map(str, self.crop))} needs three numbers: d,h,w.")
         d, h, w = self.crop
-        multiple = {"ica_unet": max(32, 4 * 2**self.contracting_blocks), "unet2d": 8}.get(self.model, 16)
-        smallest = 64 if self.model == "ica_unet" else multiple
+        multiple, smallest = self.network.grid(self.contracting_blocks), self.network.smallest
         if d < 2 or d % 2:
             raise UserError(f"--crop={d},{h},{w}: the depth must be even and at least 2; take {max(2, d + d % 2)}.")
         if self.mixing == "none" and not self.decoder_frame:
@@ -75,9 +74,9 @@ class ModelConfig(Part):
         for size in (h, w):
             if size % multiple or size < smallest:
                 near = max(math.ceil(smallest / multiple), round(size / multiple)) * multiple
+                blocks = f" (with --contracting_blocks={self.contracting_blocks})" if self.network.of_blocks else ""
                 raise UserError(
-                    f"--crop={d},{h},{w}: height and width must be multiples of {multiple}, at least {smallest} "
-                    f"(with --contracting_blocks={self.contracting_blocks}); take {near} for {size}."
+                    f"--crop={d},{h},{w}: height and width must be multiples of {multiple}, at least {smallest}{blocks}; take {near} for {size}."
                 )
 
     def channels(self, published: int) -> int:
@@ -85,19 +84,24 @@ class ModelConfig(Part):
         return max(1, round(self.width_multiplier * published))
 
     @property
+    def network(self) -> Network:
+        """The row of the registry."""
+        return NETWORKS[self.model]
+
+    @property
     def has_bases(self) -> bool:
         """Whether there is anything that is mixed with bases X, and so an ICA loss."""
-        return self.model == "ica_unet" and self.mixing == "ica"
+        return "bases_from" in self.network.reads(self.mixing)
 
     @property
     def reach(self) -> int:
         """Frames before and after a labelled one that belong to a training sample."""
-        return self.span - 1 if self.model == "msu_net" else max(1, -min(self.frames, default=0))
+        return self.answered - 1 if self.network.snippet else max(1, -min(self.frames, default=0))
 
     @property
     def answered(self) -> int:
         """Frames that one run of the network answers."""
-        return self.span if self.model == "msu_net" else 1
+        return getattr(self, self.network.snippet) if self.network.snippet else 1
 
     @property
     def waits(self) -> int:
@@ -107,7 +111,7 @@ class ModelConfig(Part):
     @property
     def frames(self) -> tuple[int, ...]:
         """Offsets in time of the neighbours whose coefficients are used."""
-        if self.model != "ica_unet" or self.correlation_radius < 0:
+        if "neighbours" not in self.network.settings or self.correlation_radius < 0:
             return ()
         return {"both": (-1, 1), "past": (-1,), "two_past": (-2, -1), "none": ()}[self.neighbours]
 
@@ -266,3 +270,9 @@ def fields() -> list[tuple[str, dataclasses.Field]]:
     """(part, field) of every knob, in order; the names are unique."""
     parts = {"model": ModelConfig, "loss": LossConfig, "data": DataConfig, "train": TrainConfig}
     return [(part, field) for part, cls in parts.items() for field in dataclasses.fields(cls)]
+
+
+def unread(values: Mapping[str, Value]) -> set[str]:
+    """The settings of network and loss on which nothing depends with the network that `values` name, a whole `Config.flat()`."""
+    reads = NETWORKS[values["model"]].reads(values["mixing"])
+    return {field.name for part, field in fields() if part in ("model", "loss") and field.name not in reads}

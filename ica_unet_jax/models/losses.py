@@ -8,6 +8,7 @@ Padded voxels count in no term that has voxels. "Basis" is one of the m kernels 
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -62,6 +63,12 @@ def total_loss(
             "scale_of_coefficients": jnp.abs(aux["coefficients"]).mean(),
         }
     return loss, terms | {"loss": loss}
+
+
+def without_dice(*arguments: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """`total_loss` without soft Dice."""
+    *parts, config = arguments
+    return total_loss(*parts, dataclasses.replace(config, dice_weight=0.0))
 
 
 def weights(config: LossConfig) -> dict[str, float]:

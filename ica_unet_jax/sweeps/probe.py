@@ -25,7 +25,7 @@ from ica_unet_jax.evaluation import decomposition
 from ica_unet_jax.evaluation.frames import segment
 from ica_unet_jax.inference.segmenters import Segmenter, segmenter_of
 from ica_unet_jax.metrics import cases
-from ica_unet_jax.models.networks import METHODS
+from ica_unet_jax.models.networks import method
 from ica_unet_jax.runs.checkpoints import Checkpoints, State
 from ica_unet_jax.runs.run_folder import Split
 from ica_unet_jax.runtime import processes
@@ -120,7 +120,7 @@ def steps(config: Config, samples: list[LearningFrame], split: Split) -> Iterato
         teacher = untrained(own)
     teacher = devices.replicate(teacher) if teacher else None
     state, step = loop.init_state(config), loop.make_step(config)
-    labelled, prepare = [sample for sample in samples if sample.labelled], METHODS[config.model.model].prepare
+    labelled, prepare = [sample for sample in samples if sample.labelled], method(config.model.model).prepare
     state = devices.replicate(state.replace(batch_stats=prepare(state.batch_stats, labelled, config.model.crop)))
     batches = Batches(samples, config.model.crop[0], train.batch_size, train.seed, devices.rows, train.unlabelled)
     for batch in batches.iterate(0, 2 + STEPS):

@@ -22,7 +22,7 @@ from ica_unet_jax.data.learning_frame import LearningFrame
 from ica_unet_jax.errors import Interrupted, UserError
 from ica_unet_jax.inference.segmenters import Segmenter, segmenter_of
 from ica_unet_jax.labels import STRUCTURES, UNLABELLED
-from ica_unet_jax.models.networks import METHODS, build_model, init_variables, make_loss, same_shapes
+from ica_unet_jax.models.networks import build_model, init_variables, make_loss, method, same_shapes
 from ica_unet_jax.runs import checkpoints, provenance, run_folder, tensorboard
 from ica_unet_jax.runs.checkpoints import Checkpoints, State
 from ica_unet_jax.runs.log import Log, Metrics
@@ -245,7 +245,7 @@ def begin(config: Config, saved: Checkpoints, samples: Sequence[LearningFrame]) 
     if processes.is_first() and not int(state.step) and config.train.init_from:
         state = start_from(config.train.init_from, state)
     elif not int(state.step):
-        labelled, prepare = [sample for sample in samples if sample.labelled], METHODS[config.model.model].prepare
+        labelled, prepare = [sample for sample in samples if sample.labelled], method(config.model.model).prepare
         state = state.replace(batch_stats=prepare(state.batch_stats, labelled, config.model.crop))
     step = int(state.step)
     pending = due(step, config.train) and not saved.validated(step)  # the end came during its validation

@@ -12,8 +12,9 @@ from tiny import SMALL
 from ica_unet_jax.benchmarking import flops, measuring, report
 from ica_unet_jax.benchmarking.measuring import Row, arrival_to_mask, choose, paper_rows, run_rows, time_answers
 from ica_unet_jax.benchmarking.timing import LEAST, Ceilings
-from ica_unet_jax.config import MODELS, Config
+from ica_unet_jax.config import Config
 from ica_unet_jax.errors import UserError
+from ica_unet_jax.models.registry import NETWORKS
 from ica_unet_jax.streaming.segmenter import StreamingSegmenter
 
 BEST = Ceilings(float32=1e11, bfloat16=4e11, copy=1e10)
@@ -31,7 +32,7 @@ def test_the_papers_rows():
             assert rival.startswith(rows[f"{grid}/{rival}"].config.model.model)
     assert rows["roi/msu_net_span10"].config.model.span == 10 and rows["train/unet3d"].config.train.optimizer == "sgd"
     rivals = [row.config.model.model for row in rows.values() if row.frame is None and row.config.model.model != "ica_unet"]
-    assert sorted(rivals) == sorted({*MODELS} - {"ica_unet"})  # a training step of each
+    assert sorted(rivals) == sorted({*NETWORKS} - {"ica_unet"})  # a training step of each
     window = rows["window/n4/independent/past"]
     assert window.frame == (10, 256, 256) and window.config.model.crop == (8, 128, 128)
     training = rows["train/n3/independent"]
