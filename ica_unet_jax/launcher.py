@@ -7,47 +7,73 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 
-from absl import app, flags, logging
+from absl import flags, logging
 
-from ica_unet_jax.config import Config, fields
+import ica_unet_jax
+from ica_unet_jax import command_line
+from ica_unet_jax.config import Config, fields, unread
 from ica_unet_jax.errors import Interrupted, UserError
+from ica_unet_jax.knobs import Value
 from ica_unet_jax.runtime import memory
 
 FLAGS = flags.FLAGS
+GROUPS = {"model": "Network", "loss": "Loss", "data": "Data", "train": "Training"}
 
 
 def define(names: Iterable[str] | None = None) -> None:
     """One absl flag per knob of `Config` (or for `names` alone), same name, same default."""
     defaults = Config().flat()
-    for _, field in fields():
+    for part, field in fields():
         if names is not None and field.name not in names:
             continue
         value, text, choices = defaults[field.name], field.metadata["help"], field.metadata["choices"]
+        where = dict(flag_values=FLAGS, module_name=GROUPS[part])  # the help groups by it
         if isinstance(value, bool):
-            flags.DEFINE_bool(field.name, value, text)
+            flags.DEFINE_bool(field.name, value, text, **where)
         elif choices is not None:
-            flags.DEFINE_enum(field.name, value, choices, text)
+            flags.DEFINE_enum(field.name, value, choices, text, **where)
         elif isinstance(value, int):
-            flags.DEFINE_integer(field.name, value, text)
+            flags.DEFINE_integer(field.name, value, text, **where)
         elif isinstance(value, float):
-            flags.DEFINE_float(field.name, value, text)
+            flags.DEFINE_float(field.name, value, text, **where)
         elif isinstance(value, tuple):
-            flags.DEFINE_list(field.name, [str(v) for v in value], text)
+            flags.DEFINE_list(field.name, [str(v) for v in value], text, **where)
         else:
-            flags.DEFINE_string(field.name, value, text)
+            flags.DEFINE_string(field.name, value, text, **where)
 
 
-def config(without: Iterable[str] = ()) -> Config:
+def config(without: Iterable[str] = (), several_networks: bool = False) -> Config:
     """The configuration that the parsed flags describe, with the defaults of the knobs named in `without`.
 
+    What the chosen network does not read is refused where it was typed; from a launch file it is left out with a line on stderr.
+    Not so with `several_networks`, of which the configuration is the common ground: others may read it.
+
     Raises:
-      UserError: a value is out of its range, or two contradict each other.
+      UserError: a value is out of its range, two contradict each other, or the network does not read what was typed.
     """
+    defaults = Config().flat()
     values = {f.name: FLAGS[f.name].value for _, f in fields() if f.name in FLAGS and f.name not in without}
-    for name, default in Config().flat().items():
+    for name, default in defaults.items():
         if isinstance(default, tuple) and name in values:
             values[name] = integers(name, values[name])
+    if not several_networks:
+        idle = unread(defaults | values)
+        if typed := [name for name in values if name in idle & command_line.typed(sys.argv[1:], FLAGS)]:
+            raise UserError(f"{_listed(typed)} would change nothing with {_network(defaults | values)}: leave {'them' if typed[1:] else 'it'} out.")
+        if dropped := [name for name in values if name in idle and values[name] != defaults[name]]:
+            print(f"note: {_listed(dropped)} of the launch file would change nothing with {_network(defaults | values)}: left out.", file=sys.stderr)
+        values = {name: value for name, value in values.items() if name not in idle}
     return Config.make(**values)
+
+
+def _network(values: dict[str, Value]) -> str:
+    """The flags that say which settings are read."""
+    named = ["model"] if "mixing" in unread(values) else ["model", "mixing"]
+    return " ".join(f"--{name}={values[name]}" for name in named)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"--{name}" for name in names)
 
 
 def integers(name: str, values: list[str]) -> tuple[int, ...]:
@@ -59,37 +85,38 @@ def integers(name: str, values: list[str]) -> tuple[int, ...]:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs a launcher: parses the flags, calls `main()`, and turns bad input into one sentence and exit code 2."""
-    # absl lets a flag file win over what stands before it; people expect their own flags to win wherever they stand.
-    arguments = sys.argv[1:]
-    files = _flagfiles(arguments)
-    argv = [sys.argv[0], *files, *(a for a in arguments if a not in files)]
+    """Runs a launcher: parses the flags, calls `main()`, and turns bad input into one sentence and exit code 2.
 
-    def guarded(rest: list[str]) -> None:
+    With --help it lists the flags instead, with --version it tells the version.
+    """
+    arguments = sys.argv[1:]
+    if command_line.HELP & set(arguments):
+        print(command_line.help_text(sys.modules[main.__module__].__doc__ or "", FLAGS, list(GROUPS.values())))
+        return
+    if command_line.VERSION & set(arguments):
+        print(f"ica_unet_jax {ica_unet_jax.__version__}")
+        return
+    try:
+        command_line.parse(arguments, FLAGS)
         # orbax announces every save, and shows tracebacks of what is then told in a sentence.
         logging.set_verbosity(logging.FATAL)
         memory.keep_freed()
-        try:
-            if len(rest) > 1:
-                raise UserError(f"'{rest[1]}' is no flag: flags are written --name=value.")
-            main()
-        except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            _leave(2)
-        except Interrupted as stop:
-            print(stop, file=sys.stderr)
-            sys.exit(128 + stop.number)
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            sys.exit(130)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            where = f"{error.filename} cannot be written" if error.filename else "nothing more can be written"
-            print(f"error: {where} ({error.strerror}): make room, then the same command goes on.", file=sys.stderr)
-            _leave(2)
-
-    app.run(guarded, argv=argv)
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        _leave(2)
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(128 + stop.number)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f"{error.filename} cannot be written" if error.filename else "nothing more can be written"
+        print(f"error: {where} ({error.strerror}): make room, then the same command goes on.", file=sys.stderr)
+        _leave(2)
 
 
 def _leave(code: int) -> None:
@@ -100,11 +127,3 @@ def _leave(code: int) -> None:
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
-
-
-def _flagfiles(arguments: list[str]) -> list[str]:
-    joined = [a for a in arguments if a.startswith(("--flagfile=", "-flagfile="))]
-    for flag, value in zip(arguments, arguments[1:], strict=False):
-        if flag in ("--flagfile", "-flagfile"):
-            joined += [flag, value]
-    return joined

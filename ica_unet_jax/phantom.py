@@ -8,7 +8,6 @@ from pathlib import Path
 from absl import flags
 
 from ica_unet_jax import launcher
-from ica_unet_jax.data.phantom.beating_heart import write_cohort
 from ica_unet_jax.errors import UserError
 
 _OUT = flags.DEFINE_string("out", None, "New folder to write the cohort into.", required=True)
@@ -19,7 +18,9 @@ _FRAMES = flags.DEFINE_integer("frames", 12, "Frames of the cine, one beat.", lo
 _LABEL_EVERY = flags.DEFINE_bool("label_every", False, "Write the labels of every frame, not of ED and ES alone.")
 
 
-def main():
+def main() -> None:
+    from ica_unet_jax.data.phantom.beating_heart import write_cohort
+
     shape = launcher.integers("shape", _SHAPE.value)
     if len(shape) != 3:
         raise UserError(f"--shape={','.join(_SHAPE.value)} is no stack: give slices,height,width, as 8,96,96.")

@@ -19,7 +19,7 @@ _TIMED = flags.DEFINE_bool("timed", True, "Time the systems at full width too.")
 def main() -> None:
     from ica_unet_jax.sweeps import comparing
 
-    config = launcher.config()
+    config = launcher.config(several_networks=True)  # --width_multiplier is of the rivals
     folder = comparing.compare(config, only=_ONLY.value, split=_SPLIT.value, seconds=_SECONDS.value, timed=_TIMED.value)
     print((folder / "tables.md").read_text())
 

@@ -1,42 +1,51 @@
 """Flags are the configuration; the user's own win over a flag file."""
 
 import errno
+import re
 import subprocess
 import sys
 
 import pytest
-from absl import flags as absl_flags
+from absl import flags
 from changes import CHANGES
+from places import ROOT
 
+import ica_unet_jax
 from ica_unet_jax import launcher
-from ica_unet_jax.config import Config, fields
+from ica_unet_jax.config import Config, fields, unread
 from ica_unet_jax.errors import BadData, Interrupted, UserError
+
+ACDC = f"--flagfile={ROOT}/launch/acdc.flags"
 
 
 @pytest.fixture
-def parse(monkeypatch):
-    """parse(*arguments) -> Config, with flags of this test's own, through `flags.run`."""
+def command(monkeypatch):
+    """command(main, *arguments) runs `main` as a command with flags of this test's own, a setting each."""
+    monkeypatch.setattr(launcher, "FLAGS", flags.FlagValues())
+    launcher.define()
 
-    def parsed(*arguments):
-        values = absl_flags.FlagValues()
-        monkeypatch.setattr(launcher, "FLAGS", values)
-        for kind in ("bool", "enum", "integer", "float", "list", "string"):
-            define = getattr(absl_flags, f"DEFINE_{kind}")
-            monkeypatch.setattr(launcher.flags, f"DEFINE_{kind}", lambda *a, define=define: define(*a, flag_values=values))
-        launcher.define()
-        monkeypatch.undo()
-        monkeypatch.setattr(launcher, "FLAGS", values)
-        result = []
-
-        def run(main, argv):
-            main(values(argv))
-
-        monkeypatch.setattr(launcher.app, "run", run)
+    def run(main, *arguments):
         monkeypatch.setattr(sys, "argv", ["program", *arguments])
-        launcher.run(lambda: result.append(launcher.config()))
+        launcher.FLAGS.unparse_flags()
+        launcher.run(main)
+
+    return run
+
+
+@pytest.fixture
+def parse(command):
+    """parse(*arguments) -> the `Config` that a command sees; the keywords are those of `launcher.config`."""
+
+    def parsed(*arguments, **keywords):
+        result = []
+        command(lambda: result.append(launcher.config(**keywords)), *arguments)
         return result[0]
 
     return parsed
+
+
+def never():
+    pytest.fail("a command that was not to run")
 
 
 def written(value):
@@ -49,7 +58,19 @@ def test_no_flags_are_the_defaults(parse):
 
 def test_every_change_survives_the_command_line(parse):
     changes = dict(CHANGES) | {"neighbours": "both"}
-    assert parse(*(f"--{name}={written(value)}" for name, value in changes.items())) == Config.make(**changes)
+    given = [f"--{name}={written(value)}" for name, value in changes.items()]
+    assert parse(*given, several_networks=True) == Config.make(**changes)
+
+
+def test_a_flag_that_the_network_reads_is_the_setting(parse):
+    """One network after the other, as a setting that it does not read cannot be given."""
+    for model in ("ica_unet", "unet3d", "msu_net"):
+        read = {name: value for name, value in CHANGES if name not in unread(Config.make(model=model).flat()) | {"model", "neighbours"}}
+        read |= {"model": model, "mixing": "ica"} if model == "ica_unet" else {"model": model}
+        if model == "msu_net":
+            read.pop("distillation_weight")
+        made = parse(*(f"--{name}={written(value)}" for name, value in read.items()))
+        assert made == Config.make(**read)
 
 
 def test_a_flag_wins_over_the_file_wherever_it_stands(parse, tmp_path):
@@ -81,6 +102,114 @@ def test_bad_input_is_one_sentence_and_exit_code_2(parse, capsys):
 
 
 @pytest.mark.parametrize(
+    "argument, told",
+    [
+        ("--basis=3", "--basis is no flag of this command: --bases is, and --help lists them all."),
+        ("--xyzxyz", "--xyzxyz is no flag of this command: --help lists them all."),
+        ("--steps=many", "--steps=many must be a whole number."),
+        ("--alpha=x", "--alpha=x must be a number."),
+        ("--flip=perhaps", "--flip=perhaps must be true or false."),
+        ("--noflip=1", "--noflip=1 does not take an argument: flags are written --name=value."),
+        ("--norm=none", "--norm=none is not known: choose one of batch, group."),
+        ("--steps", "--steps needs a value: --steps=VALUE."),
+        ("--flagfile", "--flagfile needs a value: --flagfile=VALUE."),
+        ("--flagfile=/no/file", "--flagfile cannot be read ([Errno 2] No such file or directory: '/no/file'): name a launch file."),
+    ],
+)
+def test_a_wrong_flag_is_told_as_all_bad_input_is(parse, capsys, argument, told):
+    assert refusal(parse, capsys, argument) == f"error: {told}\n"
+
+
+def test_a_flag_that_is_needed_and_one_with_a_bound(command, capsys):
+    flags.DEFINE_string("out", None, "New folder.", flag_values=launcher.FLAGS, required=True)
+    flags.DEFINE_integer("patients", 20, "How many.", lower_bound=1, flag_values=launcher.FLAGS)
+    for arguments, told in (((), "--out is needed: new folder."), (("--out=a", "--patients=0"), "--patients=0 must be a positive whole number.")):
+        with pytest.raises(SystemExit) as left:
+            command(never, *arguments)
+        assert left.value.code == 2 and capsys.readouterr().err == f"error: {told}\n"
+
+
+def test_a_launch_file_that_is_no_text(parse, capsys, tmp_path):
+    (tmp_path / "a.flags").write_bytes(b"\xff\xfe")
+    assert "--flagfile cannot be read" in refusal(parse, capsys, f"--flagfile={tmp_path / 'a.flags'}")
+
+
+# --- what the network does not read ---
+
+
+@pytest.mark.parametrize(
+    "arguments, told",
+    [
+        (["--model=unet3d", "--bases=64"], "--bases would change nothing with --model=unet3d: leave it out."),
+        (["--bases", "32", "--model", "unet3d"], "--bases would change nothing with --model=unet3d: leave it out."),  # be it the default
+        (["--model=unet2d", "--noremat"], "--remat would change nothing with --model=unet2d: leave it out."),
+        (["--span=3"], "--span would change nothing with --model=ica_unet --mixing=ica: leave it out."),
+        (["--unet_width=8", "--sources=2"], "--unet_width, --sources would change nothing with --model=ica_unet --mixing=ica: leave them out."),
+        (["--model=grid_net", "--ica_weight=0.1"], "--ica_weight would change nothing with --model=grid_net: leave it out."),
+        (["--mixing=upsampled", "--bases_from=frame"], "--bases_from would change nothing with --model=ica_unet --mixing=upsampled: leave it out."),
+    ],
+)
+def test_typed_it_is_refused(parse, capsys, arguments, told):
+    assert refusal(parse, capsys, *arguments) == f"error: {told}\n"
+    assert refusal(parse, capsys, ACDC, *arguments) == f"error: {told}\n"
+
+
+def test_from_a_launch_file_it_is_left_out_with_a_line(parse, capsys, tmp_path):
+    (tmp_path / "a.flags").write_text("--bases=64\n--steps=7\n--remat\n--neighbours=both\n")
+    config = parse(f"--flagfile={tmp_path / 'a.flags'}", "--model=unet3d", "--seed=3")
+    assert config.diff(Config()) == dict(model="unet3d", steps=7, seed=3)
+    told = capsys.readouterr().err
+    assert told == "note: --bases, --remat of the launch file would change nothing with --model=unet3d: left out.\n"
+
+
+def test_a_rival_after_acdc_records_what_it_reads_alone(parse):
+    config = parse(ACDC, f"--flagfile={ROOT}/launch/baselines/unet3d.flags", "--steps=9", "--width_multiplier=0.5")
+    assert config.train.steps == 9 and config.model.width_multiplier == 0.5 and config.loss.dice_weight == 0.5
+    assert not set(config.diff(Config())) & unread(config.flat())
+
+
+def test_the_network_of_the_main_command_reads_all_that_its_file_changes(parse, capsys):
+    parse(ACDC)
+    assert capsys.readouterr().err == ""
+
+
+# --- people's commands ---
+
+
+def test_the_home_folder_in_every_value(parse, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.flags").write_text("--data_dir=~/data\n")
+    flags.DEFINE_list("runs", None, "Run folders.", flag_values=launcher.FLAGS)
+    config = parse("--flagfile=~/a.flags", "--workdir=~/run", "--split_file=a~b", "--runs=~/one,two")
+    assert (config.data.data_dir, config.train.workdir, config.data.split_file) == (f"{tmp_path}/data", f"{tmp_path}/run", "a~b")
+    assert launcher.FLAGS["runs"].value == [f"{tmp_path}/one", "two"]
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h", "--helpfull"])
+def test_the_help_lists_the_commands_flags_in_groups(command, capsys, flag):
+    flags.DEFINE_string("out", None, "New folder.", flag_values=launcher.FLAGS, required=True)
+    command(never, "--basis=3", flag)
+    text = capsys.readouterr().out
+    assert text.startswith("Flags are the configuration; the user's own win over a flag file.")  # of the command's module
+    listed = {section.splitlines()[0]: re.findall(r"^  --(?:\[no\])?(\w+)", section, re.MULTILINE) for section in text.split("\n\n")[1:-1]}
+    groups = {"model": "Network", "loss": "Loss", "data": "Data", "train": "Training"}
+    assert listed == {"This command": ["out"]} | {title: [f.name for part, f in fields() if part == key] for key, title in groups.items()}
+    assert "--out=  (needed)\n      New folder.\n" in text
+    for _, field in fields():
+        assert " ".join(field.metadata["help"].split()) in " ".join(text.split())
+    assert "One of batch, group." in text and "--[no]expanding_skips  (on)" in text
+    assert "logtostderr" not in text and "undefok" not in text
+
+
+def test_the_version(command, capsys):
+    command(never, "--version")
+    assert capsys.readouterr().out == f"ica_unet_jax {ica_unet_jax.__version__}\n"
+
+
+# --- how a command ends ---
+
+
+@pytest.mark.parametrize(
     "error, code, told",
     [
         (Interrupted(15, " at step 3: saved"), 143, "SIGTERM at step 3: saved\n"),
@@ -94,35 +223,27 @@ def test_bad_input_is_one_sentence_and_exit_code_2(parse, capsys):
         ),
     ],
 )
-def test_how_a_launcher_ends(monkeypatch, capsys, error, code, told):
+def test_how_a_command_ends(command, capsys, error, code, told):
     def main():
         raise error
 
-    monkeypatch.setattr(launcher.app, "run", lambda main, argv: main(argv[:1]))
     with pytest.raises(SystemExit) as left:
-        launcher.run(main)
+        command(main)
     assert left.value.code == code and capsys.readouterr().err == told
 
 
-def test_an_error_of_the_program_keeps_its_traceback(monkeypatch):
+def test_an_error_of_the_program_keeps_its_traceback(command):
     def main():
         raise PermissionError(errno.EACCES, "Permission denied", "/x/y")
 
-    monkeypatch.setattr(launcher.app, "run", lambda main, argv: main(argv[:1]))
     with pytest.raises(PermissionError):
-        launcher.run(main)
+        command(main)
 
 
 def test_a_list_that_is_no_list_of_numbers():
     assert launcher.integers("shape", ["8", " 96", "96"]) == (8, 96, 96)
     with pytest.raises(UserError, match="--shape=8,,1.5 must be whole numbers"):
         launcher.integers("shape", ["8", "", "1.5"])
-
-
-def test_the_help_names_every_knob_with_its_text(parse):
-    parse()
-    for _, field in fields():
-        assert launcher.FLAGS[field.name].help.endswith(field.metadata["help"])
 
 
 def test_the_launcher_itself(tmp_path):

@@ -1,8 +1,7 @@
 """Launch files are read as absl reads them, and what is wrong in one is told with its line."""
 
-
 import pytest
-from absl import flags as absl_flags
+from absl import flags
 from places import ROOT
 
 from ica_unet_jax import launcher
@@ -17,19 +16,16 @@ SWEEP = {"studies": "", "seeds": 1, "only_folds": "", "jobs": 0, "delta": 0.01} 
 @pytest.fixture
 def absl(monkeypatch):
     """absl(path) -> {setting: value} of what the file sets, by absl and `ica_unet_jax.launcher`."""
-    values = absl_flags.FlagValues()
+    values = flags.FlagValues()
     monkeypatch.setattr(launcher, "FLAGS", values)
-    for kind in ("bool", "enum", "integer", "float", "list", "string"):
-        define = getattr(absl_flags, f"DEFINE_{kind}")
-        monkeypatch.setattr(launcher.flags, f"DEFINE_{kind}", lambda *a, define=define: define(*a, flag_values=values))
     launcher.define()
     for name, default in SWEEP.items():
-        launcher.flags.DEFINE_string(name, str(default), "of the sweep")
+        flags.DEFINE_string(name, str(default), "of the sweep", flag_values=values)
 
     def parsed(path):
         values.unparse_flags()
         values(["program", f"--flagfile={path}"])
-        config = launcher.config().flat()
+        config = launcher.config(several_networks=True).flat()
         return {name: config[name] for name in config if values[name].present}
 
     return parsed
