@@ -9,7 +9,7 @@ mL or g figure, nor in the surface Dice, whose tolerance is in mm; Dice and EF n
 import csv
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -119,15 +119,35 @@ def read_cases_csv(path: str | os.PathLike) -> list[Row]:
 
     Raises UserError where the file is not one of its.
     """
+    try:
+        with open(path, newline="") as file:
+            lines = list(csv.DictReader(file))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as the cases of an evaluation ({error!r}): run it again.") from error
+    return rows_of(lines, path, "run it again")
+
+
+def rows_of(lines: Iterable[Mapping[str, str]], path: str | os.PathLike, advice: str) -> list[Row]:
+    """The rows of lines of such a file. Raises UserError, which ends with the advice, where they are none."""
     text, whole = ("patient", "group", "phase"), ("frame", "nominal_spacing", "labelled_voxels", "labelled_outside")
     kinds = {name: str if name in text else int if name in whole else float for name in COLUMNS}
     try:
-        with open(path, newline="") as file:
-            lines = [dict.fromkeys(LATER, "nan") | line for line in csv.DictReader(file)]
-        rows = [{name: kinds[name](line[name]) for name in COLUMNS} for line in lines]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} cannot be read as the cases of an evaluation ({error!r}): run it again.") from error
+        whole_lines = (dict.fromkeys(LATER, "nan") | dict(line) for line in lines)
+        rows = [{name: kinds[name](line[name]) for name in COLUMNS} for line in whole_lines]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} cannot be read as the cases of an evaluation ({error!r}): {advice}.") from error
     return [row | {"nominal_spacing": bool(row["nominal_spacing"])} for row in rows]
+
+
+def patient_means(frames: Iterable[tuple[str, Mapping[str, Any]]], columns: Sequence[str]) -> dict[str, np.ndarray]:
+    """{patient: the mean of each column over its frames}, of what is finite; NaN where nothing is.
+
+    frames: (patient, figures of a frame by column) each; a column that a frame lacks is NaN.
+    """
+    found: dict[str, list[list[float]]] = {}
+    for patient, row in frames:
+        found.setdefault(patient, []).append([row.get(name, math.nan) for name in columns])
+    return {patient: _finite_mean(np.array(values), axis=0) for patient, values in found.items()}
 
 
 def _count(rows: Sequence[Row], name: str, kind) -> int:
@@ -136,11 +156,8 @@ def _count(rows: Sequence[Row], name: str, kind) -> int:
 
 def _patient_scores(rows: Sequence[Row], score: str) -> np.ndarray:
     """(patients, structures): means over a patient's frames of what is finite, NaN where nothing is."""
-    frames: dict[str, list] = {}
-    for row in rows:
-        frames.setdefault(row["patient"], []).append([row[f"{score}_{name}"] for name in STRUCTURES])
-    means = [_finite_mean(np.array(values), axis=0) for values in frames.values()]
-    return np.array(means).reshape(-1, len(STRUCTURES))
+    means = patient_means(((row["patient"], row) for row in rows), [f"{score}_{name}" for name in STRUCTURES])
+    return np.array(list(means.values())).reshape(-1, len(STRUCTURES))
 
 
 def _agreement(rows: Sequence[Row], name: str, phases: tuple[str, ...], figure) -> dict[str, Any]:

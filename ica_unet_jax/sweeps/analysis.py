@@ -180,7 +180,7 @@ def _line(sweep: Sweep, study: Study, cell: Cell, title: str) -> Line:
     if state:
         return line
     distances = scores.distances(runs)
-    judged = all(set(NSD) <= row.keys() for run in runs for row in run.cases.values())
+    judged = all(any(math.isfinite(row[name]) for row in run.cases.values() for name in NSD) for run in runs)
     times = [run.timing["frame_ms"] for run in runs if run.timing.get("frame_ms") is not None]
     return dataclasses.replace(
         line,

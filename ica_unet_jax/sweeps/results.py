@@ -6,24 +6,24 @@ WORKDIR/sweep.json says what was to run (in files of earlier versions every seed
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ica_unet_jax.config import Config
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.labels import STRUCTURES
+from ica_unet_jax.metrics.cases import rows_of
 from ica_unet_jax.reporting.markup import counted
 from ica_unet_jax.runtime.files import read_object
 from ica_unet_jax.sweeps import records
 from ica_unet_jax.sweeps.records import Line, Record
 
 Frame = tuple[str, str]  # (patient, frame)
-Figures = dict[Frame, dict[str, float]]  # the numbers of a CSV by frame
+Figures = dict[Frame, dict[str, Any]]  # the lines of a CSV by frame, numbers as numbers
 
 GRID = ("crop", "spacing", "train_window", "label_map", "phantom_patients", "phantom_shape")  # knobs that say what is segmented
-CASES = ("nominal_spacing", *(f"{score}_{name}" for score in ("dice", "hd95_mm") for name in STRUCTURES))
-NSD = tuple(f"nsd_{name}" for name in STRUCTURES)  # kept where a file has them
+NSD = tuple(f"nsd_{name}" for name in STRUCTURES)  # NaN where the file is of a version that did not measure it
 ICA = (
     "hoyer", "kurtosis", "negentropy", "correlation", "mutual_information", "n_constant",
     "psnr", "ssim", "explained_variance", "scale_of_bases", "scale_of_coefficients",
@@ -197,13 +197,8 @@ def _run(record: Record) -> Run:
     status = facts.get("status")
     if status not in ("done", "diverged", "crashed"):
         raise UserError(f"{record.place} has a run with the status {status}: {record.advice}.")
-    figures = {"cases": (CASES, NSD), "ica": (ICA, ICA_EXTRA)}
-    found = {
-        part: _figures(record.figures[part], *columns, str(record.place / f"{part}.csv"), record.advice)
-        for part, columns in figures.items()
-        if status == "done" and part in record.figures
-    }
-    if status == "done" and "cases" not in found:
+    judged, ica = (record.figures.get(part, []) if status == "done" else [] for part in ("cases", "ica"))
+    if status == "done" and not judged:
         raise UserError(f"{record.place / 'cases.csv'} has no line of {record.cell}, seed {record.seed}, fold {record.fold}: {record.advice}.")
     return Run(
         record.cell,
@@ -217,8 +212,8 @@ def _run(record: Record) -> Run:
         config=record.config,
         split={part: tuple(sorted(record.split[part])) for part in sorted(record.split)} if status == "done" else {},
         timing={name: facts[name] for name in (*records.TIMING, "device") if name in facts},
-        cases=found.get("cases", {}),
-        ica=found.get("ica", {}),
+        cases=_cases(judged, record.place / "cases.csv", record.advice),
+        ica=_figures(ica, ICA, ICA_EXTRA, record.place / "ica.csv", record.advice) if ica else {},
     )
 
 
@@ -226,20 +221,30 @@ def _cell(cell: Mapping[str, Any]) -> Cell:
     return Cell(cell["cell"], cell["label"], cell.get("parameters"), cell.get("gflop"), cell.get("title", ""))
 
 
-def _figures(lines: Sequence[Line], columns: Sequence[str], optional: Sequence[str], place: str, advice: str) -> Figures:
+def _cases(lines: Sequence[Line], path: Path, advice: str) -> Figures:
+    """The rows of cases.csv by frame."""
+    rows = rows_of(({"group": "", "phase": ""} | line for line in lines), path, advice)  # which may be empty, and so not in a line
+    return _by_frame((((row["patient"], str(row["frame"])), row) for row in rows), path, advice)
+
+
+def _figures(lines: Sequence[Line], columns: Sequence[str], optional: Sequence[str], place: str | Path, advice: str) -> Figures:
     """The numbers of lines with a patient and a frame; what a line lacks is NaN where another line has it."""
     heads = {name for line in lines for name in line}
     lacking = [name for name in ("patient", "frame", *columns) if name not in heads]
     if lacking:
         raise UserError(f"{place} has no column {lacking[0]}: {advice}.")
     names = (*columns, *(name for name in optional if name in heads))
+    try:
+        found = [((line["patient"], line["frame"]), {name: float(line.get(name, "nan")) for name in names}) for line in lines]
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{place} is damaged ({error}): {advice}.") from error
+    return _by_frame(found, place, advice)
+
+
+def _by_frame(rows: Iterable[tuple[Frame, dict[str, Any]]], place: str | Path, advice: str) -> Figures:
     figures: Figures = {}
-    for line in lines:
-        frame = line.get("patient", ""), line.get("frame", "")
+    for frame, row in rows:
         if frame in figures:
             raise UserError(f"{place} has frame {frame[1]} of {frame[0]} twice: {advice}.")
-        try:
-            figures[frame] = {name: float(line.get(name, "nan")) for name in names}
-        except ValueError as error:
-            raise UserError(f"{place} is damaged ({error}): {advice}.") from error
+        figures[frame] = row
     return figures

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from ica_unet_jax.labels import STRUCTURES
+from ica_unet_jax.metrics import cases
 from ica_unet_jax.sweeps.results import Figures, Run
 
 Scores = dict[tuple[int, str], float]  # (fold, patient) -> score
@@ -114,13 +115,8 @@ def ica(runs: Iterable[Figures]) -> dict[str, float]:
 
 def patient_means(figures: Figures, columns: Sequence[str]) -> dict[str, float]:
     """By patient: the mean over the columns of the means over the frames, each over what is finite; NaN for none."""
-    frames: dict[str, list[dict[str, float]]] = {}
-    for patient, frame in sorted(figures):
-        frames.setdefault(patient, []).append(figures[patient, frame])
-    return {
-        patient: _mean([_mean([row.get(name, math.nan) for row in rows]) for name in columns])
-        for patient, rows in frames.items()
-    }
+    means = cases.patient_means(((patient, figures[patient, frame]) for patient, frame in sorted(figures)), columns)
+    return {patient: _mean(values.tolist()) for patient, values in means.items()}
 
 
 def _averaged(figures: Iterable[tuple[int, Figures]], columns: Sequence[str]) -> Scores:
