@@ -138,7 +138,7 @@ def reference() -> tuple[Config, dict[str, Any]]:
     name = _PRESET.value if _PRESET.value is not None else ("" if given & {"data_dir", "crop", "phantom_patients"} else "phantom")
     preset = PRESETS[name]
     # --folds and --workdir are the sweep's here.
-    flagged = launcher.config(without=("folds", "workdir"))
+    flagged = launcher.config(without=("folds", "workdir"), several_networks=True)
     return flagged.replace(**{k: v for k, v in preset.items() if k in flagged.flat() and k not in given}), preset
 
 
