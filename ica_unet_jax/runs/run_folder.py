@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from ica_unet_jax.config import Config
+from ica_unet_jax.config import Config, unread
 from ica_unet_jax.data.splits import Split
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.runs import provenance
@@ -28,8 +28,8 @@ _ADVICE = "name the --workdir of a training"
 
 
 def essential_changes(config: Config, before: Config) -> dict[str, Any]:
-    """{knob: value in `config`} of all that differs and may not."""
-    return {name: value for name, value in config.diff(before).items() if name not in MAY_CHANGE}
+    """{knob: value in `config`} of all that differs and may not. What the network does not read may: older versions recorded it."""
+    return {name: value for name, value in config.diff(before).items() if name not in MAY_CHANGE | unread(config.flat())}
 
 
 def open_run(config: Config, split: Split, left_out: Mapping[str, Sequence[str]] | None = None) -> Path:

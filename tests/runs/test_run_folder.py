@@ -53,6 +53,15 @@ def test_other_settings_are_refused(config, changes, difference):
         open_run(config.replace(**changes), SPLIT)
 
 
+def test_what_the_network_does_not_read_may_differ(config):
+    """Older versions recorded it from the launch file."""
+    rival = config.replace(model="unet3d")
+    folder = open_run(rival.replace(bases=16, remat=True), SPLIT)
+    assert open_run(rival, SPLIT) == folder
+    with pytest.raises(UserError, match=r"\(anisotropy 6.5 -> 3.0\)"):
+        open_run(rival.replace(anisotropy=3.0), SPLIT)
+
+
 def test_other_patients_are_refused(config):
     open_run(config, SPLIT)
     with pytest.raises(UserError, match=r"split as in split.json -> other patients"):
