@@ -11,8 +11,8 @@ import pytest
 from places import ROOT
 from tiny import frames, normal, tiny, variables
 
-from ica_unet_jax.benchmarking import flops
-from ica_unet_jax.config import Config, LossConfig, ModelConfig
+from ica_unet_jax.benchmarking import work
+from ica_unet_jax.config import Config, LossConfig, ModelConfig, unread
 from ica_unet_jax.data.phantom import beating_heart
 from ica_unet_jax.evaluation import judging
 from ica_unet_jax.inference import segmenters
@@ -37,18 +37,13 @@ def launched(*names):
 
 # --- launch files ---
 
-OTHERS = {  # settings of the rivals and of what a launch file never fixes
-    "model": {"unet_width", "width_multiplier", "span", "sources", "anisotropy", "expanding_kernels"},
-}
-
-
 @pytest.mark.parametrize("name", ["acdc", "paper_n4", "paper_n3"])
 def test_every_setting_of_network_and_loss_stands_under_printed_or_ours(name):
     text = (LAUNCH / f"{name}.flags").read_text()
     printed, *ours = text.split("# Ours")
     assert "# Printed in the paper." in printed and ours
     named = launch_files.read(LAUNCH / f"{name}.flags")
-    known = {*ModelConfig.__dataclass_fields__, *LossConfig.__dataclass_fields__} - OTHERS["model"]
+    known = {*ModelConfig.__dataclass_fields__, *LossConfig.__dataclass_fields__} - unread(Config().flat())
     assert not known - set(named)
     assert text.count("--ica_weight=") == 1  # once each
     values = dict(bases=32, projection_width=4, alpha=0.75, ica_weight=0.2, auxiliary_weight=0.1, norm="batch", neighbours="both")
@@ -68,7 +63,7 @@ def test_the_literal_network_has_none_of_our_departures():
 @pytest.mark.parametrize("control", ["no_ica", "no_mixing"])
 def test_a_control_has_as_many_parameters_and_no_ica_loss(control):
     config = launched("acdc", control)
-    assert flops.parameters(config.model) == pytest.approx(flops.parameters(launched("acdc").model), rel=2e-3)
+    assert work.parameters(config.model) == pytest.approx(work.parameters(launched("acdc").model), rel=2e-3)
     assert config.loss.ica_weight == 0 and not config.model.has_bases
 
 
