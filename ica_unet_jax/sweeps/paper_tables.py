@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +14,7 @@ from ica_unet_jax.metrics import cases
 from ica_unet_jax.reporting import figures
 from ica_unet_jax.reporting.markup import NONE, Column, Item, Page, Row, Table, counted, latex, markdown_table, number
 from ica_unet_jax.runtime.files import write_text
+from ica_unet_jax.sweeps.lines import csv_text
 from ica_unet_jax.sweeps.paper_figures import TABLE_1, Accuracy, RealTime
 from ica_unet_jax.sweeps.paper_figures import clocks as printed_clocks
 from ica_unet_jax.sweeps.system_results import Network, Result, machine_of, networks, networks_of, read
@@ -178,11 +177,9 @@ def write(folder: Path, split: str, left_out: Mapping[str, str]) -> None:
     draw(folder / "tables.png", results)
     for name, table in tables.items():
         write_text(folder / f"{name}.tex", latex(Page(name, table.title + ".", "", facts, [table])))
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([column.head for column in table.columns])
-        writer.writerows([item.text for item in row.items] for row in table.rows)
-        write_text(folder / f"{name}.csv", text.getvalue())
+        heads = [column.head for column in table.columns]
+        lines = (dict(zip(heads, (item.text for item in row.items), strict=True)) for row in table.rows)
+        write_text(folder / f"{name}.csv", csv_text(lines, heads))
 
 
 def draw(path: Path, results: Sequence[Result]) -> None:

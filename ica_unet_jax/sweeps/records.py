@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import hashlib
-import io
 import json
 import re
 import shutil
@@ -22,6 +21,7 @@ from typing import Any
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.runs.log import read_metrics
 from ica_unet_jax.runtime.files import read_object, write_json, write_text
+from ica_unet_jax.sweeps.lines import csv_text
 
 Key = tuple[str, int, int]  # cell, seed, fold
 Line = dict[str, str]  # of a CSV; an empty field is not there
@@ -125,17 +125,12 @@ def digest(value: Mapping[str, Any]) -> str:
 
 
 def write_lines(path: Path, lines: Iterable[Mapping[str, Any]], columns: Sequence[str] = ()) -> None:
-    """A CSV of all columns that some line has, `columns` first; removed where there is no line. Floats are exact."""
+    """A CSV of the lines, exact; removed where there is none."""
     lines = list(lines)
     if not lines:
         path.unlink(missing_ok=True)
         return
-    text = io.StringIO()
-    heads = dict.fromkeys([*columns, *(name for line in lines for name in line)])
-    writer = csv.DictWriter(text, heads, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    write_text(path, text.getvalue())
+    write_text(path, csv_text(lines, columns, exact=True))
 
 
 def _of_folder(folder: Path, figures: bool) -> Record:

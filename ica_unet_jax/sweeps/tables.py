@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ from ica_unet_jax.reporting.markup import NONE, Column, Item, Page, Row, Table, 
 from ica_unet_jax.runtime.files import write_text
 from ica_unet_jax.sweeps import html_report, plots, quality, results, segmentation
 from ica_unet_jax.sweeps.analysis import Analysis, analyse
+from ica_unet_jax.sweeps.lines import csv_text
 from ica_unet_jax.sweeps.results import Sweep, numbered
 from ica_unet_jax.sweeps.segmentation import item
 from ica_unet_jax.sweeps.statistics import DELTA
@@ -111,21 +109,6 @@ def timings(sweep: Sweep, analyses: Sequence[Analysis]) -> tuple[Table, list[dic
         f"({html_report.hardware(sweep)}). Each cell stands under the first study that has it."
     )
     return Table("Timings", columns, rows, note), lines
-
-
-def csv_text(lines: Sequence[Mapping[str, Any]]) -> str:
-    """Six significant digits; empty for what there is not."""
-    text = io.StringIO()
-    heads = list(lines[0]) if lines else []
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(heads)
-    for line in lines:
-        values = (line.get(head) for head in heads)
-        writer.writerow(
-            "" if v is None or (isinstance(v, float) and math.isnan(v)) else f"{v:.6g}" if isinstance(v, float) else v
-            for v in values
-        )
-    return text.getvalue()
 
 
 def _median(values: Iterable[float | None]) -> float | None:
