@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from ica_unet_jax.benchmarking import flops
+from ica_unet_jax.benchmarking import work
 from ica_unet_jax.config import Config, ModelConfig, fields
 from ica_unet_jax.runtime import launch_files
 from ica_unet_jax.sweeps.study import Cell, Changes, Study
@@ -97,7 +97,7 @@ def one_change_each(reference: Config) -> list[Cell]:
         ("no ICA", without_ica(model)),
         (f"{'without' if model.decoder_frame else 'with'} the frame in the decoders", dict(decoder_frame=not model.decoder_frame)),
         (f"concatenation over {'all streams' if over == 'all' else 'each stream'}", dict(concatenation_over=over)),
-        ("independent streams, equal work", independent_twin(model)) if model.streams == "dense" else ("dense, equal work", flops.dense_twin(model)),
+        ("independent streams, equal work", independent_twin(model)) if model.streams == "dense" else ("dense, equal work", work.dense_twin(model)),
         ("shared streams", dict(streams="shared", stream_width=independent_twin(model)["stream_width"])),
         ("bases from the frame alone", dict(bases_from="frame")),
         ("dictionary alone", dict(bases_from="dictionary")),
@@ -109,7 +109,7 @@ def one_change_each(reference: Config) -> list[Cell]:
 def without_ica(model: ModelConfig) -> Changes:
     """The control without bases, with decoders so wide that it has as many parameters."""
     changes = dict(mixing="upsampled", decoder_frame=True)
-    width = nearest(model, changes, "decoder_width", range(1, 513), flops.parameters)
+    width = nearest(model, changes, "decoder_width", range(1, 513), work.parameters)
     return changes | dict(decoder_width=width, ica_weight=0.0)
 
 
@@ -117,7 +117,7 @@ def independent_twin(model: ModelConfig) -> Changes:
     """A dense network's independent streams, of the width that works nearest as much."""
     if model.streams != "dense":
         return dict(streams=model.streams, stream_width=model.stream_width)
-    return dict(streams="independent", stream_width=nearest(model, dict(streams="independent"), "stream_width", range(1, 65), flops.of_a_frame))
+    return dict(streams="independent", stream_width=nearest(model, dict(streams="independent"), "stream_width", range(1, 65), work.of_a_frame))
 
 
 def nearest(model: ModelConfig, changes: Changes, name: str, values: range, figure: Callable[[ModelConfig], int]) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 from ablations.networks import NETWORKS
-from ica_unet_jax.benchmarking import flops
+from ica_unet_jax.benchmarking import work
 from ica_unet_jax.config import Config
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.sweeps import titles
@@ -32,8 +32,8 @@ def students(reference: Config) -> list[Cell]:
 def dense_twins(reference: Config) -> list[Cell]:
     """The plain U-Net over m channels whose work, or whose number of parameters, is nearest the reference's."""
     return [
-        ("dense, equal work", flops.dense_twin(reference.model)),
-        ("dense, equal parameters", flops.dense_twin(reference.model, flops.parameters)),
+        ("dense, equal work", work.dense_twin(reference.model)),
+        ("dense, equal parameters", work.dense_twin(reference.model, work.parameters)),
     ]
 
 

@@ -13,9 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ica_unet_jax.benchmarking import flops
-from ica_unet_jax.benchmarking.flops import Work
 from ica_unet_jax.benchmarking.timing import Ceilings, Timing, ceilings, measure
+from ica_unet_jax.benchmarking.work import Work, equal_work, parameters, streamed, total, training_sample
 from ica_unet_jax.config import Config
 from ica_unet_jax.data.augmentation import Batch
 from ica_unet_jax.data.cache import canvas
@@ -59,14 +58,14 @@ def paper_rows(compute_dtype: str = "float32") -> list[Row]:
     for name, grid in (("roi", ROI), ("full", FULL)):
         for n, streams, neighbours in kinds:
             config = Config.make(crop=grid, contracting_blocks=n, streams=streams, neighbours=neighbours, **common)
-            config = config.replace(**flops.equal_work(config.model))
+            config = config.replace(**equal_work(config.model))
             found.append(Row(f"{name}/n{n}/{streams}/{neighbours}", config, grid))
         found += [Row(f"{name}/{rival.name}", Config.make(crop=grid, **common, **rival.changes), grid) for rival in rivals]
     causal = Config.make(crop=ROI, neighbours="past", **common)
     found.append(Row("window/n4/independent/past", causal, FULL))
     for streams in ("independent", "dense", "shared"):
         config = Config.make(crop=TRAINING, contracting_blocks=3, streams=streams, decoder_convs=2, **common)
-        found.append(Row(f"train/n3/{streams}", config.replace(**flops.equal_work(config.model))))
+        found.append(Row(f"train/n3/{streams}", config.replace(**equal_work(config.model))))
     trained = [rival for rival in rivals if rival.changes.get("span", 2) == 2]  # each network once
     return found + [Row(f"train/{rival.name}", Config.make(crop=TRAINING, **common, **rival.changes)) for rival in trained]
 
@@ -144,7 +143,7 @@ def time_stream(row: Row, best: Ceilings, seconds: float) -> dict[str, Any]:
     timings["frame_ms"], timings["compute_ms"] = time_answers(stream, itertools.cycle(frames), answered, seconds)
     frame, compute = timings["frame_ms"], timings["compute_ms"]
     windows = len(placement.windows)
-    work = flops.total(flops.streamed(config.model))
+    work = total(streamed(config.model))
     work = Work(windows * work.flops, windows * work.bytes)
     return described(row, work, best, frame.p50) | {
         "native": list(row.frame),
@@ -197,7 +196,7 @@ def time_training(row: Row, best: Ceilings, seconds: float) -> dict[str, Any]:
     jax.block_until_ready(step())
     ready = time.perf_counter() - began
     timing, batch = measure(step, seconds), row.config.train.batch_size
-    work = flops.total(flops.training_sample(row.config.model))
+    work = total(training_sample(row.config.model))
     work = Work(batch * work.flops, batch * work.bytes)
     return described(row, work, best, timing.p50) | {
         "batch": batch,
@@ -240,7 +239,7 @@ def described(row: Row, work: Work, best: Ceilings, milliseconds: float) -> dict
     matmul, copy = best.shares(work, model.compute_dtype, milliseconds)
     return {
         "model": described_model(row),
-        "parameters": flops.parameters(model),
+        "parameters": parameters(model),
         "gflop": work.flops / 1e9,
         "mbyte": work.bytes / 1e6,
         "floor_ms": floor,

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ica_unet_jax.benchmarking.flops import Work
+from ica_unet_jax.benchmarking.work import Work
 
 LEAST = 5  # calls, however long they take
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ica_unet_jax.benchmarking import flops
+from ica_unet_jax.benchmarking import work
 from ica_unet_jax.config import Config
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.runs.run_folder import MAY_CHANGE
@@ -150,8 +150,8 @@ def describe_study(study: Study, base: Config, reference: Config) -> dict[str, A
             "cell": cell_name(config, reference),
             "title": title,
             "label": label(config, first),
-            "parameters": flops.parameters(config.model),
-            "gflop": round(flops.total(flops.streamed(config.model)).flops / 1e9, 4),
+            "parameters": work.parameters(config.model),
+            "gflop": round(work.total(work.streamed(config.model)).flops / 1e9, 4),
         }
         for title, config in titled.items()
     ]

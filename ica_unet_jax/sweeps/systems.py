@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ica_unet_jax.benchmarking import flops
+from ica_unet_jax.benchmarking import work
 from ica_unet_jax.config import Config
 from ica_unet_jax.runtime import launch_files
 from ica_unet_jax.runtime.paths import ROOT
@@ -30,7 +30,7 @@ class System(NamedTuple):
         """
         printed = launch_files.read(PUBLISHED / f"{self.published}.flags") if self.published else {}
         config = reference.replace(**self.changes | printed)
-        return config.replace(**flops.equal_work(config.model))
+        return config.replace(**work.equal_work(config.model))
 
 
 def widths(model: str, trained: float) -> tuple[float, ...]:

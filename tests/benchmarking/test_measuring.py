@@ -9,7 +9,7 @@ import pytest
 from snippets import SMALL as MSU_NET
 from tiny import SMALL
 
-from ica_unet_jax.benchmarking import flops, measuring, report
+from ica_unet_jax.benchmarking import measuring, report, work
 from ica_unet_jax.benchmarking.measuring import Row, arrival_to_mask, choose, paper_rows, run_rows, time_answers
 from ica_unet_jax.benchmarking.timing import LEAST, Ceilings
 from ica_unet_jax.config import Config
@@ -30,7 +30,7 @@ def test_the_papers_rows():
         assert row.frame == model.crop == {"roi": (8, 128, 128), "full": (10, 256, 256)}[grid]
         for rival in ("unet2d", "unet3d", "ensemble_unet", "grid_net", "omega_net", "msu_net_span2", "msu_net_span10"):
             assert rival.startswith(rows[f"{grid}/{rival}"].config.model.model)
-    assert rows["roi/msu_net_span10"].config.model.span == 10 and rows["train/unet3d"].config.train.optimizer == "sgd"
+    assert rows["roi/msu_net_span10"].config.model.span == 10
     rivals = [row.config.model.model for row in rows.values() if row.frame is None and row.config.model.model != "ica_unet"]
     assert sorted(rivals) == sorted({*NETWORKS} - {"ica_unet"})  # a training step of each
     window = rows["window/n4/independent/past"]
@@ -107,11 +107,11 @@ def test_each_row_stands_against_the_ceilings(result):
         assert row["share_of_matmul"] == pytest.approx(row["gflop"] * 1e9 / (time / 1e3) / 1e11)
         assert row["share_of_copy"] == pytest.approx(row["mbyte"] * 1e6 / (time / 1e3) / 1e10)
     config = Config.make(**SMALL).model
-    assert rows["both"]["parameters"] == flops.parameters(config)
-    assert rows["both"]["gflop"] == pytest.approx(flops.total(flops.streamed(config)).flops / 1e9)
-    one = flops.total(flops.streamed(dataclasses.replace(config, neighbours="past"))).flops
+    assert rows["both"]["parameters"] == work.parameters(config)
+    assert rows["both"]["gflop"] == pytest.approx(work.total(work.streamed(config)).flops / 1e9)
+    one = work.total(work.streamed(dataclasses.replace(config, neighbours="past"))).flops
     assert (rows["window"]["windows"], rows["window"]["gflop"]) == (2, pytest.approx(2 * one / 1e9))  # two depth windows
-    unet = flops.total(flops.training_sample(Config.make(model="unet2d", crop=(2, 64, 64), unet_width=2).model)).flops
+    unet = work.total(work.training_sample(Config.make(model="unet2d", crop=(2, 64, 64), unet_width=2).model)).flops
     assert rows["train"]["gflop"] == pytest.approx(2 * unet / 1e9)  # a batch of two
 
 
@@ -124,8 +124,6 @@ def test_a_stream_has_two_latencies(result):
             assert 0 < row[figure]["p50"] <= row[figure]["p95"] <= row[figure]["p99"] and row[figure]["calls"] >= 5
         assert row["waits"] == (name == "both")
         assert_arrivals(row)
-    parts = list(rows["both"]["parts"])
-    assert parts[0] == "frame to window" and parts[-1] == "logits to labels" and {"mixing", "expanding_path"} < set(parts)
 
 
 def assert_arrivals(row):
@@ -140,17 +138,17 @@ def test_snippets_are_timed_as_frames_are():
     row = measuring.benchmark([Row("snippets", config, config.model.crop)], seconds=0.0, best=BEST)["rows"]["snippets"]
     assert row["waits"] == 2
     assert_arrivals(row)
-    assert row["gflop"] == pytest.approx(flops.total(flops.triple(config.model)).flops / 3e9, rel=1e-3)  # of one frame
+    assert row["gflop"] == pytest.approx(work.total(work.triple(config.model)).flops / 3e9, rel=1e-3)  # of one frame
     assert row["frames_per_second"] == pytest.approx(1e3 / row["frame_ms"]["mean"])
 
 
 def test_the_report_shows_every_row(result):
     text = report.report(result)
     lines = [line for line in text.splitlines() if line.startswith("| ")]
-    assert [sum(line.startswith(f"| {name} |") for line in lines) for name in result["rows"]] == [3, 3, 2, 1]
+    assert [sum(line.startswith(f"| {name} |") for line in lines) for name in result["rows"]] == [2, 2, 2, 1]
     assert "2x64x64 (3x80x90)" in text and "100 GFLOP/s in float32, 400 in bfloat16" in text
     tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("| ")]
-    assert len(tables) == 4 and all(len({line.count("|") for line in block}) == 1 for block in tables)
+    assert len(tables) == 3 and all(len({line.count("|") for line in block}) == 1 for block in tables)
 
 
 def test_what_cannot_keep_up_has_no_number(result):

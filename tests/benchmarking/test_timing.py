@@ -3,8 +3,8 @@ import functools
 import numpy as np
 import pytest
 
-from ica_unet_jax.benchmarking.flops import Work
 from ica_unet_jax.benchmarking.timing import LEAST, Ceilings, Timing, ceilings, measure
+from ica_unet_jax.benchmarking.work import Work
 
 BEST = Ceilings(float32=100e9, bfloat16=400e9, copy=10e9)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tiny import frames, normal, shapes, tiny, variables
 
-from ica_unet_jax.benchmarking import flops
+from ica_unet_jax.benchmarking import work
 from ica_unet_jax.config import LossConfig
 from ica_unet_jax.models.baselines.ensemble_unet import IsenseeUNet, enlarge, loss
 from ica_unet_jax.models.networks import build_model
@@ -19,7 +19,7 @@ def test_parameters_are_those_of_the_public_code():
     plane, volume = (sum(jax.tree.leaves(sizes[name])) for name in ("plane", "volume"))
     assert plane == pytest.approx(17.7e6, rel=0.01)
     assert volume == pytest.approx(15.5e6, rel=0.01)
-    assert flops.parameters(tiny(model="ensemble_unet", crop=(2, 16, 16))) == plane + volume
+    assert work.parameters(tiny(model="ensemble_unet", crop=(2, 16, 16))) == plane + volume
 
 
 @pytest.fixture(scope="module")

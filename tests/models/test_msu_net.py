@@ -9,7 +9,7 @@ from flax import linen as nn
 from snippets import CINE, SMALL, SPACING
 from tiny import normal, tiny, variables
 
-from ica_unet_jax.benchmarking import flops
+from ica_unet_jax.benchmarking import work
 from ica_unet_jax.config import Config
 from ica_unet_jax.data.case import Case, Cine
 from ica_unet_jax.errors import UserError
@@ -157,10 +157,10 @@ def test_averaging_over_pixels_and_later_frames():
 
 
 def test_a_frame_costs_less_in_a_longer_snippet():
-    work = [flops.total(flops.streamed(tiny(**SMALL | dict(span=span)))).flops for span in (2, 3, 5, 10)]
-    assert work == sorted(work, reverse=True) and work[-1] < 0.4 * work[0]
+    amounts = [work.total(work.streamed(tiny(**SMALL | dict(span=span)))).flops for span in (2, 3, 5, 10)]
+    assert amounts == sorted(amounts, reverse=True) and amounts[-1] < 0.4 * amounts[0]
     one = tiny(**SMALL | dict(span=5))
-    assert flops.total(flops.streamed(one)).flops == sum(w.flops // 5 for w in flops.triple(one).values())
+    assert work.total(work.streamed(one)).flops == sum(w.flops // 5 for w in work.triple(one).values())
 
 
 # --- native frames ---

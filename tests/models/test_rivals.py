@@ -12,7 +12,7 @@ from jax import lax
 from tiny import abstract, frames, shapes, tiny, variables
 from work import needed, xla
 
-from ica_unet_jax.benchmarking import flops, layer_flops
+from ica_unet_jax.benchmarking import products, traced_products, work
 from ica_unet_jax.config import Config
 from ica_unet_jax.data.augmentation import Batch, crop_centre
 from ica_unet_jax.inference.segmenters import segmenter_of
@@ -36,7 +36,7 @@ SHALLOW = {
     "grid_net": dict(WIDTHS=(32, 64)),
     "omega_net": dict(COARSE=(16, 32), FINE=(32, 64)),
 }
-LAYERS = set(layer_flops.COUNTS) - {MsuNet, nn.Dense}
+LAYERS = set(traced_products.COUNTS) - {MsuNet, nn.Dense}
 CROP = (2, 32, 32)
 
 
@@ -146,30 +146,19 @@ def test_activations_have_the_declared_type(name):
 @pytest.mark.parametrize("name", RIVALS)
 def test_twice_as_wide_is_four_times_the_work(name):
     narrow, wide = (tiny(model=name, crop=CROP, width_multiplier=width) for width in (0.5, 1.0))
-    assert 3 < flops.parameters(wide) / flops.parameters(narrow) < 4.1
-    assert 2.5 < flops.total(flops.triple(wide)).flops / flops.total(flops.triple(narrow)).flops < 4.1
+    assert 3 < work.parameters(wide) / work.parameters(narrow) < 4.1
+    assert 2.5 < work.total(work.triple(wide)).flops / work.total(work.triple(narrow)).flops < 4.1
 
 
 # --- counting ---
 
 
-def test_layers_tell_what_the_formula_says():
-    for changes in ({}, dict(norm="group", unet_width=5, crop=(2, 16, 24))):
-        config = tiny(**dict(model="unet2d", crop=(2, 32, 32)) | changes)
-        for training_too, formula in ((False, flops.triple(config)), (True, flops.training_sample(config))):
-            found = layer_flops.layers(config, training_too)
-            passes = [1 + product.gradients * training_too for product in found]
-            told = sum(2 * n * product.products for n, product in zip(passes, found, strict=True))
-            assert told == flops.total(formula).flops
-        assert layer_flops.parameters(config) == flops.parameters(config)
-
-
 @pytest.mark.parametrize("name", RIVALS)
 def test_counts_are_those_of_the_program(name, monkeypatch):
     """Products in the traced network, with the zeros at borders that its lowering multiplies."""
-    monkeypatch.setattr(flops, "taps", lambda size, kernel, stride=1, dilation=1: size // stride * kernel)
+    monkeypatch.setattr(products, "taps", lambda size, kernel, stride=1, dilation=1: size // stride * kernel)
     config = tiny(model=name, crop=(8, 32, 32), **RIVALS[name] | dict(width_multiplier=0.5))
-    told = flops.total(flops.triple(config)).flops // 2
+    told = work.total(work.triple(config)).flops // 2
     finest = needed(lambda values, *inputs: build_model(config).apply(values, *inputs)[0][-1], shapes(config), *abstract(config))
     # Beside the layers stand the resamplings of GridNet, and MSU-Net's search for a rotation.
     assert told == finest if name in ("unet3d", "ensemble_unet") else told <= finest < 1.1 * told
@@ -183,17 +172,17 @@ def test_a_convolution_in_space_costs_what_xla_says(depth, strides):
     def forward(x, kernel):
         return lax.conv_general_dilated(x, kernel, steps, pads, dimension_numbers=("NDHWC", "DHWIO", "NDHWC"))
 
-    assert xla(forward, x, kernel) == 2 * layer_flops.convolution(x.shape, 5, depth, 3, strides).products
+    assert xla(forward, x, kernel) == 2 * traced_products.convolution(x.shape, 5, depth, 3, strides).products
 
 
 def test_no_gradient_towards_the_frame():
-    assert layer_flops.convolution((1, 2, 8, 8, 1), 4, 1, 3, (1, 1)).gradients == 1
-    assert layer_flops.convolution((1, 2, 8, 8, 2), 4, 1, 3, (1, 1)).gradients == 2
+    assert traced_products.convolution((1, 2, 8, 8, 1), 4, 1, 3, (1, 1)).gradients == 1
+    assert traced_products.convolution((1, 2, 8, 8, 2), 4, 1, 3, (1, 1)).gradients == 2
 
 
 def test_auxiliary_outputs_are_work_in_training_alone():
     config = tiny(model="unet3d", crop=(2, 32, 32), width_multiplier=0.25)
-    inference, trained = (layer_flops.layers(config, training) for training in (False, True))
+    inference, trained = (traced_products.layers(config, training) for training in (False, True))
     assert len(trained) - len(inference) == len(shapes_of_outputs(config)) - 1
     rest = sum(p.products for p in trained) - sum(p.products for p in inference)
     assert rest == sum(math.prod(shape) * config.channels(32 * 2**level) for level, shape in zip((1,), shapes_of_outputs(config)[:-1], strict=True))

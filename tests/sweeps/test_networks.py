@@ -4,7 +4,7 @@ import pytest
 
 from ablations import networks
 from ablations.studies import choose
-from ica_unet_jax.benchmarking import flops
+from ica_unet_jax.benchmarking import work
 from ica_unet_jax.config import Config, fields
 from ica_unet_jax.runtime import launch_files
 
@@ -84,9 +84,9 @@ def test_design_changes_one_thing_each(streams):
     for title, config in titled("design", base).items():
         assert len(config.diff(base)) <= 1 or set(config.diff(base)) <= together[title], title
     rows = titled("design", base)
-    assert flops.parameters(rows["no ICA"].model) == pytest.approx(flops.parameters(base.model), rel=0.02)
+    assert work.parameters(rows["no ICA"].model) == pytest.approx(work.parameters(base.model), rel=0.02)
     other = rows["dense, equal work" if streams == "independent" else "independent streams, equal work"]
-    assert flops.of_a_frame(other.model) == pytest.approx(flops.of_a_frame(base.model), rel=0.1)
+    assert work.of_a_frame(other.model) == pytest.approx(work.of_a_frame(base.model), rel=0.1)
 
 
 def test_what_is_off_is_switched_on():

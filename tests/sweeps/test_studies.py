@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from ablations.studies import STUDIES, choose
-from ica_unet_jax.benchmarking import flops
+from ica_unet_jax.benchmarking import work
 from ica_unet_jax.config import Config
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.sweeps import titles
@@ -97,11 +97,8 @@ def test_the_dense_controls_match_work_and_parameters():
     independent, _, by_work, by_size = (config.model for config in configs("streams"))
     assert by_work.streams == by_size.streams == "dense"
 
-    def work(model):
-        return flops.total(flops.streamed(model)).flops
-
-    assert abs(work(by_work) / work(independent) - 1) < 0.05
-    assert abs(flops.parameters(by_size) / flops.parameters(independent) - 1) < 0.05
+    assert abs(work.of_a_frame(by_work) / work.of_a_frame(independent) - 1) < 0.05
+    assert abs(work.parameters(by_size) / work.parameters(independent) - 1) < 0.05
 
 
 def test_contracting_blocks_share_a_grid_that_fits_all():

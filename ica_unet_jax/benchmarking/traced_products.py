@@ -1,4 +1,4 @@
-"""The work of a rival, read off its layers: each tells its shapes while the network is traced, nothing is computed."""
+"""What a network multiplies, read off its layers: each tells its shapes while the network is traced, nothing is computed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 
-from ica_unet_jax.benchmarking import flops
-from ica_unet_jax.benchmarking.flops import Product
+from ica_unet_jax.benchmarking.products import Product, conv
 from ica_unet_jax.config import ModelConfig
 from ica_unet_jax.labels import NUM_CLASSES
 from ica_unet_jax.models.baselines import msu_net, volumetric
@@ -48,13 +47,10 @@ def _shapes(config: ModelConfig) -> dict:
 
 def convolution(shape: Shape, features: int, depth: int, size: int, strides: tuple[int, int], dilation: int = 1) -> Product:
     """A convolution on an input of `shape`, exact at borders. Bias and norm are parameters, but no product."""
-    batch, slices, rows, columns, cin = shape
-    in_plane = flops.taps(rows, size, strides[1], dilation) * flops.taps(columns, size, strides[1], dilation)
-    inside = batch * flops.taps(slices, depth, strides[0]) * in_plane
-    outputs = batch * slices * rows * columns // (strides[0] * strides[1] ** 2)
-    values = math.prod(shape) + outputs * features + depth * size**2 * cin * features
+    batch, *grid, cin = shape
+    product = conv(tuple(grid), cin, features, size, strides[1], dilation, depth=(depth, strides[0]), extra=0, copies=batch)
     # What has one channel is the frame, to which no gradient goes.
-    return Product(inside * cin * features, values, gradients=1 + (cin > 1))
+    return product._replace(gradients=1 + (cin > 1))
 
 
 def upsampling(shape: Shape, features: int, strides: tuple[int, int]) -> Product:

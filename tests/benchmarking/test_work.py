@@ -7,8 +7,8 @@ import pytest
 from tiny import abstract, shapes, tiny
 from work import needed, xla
 
-from ica_unet_jax.benchmarking import flops
-from ica_unet_jax.benchmarking.flops import Work, parameters, streamed, total, training_sample, triple
+from ica_unet_jax.benchmarking import ica_unet_products, products
+from ica_unet_jax.benchmarking.work import Work, parameters, streamed, total, training_sample, triple
 from ica_unet_jax.models import ica_unet
 from ica_unet_jax.models.layers import convolve
 from ica_unet_jax.models.mixing import _Axis
@@ -74,11 +74,11 @@ def test_dilation_by_hand():
 
 def test_bytes_by_hand():
     # 2 slices of 4x6, 3 -> 5 channels, a 3x3 kernel with its norm's scales and offsets
-    assert flops.conv((2, 4, 6), 3, 5).values == 48 * 3 + 48 * 5 + 9 * 15 + 2 * 5
-    assert flops.conv((2, 4, 6), 3, 5, stride=2).values == 48 * 3 + 12 * 5 + 9 * 15 + 2 * 5
+    assert products.conv((2, 4, 6), 3, 5).values == 48 * 3 + 48 * 5 + 9 * 15 + 2 * 5
+    assert products.conv((2, 4, 6), 3, 5, stride=2).values == 48 * 3 + 12 * 5 + 9 * 15 + 2 * 5
     # 3 streams of 2 channels of both frames, and 3x3 displacements
-    assert flops.correlation(tiny(), (1, 8, 8), 3 * 2).values == 8 * 8 * (6 + 6 + 9)
-    shared = flops.conv((1, 4, 4), 2, 1, kernel=1, copies=3)
+    assert products.correlation(tiny(), (1, 8, 8), 3 * 2).values == 8 * 8 * (6 + 6 + 9)
+    shared = products.conv((1, 4, 4), 2, 1, kernel=1, copies=3)
     assert shared.values == 3 * 16 * (2 + 1) + 2 + 2  # three streams, weights and norm once
     config = tiny()
     once = 16 * 16 * 3 + 2 * 4 * 4 * 2 * 3 + 2 * 64 * 64 * 2  # A, X and their product
@@ -106,13 +106,13 @@ def test_mixing_equals_a_loop_over_all_pairs(crop, grid):
             inside &= 0 <= x - 4 * k + patch_columns // 2 - 2 < patch_columns
             count += inside
     assert 0 < count < 2 * half * 4 * rows * 4 * columns * half * rows * columns
-    assert flops.mixing(config, grid, 3).products == count * 5 * 3
+    assert products.mixing(config, grid, 3).products == count * 5 * 3
 
 
 @pytest.mark.parametrize("radius", [0, 1, 4])
 def test_correlation_equals_a_loop_over_all_pairs(radius):
     near = sum(abs(y - i) <= radius and abs(x - j) <= radius for y, x, i, j in np.ndindex(5, 3, 5, 3))
-    assert flops.correlation(tiny(correlation_radius=radius), (2, 5, 3), 7).products == 2 * near * 7
+    assert products.correlation(tiny(correlation_radius=radius), (2, 5, 3), 7).products == 2 * near * 7
 
 
 @pytest.mark.parametrize("kernel, stride, dilation", [(1, 1, 1), (3, 1, 1), (3, 2, 1), (3, 1, 4)])
@@ -125,7 +125,7 @@ def test_a_convolution_costs_what_xla_says(kernel, stride, dilation):
     def both_gradients(x, weights):
         return jax.vjp(forward, x, weights)[1](jnp.ones_like(forward(x, weights)))
 
-    cost = flops.conv((2, 8, 12), 3, 5, kernel, stride, dilation)
+    cost = products.conv((2, 8, 12), 3, 5, kernel, stride, dilation)
     assert xla(forward, x, weights) == 2 * cost.products
     assert xla(both_gradients, x, weights) == 2 * cost.products * cost.gradients
 
@@ -149,11 +149,11 @@ def test_unet2d_costs_what_xla_says():
 @pytest.fixture
 def padded(monkeypatch):
     """Counts as the network's own lowering does: padded zeros are multiplied."""
-    monkeypatch.setattr(flops, "taps", lambda size, kernel, stride=1, dilation=1: size // stride * kernel)
+    monkeypatch.setattr(products, "taps", lambda size, kernel, stride=1, dilation=1: size // stride * kernel)
     monkeypatch.setattr(
-        flops, "pairs", lambda a, stride, patch: a * stride * (a if stride == 2 else _Axis.of(patch, a).taps)
+        products, "pairs", lambda a, stride, patch: a * stride * (a if stride == 2 else _Axis.of(patch, a).taps)
     )  # along the depth every coefficient meets every slice; patches of whole blocks of four, or there is a block more
-    conv = flops.conv
+    conv = products.conv
 
     def of_rows(grid, *channels, stride=1, **weights):
         """A stream's stride of 2 has a kernel of whole blocks of 2x2 pixels, and each of a kernel's rows meets the pads."""
@@ -164,7 +164,8 @@ def padded(monkeypatch):
         product = conv(grid, *channels, stride=stride, **wide)
         return product._replace(products=product.products * (outputs + beyond) // outputs)
 
-    monkeypatch.setattr(flops, "conv", of_rows)
+    for module in (ica_unet_products, products):
+        monkeypatch.setattr(module, "conv", of_rows)
 
 
 @pytest.fixture
@@ -217,7 +218,7 @@ def test_a_stream_needs_the_finest_output_alone():
     config = tiny(contracting_blocks=3)
     one, all_of_them = streamed(config), training_sample(config)
     assert one["reconstruction"] == Work(0, 0)
-    assert one["mixing"].flops == 2 * flops.mixing(config, (1, 16, 16), config.projection_width).products
+    assert one["mixing"].flops == 2 * products.mixing(config, (1, 16, 16), config.projection_width).products
     # Patches as large as the stride: the mixing's work goes with the output's area.
     assert all_of_them["mixing"].flops == 3 * one["mixing"].flops * (1 + 1 / 4 + 1 / 16)
     assert all_of_them["reconstruction"].flops == 3 * one["mixing"].flops // config.projection_width
