@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ica_unet_jax.benchmarking.systems import PAPER_RATE, SYSTEMS
 from ica_unet_jax.benchmarking.timing import Ceilings, Timing, ceilings, measure
 from ica_unet_jax.benchmarking.work import Work, equal_work, parameters, streamed, total, training_sample
 from ica_unet_jax.config import Config
@@ -27,7 +28,6 @@ from ica_unet_jax.runtime import compilation
 from ica_unet_jax.runtime.files import write_json
 from ica_unet_jax.runtime.progress import Progress
 from ica_unet_jax.streaming.segmenter import StreamingSegmenter
-from ica_unet_jax.sweeps.systems import PAPER_RATE, SYSTEMS
 from ica_unet_jax.training import distillation, loop
 
 Grid = tuple[int, int, int]

@@ -10,10 +10,10 @@ import jax
 
 from ica_unet_jax.benchmarking import measuring
 from ica_unet_jax.benchmarking.measuring import Row
+from ica_unet_jax.benchmarking.systems import SYSTEMS, System, network_name, widths
 from ica_unet_jax.config import Config
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.sweeps import paper_tables
-from ica_unet_jax.sweeps.systems import SYSTEMS, System, network_name, widths
 from ica_unet_jax.sweeps.trials import LEFT, Trial, run_missing
 from ica_unet_jax.training import loop
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from ica_unet_jax.benchmarking.systems import PAPER_RATE
 from ica_unet_jax.labels import STRUCTURES
-from ica_unet_jax.sweeps.systems import PAPER_RATE
 
 
 class Score(NamedTuple):

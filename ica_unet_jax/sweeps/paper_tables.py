@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ica_unet_jax.benchmarking.measuring import RATES
+from ica_unet_jax.benchmarking.systems import PAPER_RATE
 from ica_unet_jax.labels import STRUCTURES
 from ica_unet_jax.metrics import cases
 from ica_unet_jax.reporting import figures
@@ -18,7 +19,6 @@ from ica_unet_jax.sweeps.lines import csv_text
 from ica_unet_jax.sweeps.paper_figures import TABLE_1, Accuracy, RealTime
 from ica_unet_jax.sweeps.paper_figures import clocks as printed_clocks
 from ica_unet_jax.sweeps.system_results import Network, Result, machine_of, networks, networks_of, read
-from ica_unet_jax.sweeps.systems import PAPER_RATE
 
 LIMIT_MS = 50.0
 FEW = 10  # patients below which differences are not tested

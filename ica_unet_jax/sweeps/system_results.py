@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ica_unet_jax.benchmarking.systems import SYSTEMS, System, network_name, widths
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.metrics.cases import Row, read_cases_csv
 from ica_unet_jax.reporting.markup import counted
 from ica_unet_jax.runs import log, run_folder, status
 from ica_unet_jax.sweeps.paper_figures import TABLE_1, TABLE_2, Accuracy, RealTime
-from ica_unet_jax.sweeps.systems import SYSTEMS, System, network_name, widths
 
 SHARED = ("crop", "spacing", "steps", "batch_size")  # by all rows, beside patients and metrics
 

@@ -8,12 +8,12 @@ import tiny
 from timings import timing
 
 from ica_unet_jax.benchmarking import measuring
+from ica_unet_jax.benchmarking.systems import System
 from ica_unet_jax.benchmarking.timing import Ceilings
 from ica_unet_jax.config import Config
 from ica_unet_jax.errors import Diverged, UserError
 from ica_unet_jax.runtime.files import write_json, write_text
 from ica_unet_jax.sweeps import comparing, system_results, trials
-from ica_unet_jax.sweeps.systems import System
 
 
 def test_a_system_is_timed_at_both_widths(tmp_path, monkeypatch):

@@ -4,12 +4,13 @@ import dataclasses
 
 import pytest
 
+from ica_unet_jax.benchmarking import systems
+from ica_unet_jax.benchmarking.systems import PUBLISHED, SYSTEMS
 from ica_unet_jax.config import Config
 from ica_unet_jax.labels import STRUCTURES
 from ica_unet_jax.runtime import launch_files
-from ica_unet_jax.sweeps import comparing, systems
+from ica_unet_jax.sweeps import comparing
 from ica_unet_jax.sweeps.paper_figures import TABLE_1, TABLE_2, clocks
-from ica_unet_jax.sweeps.systems import PUBLISHED, SYSTEMS
 
 
 def test_a_rival_is_trained_as_its_launch_file_says():
