@@ -107,7 +107,8 @@ def _sentence(error: Exception, values: flags.FlagValues) -> str:
 
 def _wrong_value(flag: flags.Flag, value: str) -> str:
     if _needed(flag) and flag.value is None and value == "None":
-        return f"--{flag.name} is needed: {flag.help[0].lower()}{flag.help[1:]}"
+        first = flag.help[:1] if flag.help[:2].isupper() else flag.help[:1].lower()  # NIfTI stays so
+        return f"--{flag.name} is needed: {first}{flag.help[1:]}"
     if isinstance(flag, flags.EnumFlag):
         return f"--{flag.name}={value} is not known: choose one of {', '.join(flag.parser.enum_values)}."
     kind = "true or false" if flag.boolean else re.sub(r"^(an? )?(.*)integer", r"a \2whole number", flag.parser.syntactic_help)

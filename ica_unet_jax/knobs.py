@@ -10,12 +10,9 @@ from ica_unet_jax.errors import UserError
 Value = Any
 
 
-def knob(default: Value, text: str, *, choices=None, low=None, high=None, optional=False) -> Value:
+def knob(default: Value, text: str, *, choices=None, low=None, high=None) -> Value:
     """A dataclass field with its help text and its admissible values."""
-    return dataclasses.field(
-        default=default,
-        metadata=dict(help=text, choices=choices, low=low, high=high, optional=optional),
-    )
+    return dataclasses.field(default=default, metadata=dict(help=text, choices=choices, low=low, high=high))
 
 
 class Part:
@@ -23,12 +20,9 @@ class Part:
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            if "help" not in field.metadata:
-                continue
             value, meta = getattr(self, field.name), field.metadata
-            if value is None or value == "":
-                if meta["optional"] or field.default == value:
-                    continue
+            if value in (None, "") and value == field.default:  # not given
+                continue
             if meta["choices"] is not None and value not in meta["choices"]:
                 options = ", ".join(map(str, meta["choices"]))
                 raise UserError(f"--{field.name}={value} is not known: choose one of {options}.")

@@ -49,7 +49,7 @@ REFUSED = [
     (dict(crop=(10, 100, 192)), r"multiples of 64, at least 64 \(with --contracting_blocks=4\); take 128 for 100."),
     (dict(crop=(10, 32, 64), contracting_blocks=2), "multiples of 32, at least 64 .* take 64 for 32."),
     (dict(crop=(10, 64, 144), contracting_blocks=1), "multiples of 32, .* take 128 for 144."),
-    (dict(crop=(10, 60, 64), model="unet2d"), "multiples of 8, at least 8"),
+    (dict(crop=(10, 60, 64), model="unet2d"), "multiples of 8, at least 8; take 64 for 60."),
     (dict(streams="parallel"), "--streams=parallel is not known: choose one of independent, shared, dense."),
     (dict(bases=0), "--bases=0 is too small: at least 1."),
     (dict(drop_neighbour=1.5), "--drop_neighbour=1.5 is too large: at most 1."),

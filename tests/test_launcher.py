@@ -123,7 +123,12 @@ def test_a_wrong_flag_is_told_as_all_bad_input_is(parse, capsys, argument, told)
 def test_a_flag_that_is_needed_and_one_with_a_bound(command, capsys):
     flags.DEFINE_string("out", None, "New folder.", flag_values=launcher.FLAGS, required=True)
     flags.DEFINE_integer("patients", 20, "How many.", lower_bound=1, flag_values=launcher.FLAGS)
-    for arguments, told in (((), "--out is needed: new folder."), (("--out=a", "--patients=0"), "--patients=0 must be a positive whole number.")):
+    flags.DEFINE_string("like", None, "NIfTI image.", flag_values=launcher.FLAGS, required=True)
+    for arguments, told in (
+        ((), "--out is needed: new folder."),
+        (["--out=a"], "--like is needed: NIfTI image."),
+        (["--out=a", "--like=b", "--patients=0"], "--patients=0 must be a positive whole number."),
+    ):
         with pytest.raises(SystemExit) as left:
             command(never, *arguments)
         assert left.value.code == 2 and capsys.readouterr().err == f"error: {told}\n"
