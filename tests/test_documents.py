@@ -15,10 +15,10 @@ from places import ROOT
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "BUILD.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TEXTS = {path.relative_to(ROOT): path.read_text() for path in DOCUMENTS}
-TINY = (
-    "--crop=2,64,64 --contracting_blocks=2 --bases=2 --stream_width=2 --encoder_width=4 --encoder_convs=1 --decoder_width=4 "
-    "--steps=2 --batch_size=1 --evaluate_every=2 --folds=2 --width_multiplier=0.05"
-).split()
+NETWORK = (  # in a launch file, from which each network takes what it reads
+    "--contracting_blocks=1 --bases=2 --stream_width=2 --encoder_width=4 --encoder_convs=0 --decoder_width=4 --width_multiplier=0.05 --unet_width=2"
+)
+TINY = "--flagfile=tiny.flags --crop=2,64,64 --steps=2 --batch_size=1 --evaluate_every=2 --folds=2".split()
 NOT_RUN = ("pip install", "-m venv", "pytest", "ruff")  # .ci/run runs these
 
 
@@ -51,6 +51,7 @@ def place(cohort, tmp_path_factory):
     folder = tmp_path_factory.mktemp("documents")
     for name in ("launch", "ablations"):
         (folder / name).symlink_to(ROOT / name)
+    (folder / "tiny.flags").write_text(NETWORK.replace(" ", "\n"))
     shutil.copytree(cohort, folder / "ACDC")
     patient = folder / "ACDC" / "patient101"
     (folder / "ACDC" / "patient004").rename(patient)
@@ -71,11 +72,8 @@ def run(command: str, folder: Path) -> str:
     if "ablations/run_all.py" in words and not any("flagfile" in word for word in words):
         words += ["--preset=smoke", "--studies=supervision", "--folds=1", "--steps=3"]
     elif "ablations/run_all.py" in words:
-        # One network is compiled to be timed.
-        words += [*TINY, "--contracting_blocks=1", "--neighbours=none", "--encoder_convs=0", "--studies=loss_terms"]
-    elif "ica_unet_jax.cross_validate" in words:
-        words += [*TINY, "--model=unet2d", "--unet_width=1"]  # a fold is a training and an evaluation of its own
-    elif "ica_unet_jax.train" in words:
+        words += [*TINY, "--neighbours=none", "--studies=loss_terms"]  # one network is compiled to be timed
+    elif "ica_unet_jax.cross_validate" in words or "ica_unet_jax.train" in words:
         words += TINY
         if any("phantom.flags" in word for word in words):
             words += ["--phantom_patients=4", "--phantom_shape=2,64,64"]
