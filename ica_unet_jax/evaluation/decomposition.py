@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from ica_unet_jax.errors import UserError
 from ica_unet_jax.evaluation.frames import trained_placement
 from ica_unet_jax.inference.segmenters import Segmenter
 from ica_unet_jax.labels import NUM_CLASSES
+from ica_unet_jax.metrics.cases import patient_means
 from ica_unet_jax.metrics.cross_entropy import cross_entropy
 from ica_unet_jax.metrics.ica import basis_quality, negentropies, reconstruction_quality
 from ica_unet_jax.models import losses
@@ -144,15 +144,12 @@ def rows_of(judged: Sequence[Judged]) -> list[Row]:
 
 def summarize(rows: Sequence[Row]) -> dict[str, float | None]:
     """Each figure's mean over the frames of a patient, then over patients, JSON-safe; what is not finite is left out."""
-    patients: dict[str, list[Row]] = {}
-    for row in rows:
-        patients.setdefault(row["patient"], []).append(row)
-    means = {}
-    for name in [name for name in rows[0] if name not in ("patient", "frame")] if rows else ():
-        finite = [[row[name] for row in frames if math.isfinite(row[name])] for frames in patients.values()]
-        found = [float(np.mean(values)) for values in finite if values]
-        means[name] = float(np.mean(found)) if found else None
-    return means
+    if not rows:
+        return {}
+    names = [name for name in rows[0] if name not in ("patient", "frame")]
+    patients = np.array([*patient_means(((row["patient"], row) for row in rows), names).values()])
+    finite = [column[np.isfinite(column)] for column in patients.T]
+    return {name: float(column.mean()) if len(column) else None for name, column in zip(names, finite, strict=True)}
 
 
 def weighted_terms(part: Decomposition, labels: np.ndarray, config: LossConfig) -> dict[str, float]:

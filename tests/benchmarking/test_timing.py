@@ -3,6 +3,7 @@ import functools
 import numpy as np
 import pytest
 
+from ica_unet_jax.benchmarking import timing as clocks
 from ica_unet_jax.benchmarking.timing import LEAST, Ceilings, Timing, ceilings, measure
 from ica_unet_jax.benchmarking.work import Work
 
@@ -39,9 +40,18 @@ def test_the_floor_is_the_larger_of_the_two_and_shares_are_of_each():
         assert max(BEST.shares(work, dtype, BEST.floor_ms(work, dtype))) == pytest.approx(1)
 
 
-def test_the_machine_has_ceilings():
+def test_the_machines_ceilings_are_of_the_fastest_call(monkeypatch):
+    """A product of 64x16 by 16x16 values, and an array of 64x16384 float32 that is read and written."""
+    shapes = []
+
+    def took(call, seconds):
+        shapes.append(call().shape)
+        return Timing.of(np.array([5.0, 2.0, 9.0]))  # ms
+
+    monkeypatch.setattr(clocks, "measure", took)
     found = ceilings(0.0, size=64)
-    assert all(0 < value < 1e16 for value in (found.float32, found.bfloat16, found.copy))
+    assert shapes == [(64, 16), (64, 16), (64, 16384)]
+    assert (found.float32, found.bfloat16, found.copy) == pytest.approx([2 * 64 * 16 * 16 / 2e-3] * 2 + [2 * 4 * 64 * 16384 / 2e-3])
 
 
 def test_what_a_call_returns_is_waited_for():

@@ -233,7 +233,8 @@ def test_pictures_are_drawn_and_the_same_bytes_every_time(tiny_run, tmp_path):
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     paths = decomposition_figures.draw(tiny_run, tmp_path / "a", patient="patient001", frame=2)  # without ground truth
-    assert all(path.is_file() and path.name.startswith("patient001_frame02_") for path in paths)
+    assert [path.name for path in paths] == [name.replace("patient003_frame01", "patient001_frame02") for name in names]
+    assert paths[0].read_bytes() != (tmp_path / "a" / names[0]).read_bytes()
 
 
 def test_slices_are_numbered_as_in_the_stack_and_padding_is_not_shown(decomposer, monkeypatch, tmp_path):

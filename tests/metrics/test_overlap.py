@@ -2,7 +2,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -27,9 +27,10 @@ def test_known_values(a, b, expected):
 
 
 @given(volumes, volumes)
-def test_symmetric_and_between_0_and_1(a, b):
-    assert dice(a, b) == dice(b, a)
-    assert 0 <= dice(a, b) <= 1
+def test_it_is_the_harmonic_mean_of_precision_and_recall(a, b):
+    assume((a & b).any())
+    precision, recall = (Fraction(int((a & b).sum()), int(x.sum())) for x in (a, b))
+    assert dice(a, b) == dice(b, a) == pytest.approx(float(2 / (1 / precision + 1 / recall)), rel=1e-12)
     assert dice(a, a) == 1
 
 

@@ -158,10 +158,9 @@ def test_a_session_from_a_run_folder(tiny_run, tmp_path, capfd):
     assert summary["frames"] == summary["answered"] == 12
     assert summary["dropped"] == summary["refused"] == summary["compilations"] == 0
     assert summary["shape"] == [2, 64, 64] and summary["checkpoint_step"] == 2
-    for latency in ("compute_ms", "arrival_to_mask_ms"):
-        values = list(summary[latency].values())
-        assert list(summary[latency]) == ["p50", "p95", "p99", "max"] and 0 < values[0] <= values[3]
-        assert values == sorted(values)
+    # A frame is answered with the next one, 50 ms later.
+    assert all(summary["arrival_to_mask_ms"][name] > summary["compute_ms"][name] for name in ("p50", "p95", "p99", "max"))
+    assert summary["arrival_to_mask_ms"]["p50"] > 50
     assert "versions" in summary["provenance"]
     with Image.open(files["gif"]) as picture:
         assert picture.n_frames == 12 and picture.info["duration"] == 50
