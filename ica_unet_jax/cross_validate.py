@@ -3,7 +3,8 @@
   python -m ica_unet_jax.cross_validate --flagfile=launch/acdc.flags --data_dir=ACDC --workdir=CV
 
 One fold after the other, each in CV/foldK; the same command goes on after any kill. On a cluster each fold is a job of its
-own (--only_fold=K); the one that ends last writes cases.csv, table.md and summary.json.
+own (--only_fold=K); the one that ends last writes cases.csv, table.md and summary.json. A fold that diverges does not stop the
+others, and is trained again only when its folder is gone.
 """
 
 from __future__ import annotations

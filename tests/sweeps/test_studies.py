@@ -1,8 +1,10 @@
 """The studies ask what they say: titles, labels, shared cells, matched controls."""
 
 import itertools
+import re
 
 import pytest
+from places import ROOT
 
 from ablations.studies import STUDIES, choose
 from ica_unet_jax.benchmarking import work
@@ -25,6 +27,12 @@ def study(name):
 
 def configs(name):
     return study(name).configs(BASE)
+
+
+def test_the_engine_is_handed_its_studies():
+    """`ablations` is not in the wheel."""
+    files = [*(ROOT / "ica_unet_jax").rglob("*.py")]
+    assert files and not [path for path in files if re.search(r"^\s*(from|import) ablations\b", path.read_text(), re.MULTILINE)]
 
 
 def test_the_eleven_studies_stand_in_their_order():
