@@ -59,7 +59,7 @@ sys.addaudithook(watch)
 from ica_unet_jax.evaluation import judging
 from ica_unet_jax.inference import segmenters
 judging.evaluate(sys.argv[1], sys.argv[2], cines=1)
-segmenters.load(sys.argv[1], "best")
+segmenters.load(sys.argv[1], checkpoint="best")
 from ica_unet_jax.data import cache, reading
 for case in reading.find_cases(sys.argv[3]):
     for _ in range(2):  # written, then read

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ica_unet_jax.evaluation import where_lost
 from ica_unet_jax.labels import STRUCTURES
 from ica_unet_jax.metrics import cases
 from ica_unet_jax.metrics.surface import NSD_MM
@@ -34,8 +35,8 @@ _ICA_SHOWN = (
 )  # fmt: skip
 
 
-def page(run: str, summary: dict[str, Any], rows: Sequence[cases.Row]) -> str:
-    """What `evaluation.evaluate` found of the run of that name: its summary, and the rows it is of."""
+def page(run: str, summary: dict[str, Any], rows: Sequence[cases.Row], faults: Sequence[where_lost.Row] = ()) -> str:
+    """What `judging.evaluate` found of the run of that name: its summary, the rows it is of, and its faults slice by slice."""
     lines = [
         f"# {run}, {summary['split']}: {summary['n_patients']} patients, {summary['n_cases']} frames",
         "",
@@ -46,7 +47,10 @@ def page(run: str, summary: dict[str, Any], rows: Sequence[cases.Row]) -> str:
         cases_table(rows, summary["nsd_mm"]),
     ]
     if summary["ica"]:
+        lines += ["The terms as they weigh in the loss, and X, averaged over its channels, as an ICA; means over frames, then patients.", ""]
         lines += [ica_table(summary["ica"]), ""]
+    if faults:
+        lines += ["## Where the Dice is lost", "", where_lost.page(faults)]
     if summary["over_time"]:
         header = ["Whole cine", "Frames", *(f"{measure} {s}" for measure in OVER_TIME for s in STRUCTURES)]
         curves = [_line(name, known["n_frames"], known["prediction"]) for name, known in summary["over_time"].items()]
@@ -93,6 +97,6 @@ def _cells(summary: dict[str, Any]) -> list[str]:
 
 
 def ica_table(figures: dict[str, float | None]) -> str:
-    """What the bases are as an ICA and what each term weighs in the loss, nats, in the mean over frames, then patients."""
+    """One line, of the means that `decomposition.summarize` gives."""
     shown = [ICA[name] for name in _ICA_SHOWN]
     return plain_table([head for head, _ in shown], [[number(figures[name], ICA[name][1]) for name in _ICA_SHOWN]])
