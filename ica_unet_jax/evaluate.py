@@ -13,7 +13,7 @@ from ica_unet_jax.inference import options
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of a training.", required=True)
 options.define(options.JUDGE)
 _SPLIT = flags.DEFINE_enum(
-    "split", "val", ("val", "test", "all"), "Patients: of the run's split, or all of --data_dir."
+    "split", "val", ("val", "test", "train", "all"), "Patients: of the run's split, or all of --data_dir."
 )
 _OUT = flags.DEFINE_string("out", "", "Folder to write into; empty: RUN/evaluation_SPLIT, with what is asked for beside it, as in evaluation_val_follow.")
 _CINES = flags.DEFINE_integer(

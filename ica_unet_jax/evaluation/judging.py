@@ -10,7 +10,7 @@ from ica_unet_jax.config import DataConfig
 from ica_unet_jax.data import cohort, reading, splits
 from ica_unet_jax.data.case import Case
 from ica_unet_jax.errors import UserError
-from ica_unet_jax.evaluation import decomposition, frames, pages
+from ica_unet_jax.evaluation import decomposition, frames, pages, where_lost
 from ica_unet_jax.evaluation import pictures as figures
 from ica_unet_jax.inference import segmenters
 from ica_unet_jax.inference.options import JUDGE, ORACLE, USUAL, Options, choose
@@ -35,14 +35,14 @@ def evaluate(
 ) -> Path:
     """Judges every labelled frame of the chosen patients; returns the folder with the results.
 
-    It holds cases.csv (a line for each frame), table.md, summary.json, of a network with bases ica.csv, and, unless told
+    It holds cases.csv (a line for each frame), table.md, summary.json, faults.csv (where the Dice is lost), of a network with bases ica.csv, and, unless told
     otherwise, pictures/ (overlays of each patient, volume curves of each whole cine).
 
     Args:
       run_dir: of the training.
       out: folder to write into; empty: evaluation_SPLIT in `run_dir`, with _best, _WINDOW, _largest_component, _mirror, _itself
         and, as in _nsd_1mm, another tolerance where these are asked for.
-      split: "val" or "test" of the run's split, or "all" patients of the cohort.
+      split: "val", "test" or "train" of the run's split, or "all" patients of the cohort.
       cines: so many patients that have a cine are segmented whole, for the figures over time.
       nsd_mm: tolerance of the normalized surface Dice, in mm.
       pictures: draw overlays and volume curves.
@@ -63,7 +63,7 @@ def evaluate(
     window, snippets = chosen.seen_through(data), segmenter.config.model.answered > 1
     decomposer = decomposition.Decomposer(segmenter) if segmenter.config.model.has_bases else None
     folder = Path(out or Path(run_dir) / _name(split, chosen, window != data.window, nsd_mm))
-    rows, bases, over_time = [], [], {}
+    rows, faults, bases, over_time = [], [], [], {}
     with Progress(len(labelled), unit="patient") as progress:
         for done, case in enumerate(labelled, start=1):
             cine = reading.read(case, data.label_map)
@@ -75,6 +75,7 @@ def evaluate(
                 rows += frames.judge_positions(segmenter, cine, nsd_mm, chosen)
             else:
                 rows += frames.judge(cine, labels, placements, nsd_mm)
+                faults += where_lost.judge(cine, labels)
             if decomposer:
                 bases += decomposition.judge(decomposer, cine)
             if pictures:
@@ -110,9 +111,11 @@ def evaluate(
         },
     }
     cases.write_cases_csv(folder / "cases.csv", rows)
+    if faults:
+        where_lost.write_csv(folder / "faults.csv", faults)
     if bases:
         decomposition.write_csv(folder / "ica.csv", bases)
-    write_text(folder / "table.md", pages.page(Path(run_dir).resolve().name, summary, rows))
+    write_text(folder / "table.md", pages.page(Path(run_dir).resolve().name, summary, rows, faults))
     write_json(folder / "summary.json", summary)
     return folder
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ica_unet_jax.data.case import Cine
 from ica_unet_jax.errors import UserError
+from ica_unet_jax.evaluation.frames import phases
 from ica_unet_jax.labels import STRUCTURES
-from ica_unet_jax.metrics.faults import COUNTS, EDGE_MM, KINDS, POSITIONS, dice_of
+from ica_unet_jax.metrics.faults import COUNTS, EDGE_MM, KINDS, POSITIONS, dice_of, slice_faults
 from ica_unet_jax.reporting.markup import number, plain_table
 from ica_unet_jax.runtime.files import replacing
 
@@ -26,6 +28,17 @@ _MENDED = {
     "far": "voxels further away",
 }
 THIRDS = ("smallest third", "middle third", "largest third")
+
+
+def judge(cine: Cine, labels: Mapping[int, np.ndarray]) -> list[Row]:
+    """The rows of a case's labelled frames; `labels` are the predicted ones by number of the frame, as `frames.segment` gives them."""
+    names = phases(cine)
+    about = dict(patient=cine.case.name, group=cine.case.group)
+    return [
+        about | dict(frame=time + 1, phase=names.get(time, "")) | row
+        for time, truth in sorted(cine.labels.items())
+        for row in slice_faults(labels[time], truth, cine.spacing)
+    ]
 
 
 def write_csv(path: str | Path, rows: Iterable[Row]) -> None:

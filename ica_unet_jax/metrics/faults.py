@@ -50,6 +50,8 @@ def slice_faults(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[fl
     where, rows = positions(truth), []
     for name, label in STRUCTURES.items():
         found, real = prediction == label, truth == label
+        box = _box(found | real)
+        found, real = found[:, *box], real[:, *box]
         island = found & ~largest_component(found)
         for z in range(len(truth)):
             if not (found[z].any() or real[z].any()):
@@ -67,6 +69,12 @@ def slice_faults(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[fl
                 counts[f"{side}_far"] = int(np.count_nonzero(wrong & ~near))
             rows.append({"structure": name, "slice": z, "position": where[z]} | counts)
     return rows
+
+
+def _box(mask: np.ndarray) -> tuple[slice, slice]:
+    """The rows and columns that hold a mask (slices, rows, columns), and one more on each side: as far as a contour goes."""
+    spans = [np.flatnonzero(mask.any((0, other))) for other in (2, 1)]
+    return tuple(slice(max(0, span[0] - 1), span[-1] + 2) if len(span) else slice(0) for span in spans)
 
 
 def positions(truth: np.ndarray) -> list[str]:

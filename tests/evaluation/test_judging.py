@@ -10,11 +10,12 @@ from ica_unet_jax.data import heart, reading
 from ica_unet_jax.data.case import Case
 from ica_unet_jax.data.phantom.beating_heart import write_cohort
 from ica_unet_jax.errors import UserError
-from ica_unet_jax.evaluation import judging
+from ica_unet_jax.evaluation import judging, where_lost
 from ica_unet_jax.evaluation.frames import segment
 from ica_unet_jax.inference import segmenters
 from ica_unet_jax.inference.options import Options
 from ica_unet_jax.labels import STRUCTURES
+from ica_unet_jax.metrics.faults import dice_of
 from ica_unet_jax.metrics.over_time import behaviour, mean_behaviour
 
 
@@ -55,6 +56,15 @@ def test_summary_holds_what_a_reader_needs(result, tiny_run):
     table = (result / "table.md").read_text()
     assert "contains training patients" in table and "| all | both | 4 |" in table and "| patient001 | 4 |" in table
     assert "NSD RV (2 mm)" in table
+
+
+def test_faults_slice_by_slice_make_the_dice_of_each_frame(result):
+    faults = where_lost.read_csv(result / "faults.csv")
+    for row in cases_of(result):
+        own = [fault for fault in faults if (fault["patient"], fault["frame"]) == (row["patient"], int(row["frame"]))]
+        for name in STRUCTURES:
+            assert dice_of([fault for fault in own if fault["structure"] == name]) == pytest.approx(float(row[f"dice_{name}"]), abs=1e-5)
+    assert where_lost.page(faults) in (result / "table.md").read_text()
 
 
 def test_bases_are_judged_by_what_is_read_and_compiled_already(result, tiny_run, tmp_path, monkeypatch):
