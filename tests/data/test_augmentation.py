@@ -7,8 +7,8 @@ import pytest
 from tiny import normal
 
 from ica_unet_jax.config import DataConfig
-from ica_unet_jax.labels import UNLABELLED
 from ica_unet_jax.data.augmentation import Batch, augment, crop_centre
+from ica_unet_jax.labels import UNLABELLED
 
 CANVAS, CROP = (2, 40, 48), (2, 32, 32)
 OFF = dict(rotation=0.0, scaling=0.0, shift=0.0, elastic=0.0, slice_shift=0.0)

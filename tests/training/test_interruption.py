@@ -160,7 +160,7 @@ def test_two_trainings_never_share_a_folder(whole):
 def test_a_disk_that_gets_full_wherever_it_does(whole, make, small_disk, capfd):
     """5 MB, of which more and more is free: the first write that fails is another one each time."""
     reasons = set()
-    for free in (0, 200, 340, 440, 560, 800):  # kB; the run takes about 1000
+    for free in (0, 40, 100, 200, 270, 340, 440, 560, 800):  # kB; the run takes about 1000
         config = make("full", workdir=str(small_disk / "run"))
         filler = small_disk / "filler"
         filler.write_bytes(bytes((5 * 1024 - free) * 1024))
