@@ -28,7 +28,7 @@ from ica_unet_jax.runtime import compilation
 from ica_unet_jax.runtime.files import write_json
 from ica_unet_jax.runtime.progress import Progress
 from ica_unet_jax.streaming.segmenter import StreamingSegmenter
-from ica_unet_jax.training import distillation, loop
+from ica_unet_jax.training import distillation, stepping
 
 Grid = tuple[int, int, int]
 
@@ -214,7 +214,7 @@ def training_step(config: Config) -> Callable[[], Any]:
     labels = rng.integers(0, 4, (batch, d, rows, columns)).astype(np.uint8)
     data = Batch(frames, labels, np.ones(labels.shape, np.float32))
     teacher = distillation.teacher_config(config)
-    step, states, taught = loop.make_step(config), [loop.init_state(config)], teacher and untrained(teacher)
+    step, states, taught = stepping.make_step(config), [stepping.init_state(config)], teacher and untrained(teacher)
 
     def call() -> Any:
         states[0], terms = step(states[0], data, taught)

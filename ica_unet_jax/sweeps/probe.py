@@ -30,7 +30,7 @@ from ica_unet_jax.runs.checkpoints import Checkpoints, State
 from ica_unet_jax.runs.run_folder import Split
 from ica_unet_jax.runtime import processes
 from ica_unet_jax.sweeps.frame_time import STREAMED
-from ica_unet_jax.training import distillation, loop
+from ica_unet_jax.training import distillation, loop, stepping
 from ica_unet_jax.training.validation import Validation
 
 STEPS = 6  # timed, after the one that compiles
@@ -119,7 +119,7 @@ def steps(config: Config, samples: list[LearningFrame], split: Split) -> Iterato
     if own := distillation.own_teacher(config):
         teacher = untrained(own)
     teacher = devices.replicate(teacher) if teacher else None
-    state, step = loop.init_state(config), loop.make_step(config)
+    state, step = stepping.init_state(config), stepping.make_step(config)
     labelled, prepare = [sample for sample in samples if sample.labelled], method(config.model.model).prepare
     state = devices.replicate(state.replace(batch_stats=prepare(state.batch_stats, labelled, config.model.crop)))
     batches = Batches(samples, config.model.crop[0], train.batch_size, train.seed, devices.rows, train.unlabelled)

@@ -154,9 +154,9 @@ def _compacted(workdir: Path, figures: bool) -> dict[Key, Record]:
     if not path.is_file():
         return {}
     plan = read_object(workdir / "sweep.json", _BACK)
-    lines = {part: _by_run(workdir / f"{part}.csv") if figures else {} for part in ("cases", "ica")}
     found = {}
     try:
+        lines = {part: _by_run(workdir / f"{part}.csv") if figures else {} for part in ("cases", "ica")}
         for line in _lines(path, _BACK):
             cell, seed, fold = key = line["cell"], int(line["seed"]), int(line["fold"])
             facts = {name: json.loads(line[name]) if name in _NUMBERS else line[name] for name in (*ENDED, *ORIGIN, *TIMING) if name in line}
@@ -165,7 +165,7 @@ def _compacted(workdir: Path, figures: bool) -> dict[Key, Record]:
             own = {part: of_all[key] for part, of_all in lines.items() if key in of_all}
             found[key] = Record(cell, seed, fold, workdir, facts, config, split, own)
     except (KeyError, ValueError) as error:
-        raise UserError(f"{path} and sweep.json beside it do not go together ({error!r}): {_BACK}.") from error
+        raise UserError(f"{path} and the files beside it do not go together ({error!r}): {_BACK}.") from error
     return found
 
 

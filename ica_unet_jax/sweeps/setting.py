@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ica_unet_jax.config import Config, LossConfig, fields
+from ica_unet_jax.config import Config, LossConfig, fields, unread
 from ica_unet_jax.reporting.markup import NONE, counted
 from ica_unet_jax.runs.run_folder import MAY_CHANGE
 from ica_unet_jax.runtime import launch_files
@@ -15,7 +15,6 @@ from ica_unet_jax.runtime.paths import ROOT
 from ica_unet_jax.sweeps.titles import text
 
 LAUNCH = ROOT / "launch" / "acdc.flags"
-_RIVALS = {"unet_width", "width_multiplier", "span", "sources", "anisotropy", "expanding_kernels", "published_loss"}  # of them alone
 _TERMS = {"sparsity_weight": "sparsity", "independence_weight": "independence", "reconstruction_weight": "reconstruction"}
 
 
@@ -73,7 +72,7 @@ def _term(config: LossConfig, name: str) -> str:
 
 def _unlike(config: Config) -> str:
     """In which settings of network and loss the reference differs from the launch file for ACDC, where that is there."""
-    idle = {"crop"} | (_RIVALS if config.model.model == "ica_unet" else set())
+    idle = {"crop"} | unread(config.flat())
     if not LAUNCH.is_file():
         return ""
     theirs = Config.make(**launch_files.read(LAUNCH)).flat()

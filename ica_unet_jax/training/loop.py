@@ -1,4 +1,4 @@
-"""Training: the state, the compiled step, and the loop. Nothing here reads a flag."""
+"""Training: from the data or a checkpoint to the last step. Nothing here reads a flag."""
 
 from __future__ import annotations
 
@@ -11,18 +11,16 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from ica_unet_jax.config import Config, TrainConfig
 from ica_unet_jax.data import cache, cohort, reading, splits
-from ica_unet_jax.data.augmentation import Batch, augment
 from ica_unet_jax.data.batches import Batches
 from ica_unet_jax.data.case import Case, Cine
 from ica_unet_jax.data.learning_frame import LearningFrame
 from ica_unet_jax.errors import Interrupted, UserError
 from ica_unet_jax.inference.segmenters import Segmenter, segmenter_of
-from ica_unet_jax.labels import STRUCTURES, UNLABELLED
-from ica_unet_jax.models.networks import build_model, init_variables, make_loss, method, same_shapes
+from ica_unet_jax.labels import STRUCTURES
+from ica_unet_jax.models.networks import method, same_shapes
 from ica_unet_jax.runs import checkpoints, provenance, run_folder, tensorboard
 from ica_unet_jax.runs.checkpoints import Checkpoints, State
 from ica_unet_jax.runs.log import Log, Metrics
@@ -30,74 +28,11 @@ from ica_unet_jax.runtime import processes
 from ica_unet_jax.runtime.progress import Progress
 from ica_unet_jax.training import distillation, divergence
 from ica_unet_jax.training.interruption import Interruption
-from ica_unet_jax.training.optimizers import make_optimizer, warmup_steps
+from ica_unet_jax.training.optimizers import warmup_steps
+from ica_unet_jax.training.stepping import init_state, make_step
 from ica_unet_jax.training.validation import Validation
 
 Draw = Callable[[Path, Sequence[Cine], Segmenter], None]
-
-
-def init_state(config: Config) -> State:
-    """A fresh state on each device; the same configuration and seed give the same bytes."""
-    optimizer = make_optimizer(config.train)
-
-    def init(key: jax.Array) -> State:
-        variables = init_variables(config.model, key)
-        params, stats = variables["params"], variables["batch_stats"]
-        return State(jnp.zeros((), jnp.int32), params, jax.tree.map(jnp.copy, params), stats, optimizer.init(params))
-
-    state = jax.jit(init)(jax.random.key(config.train.seed))
-    return processes.Devices(config.train).replicate(state)
-
-
-def make_step(config: Config) -> Callable[..., tuple[State, dict[str, jax.Array]]]:
-    """The compiled training step: state, batch and, where there is one, the teacher's variables -> state, terms of the loss.
-
-    The state's buffers are donated. Randomness comes from (seed, step) alone.
-
-    It sees the whole batch, also where that is divided over several devices: batch statistics, losses and gradients are
-    those of one. The seed is an argument of what is compiled, so that trainings that differ in it alone share one entry of a
-    persistent compilation cache.
-    """
-    model, optimizer, devices = build_model(config.model), make_optimizer(config.train), processes.Devices(config.train)
-    loss_function, distill = make_loss(config), distillation.make_loss(config)
-
-    def augmented(batch: Batch, step: jax.Array, key: jax.Array) -> Batch:
-        return augment(jax.random.fold_in(key, step), batch, config.model.crop, config.data)
-
-    def step(
-        state: State, batch: Batch, key: jax.Array, teacher: distillation.Variables | None
-    ) -> tuple[State, dict[str, jax.Array]]:
-        # `augment` splits the step's key for the samples of the batch; the number behind them is the network's.
-        rngs = {"dropout": jax.random.fold_in(jax.random.fold_in(key, state.step), config.train.batch_size)}
-        previous, current, following, valid = batch.parts(config.model.reach)
-        known = valid * (batch.labels != UNLABELLED)[..., None] if config.train.unlabelled else valid
-
-        def loss_of(params):
-            variables = {"params": params, "batch_stats": state.batch_stats}
-            (logits, aux), updates = model.apply(
-                variables, previous, current, following, valid, True, mutable=["batch_stats"], rngs=rngs
-            )
-            loss, terms = loss_function(logits, aux, batch.labels, current, known, config.loss)
-            if distill:
-                terms["distillation"] = distill(logits[-1], batch, teacher)
-                terms["loss"] = loss = loss + config.loss.distillation_weight * terms["distillation"]
-            return loss, (terms, updates.get("batch_stats", {}))
-
-        (_, (terms, batch_stats)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        # Early on the average follows closely, so that it holds no trace of the initial values.
-        decay = jnp.minimum(config.train.ema_decay, (1 + state.step) / (10 + state.step))
-        averaged = optax.incremental_update(params, state.averaged, 1 - decay)
-        terms |= {"gradient_norm": optax.tree.norm(gradients), "parameter_norm": optax.tree.norm(params)}
-        return State(state.step + 1, params, averaged, batch_stats, opt_state), terms
-
-    everywhere, divided = devices.everywhere, devices.divided
-    # Apart, as XLA would fuse the warp of a frame into all that reads it, and warp anew for each.
-    augmented = jax.jit(augmented, in_shardings=(divided, everywhere, everywhere), out_shardings=divided)
-    compiled = jax.jit(step, in_shardings=(everywhere, divided, everywhere, everywhere), out_shardings=everywhere, donate_argnums=0)
-    key = jax.jit(lambda: jax.random.key(config.train.seed + 1), out_shardings=everywhere)()
-    return lambda state, batch, teacher=None: compiled(state, augmented(batch, state.step, key), key, teacher)
 
 
 def train(config: Config, *, draw: Draw | None = None) -> State:

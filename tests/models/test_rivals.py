@@ -19,7 +19,7 @@ from ica_unet_jax.inference.segmenters import segmenter_of
 from ica_unet_jax.models.baselines.msu_net import MsuNet
 from ica_unet_jax.models.networks import build_model, make_loss, method
 from ica_unet_jax.models.registry import NETWORKS
-from ica_unet_jax.training import loop
+from ica_unet_jax.training import stepping
 
 RIVALS = {
     "unet3d": dict(width_multiplier=0.07),
@@ -69,9 +69,9 @@ def test_learns_a_heart_with_one_trace_and_all_its_parameters(name, monkeypatch)
     for constant, few in SHALLOW[name].items():
         monkeypatch.setattr(sys.modules[method(name).network.__module__], constant, few)
     traces = []
-    monkeypatch.setattr(loop, "augment", lambda key, batch, crop, data: traces.append(1) or crop_centre(batch, crop))
+    monkeypatch.setattr(stepping, "augment", lambda key, batch, crop, data: traces.append(1) or crop_centre(batch, crop))
     config = make(name, steps=12, batch_size=2, learning_rate=3e-3, weight_decay=0.0, schedule="constant", warmup_steps=0)
-    step, state, batch = loop.make_step(config), loop.init_state(config), heart(config.model)
+    step, state, batch = stepping.make_step(config), stepping.init_state(config), heart(config.model)
     before, losses = jax.tree.map(np.array, state.params), []
     for _ in range(12):
         state, terms = step(state, batch)

@@ -21,7 +21,7 @@ from ica_unet_jax.data.learning_frame import LearningFrame
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.runs import checkpoints, run_folder
 from ica_unet_jax.runtime import processes
-from ica_unet_jax.training import loop
+from ica_unet_jax.training import loop, stepping
 
 
 def assert_same_figures(found, expected):
@@ -42,15 +42,15 @@ def test_two_devices_step_as_one(cohort, tmp_path):
     config = Config.make(**SMALL, batch_size=2, warmup_steps=0, learning_rate=1e-3, optimizer="sgd")
     case = reading.find_cases(str(cohort))[0]
     samples = cache.preprocessed(case, crop=config.model.crop, spacing=1.5, cache_dir=tmp_path)
-    traces, augment = [], loop.augment
+    traces, augment = [], stepping.augment
     found = {}
     for count in (1, 2):
         config = config.replace(devices=count)
         devices = processes.Devices(config.train)
         batches = Batches(samples, 2, 2, 0, devices.rows)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(loop, "augment", lambda *args: traces.append(1) or augment(*args))
-            step, state = loop.make_step(config), devices.replicate(loop.init_state(config))
+            patch.setattr(stepping, "augment", lambda *args: traces.append(1) or augment(*args))
+            step, state = stepping.make_step(config), devices.replicate(stepping.init_state(config))
             terms = []
             for number in range(3):
                 batch = devices.divide(batches[number])

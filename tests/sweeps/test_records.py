@@ -87,7 +87,7 @@ def test_a_compacted_sweep_goes_on(folder):
 
 @pytest.mark.parametrize("file, old, new, told", [
     ("runs.csv", "done", "won", "has a run with the status won: bring it back"),
-    ("sweep.json", "configs", "settings", r"runs\.csv and sweep\.json beside it do not go together"),
+    ("sweep.json", "configs", "settings", r"runs\.csv and the files beside it do not go together"),
     ("cases.csv", "A_0,", "", r"cases\.csv is damaged"),
     ("cases.csv", "ref,0,0,", "ref,0,9,", r"cases\.csv has no line of ref, seed 0, fold 0"),
 ])  # fmt: skip

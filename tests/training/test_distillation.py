@@ -14,7 +14,7 @@ from ica_unet_jax.labels import UNLABELLED
 from ica_unet_jax.models.networks import build_model, init_variables
 from ica_unet_jax.runs import run_folder
 from ica_unet_jax.sweeps import cross_validation
-from ica_unet_jax.training import distillation, loop
+from ica_unet_jax.training import distillation, loop, stepping
 
 STUDENT = dict(distillation_weight=1.0, neighbours="past")
 
@@ -43,7 +43,7 @@ def test_the_best_a_student_can_do_is_to_agree():
 def test_without_ground_truth_the_teacher_alone_is_learnt():
     config = Config.make(**LOOP | STUDENT | dict(unet_width=2, batch_size=2, unlabelled=1, schedule="constant", warmup_steps=0))
     batch = batch_of(config)
-    step, start = loop.make_step(config), loop.init_state(config)
+    step, start = stepping.make_step(config), stepping.init_state(config)
     taught = variables(distillation.own_teacher(config).model)
     after, terms = step(copy(start), batch, taught)
     assert float(terms["cross_entropy_1"]) == 0 and float(terms["loss"]) == pytest.approx(float(terms["distillation"]), rel=1e-6)

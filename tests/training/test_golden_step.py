@@ -8,7 +8,7 @@ from tiny import SMALL
 from ica_unet_jax.config import Config
 from ica_unet_jax.data.augmentation import Batch
 from ica_unet_jax.data.cache import canvas
-from ica_unet_jax.training import loop
+from ica_unet_jax.training import stepping
 
 # Recorded at commit 77eeaed, on a CPU.
 LOSSES = {
@@ -27,7 +27,7 @@ def test_losses_of_three_steps(model):
     labels = rng.integers(0, 4, (2, depth, rows, columns)).astype(np.uint8)
     valid = np.ones(labels.shape, np.float32)
     valid[0, 0] = 0  # a padded slice
-    step, state, found = loop.make_step(config), loop.init_state(config), []
+    step, state, found = stepping.make_step(config), stepping.init_state(config), []
     for _ in range(3):
         state, terms = step(state, Batch(images, labels, valid))
         found.append(float(jax.device_get(terms["loss"])))

@@ -14,7 +14,8 @@ from ica_unet_jax.data import cache, reading
 from ica_unet_jax.data.batches import Batches
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.runs import checkpoints
-from ica_unet_jax.training import loop
+from ica_unet_jax.training import loop, stepping
+from ica_unet_jax.training.optimizers import make_optimizer
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
@@ -31,10 +32,10 @@ def steps(cohort, tmp_path_factory):
     case = reading.find_cases(str(cohort), "")[0]
     samples = cache.preprocessed(case, crop=config.model.crop, spacing=1.5, cache_dir=tmp_path_factory.mktemp("cache"))
     batch = Batches(samples, 2, 2, 0)[0]
-    traces, augment = [], loop.augment
+    traces, augment = [], stepping.augment
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "augment", lambda *args: traces.append(1) or augment(*args))
-        yield loop.make_step(config), loop.init_state(config), batch, traces
+        patch.setattr(stepping, "augment", lambda *args: traces.append(1) or augment(*args))
+        yield stepping.make_step(config), stepping.init_state(config), batch, traces
 
 
 def test_the_step_learns_is_traced_once_and_repeats_itself(steps):
@@ -73,12 +74,12 @@ def test_every_step_draws_its_own_augmentation(steps):
 
 def test_a_large_gradient_is_clipped():
     config = Config.make(optimizer="sgd", clip_norm=1.0, **STEADY).train
-    optimizer = loop.make_optimizer(config)
+    optimizer = make_optimizer(config)
     params = {"w": jnp.zeros(2)}
     large, unit = ({"w": jnp.array([0.6, 0.8]) * size} for size in (1e6, 1))
     updates = [optimizer.update(g, optimizer.init(params), params)[0]["w"] for g in (large, unit)]
     np.testing.assert_allclose(*updates, rtol=1e-6)
-    free = loop.make_optimizer(Config.make(optimizer="sgd", clip_norm=0.0, **STEADY).train)
+    free = make_optimizer(Config.make(optimizer="sgd", clip_norm=0.0, **STEADY).train)
     np.testing.assert_allclose(free.update(large, free.init(params), params)[0]["w"], 1e6 * updates[1], rtol=1e-6)
 
 
@@ -86,7 +87,7 @@ def test_a_large_gradient_is_clipped():
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
 def test_every_optimizer_and_schedule_warms_up_and_descends(optimizer, schedule):
     config = Config.make(optimizer=optimizer, schedule=schedule, steps=40, warmup_steps=3, learning_rate=0.05).train
-    transform = loop.make_optimizer(config)
+    transform = make_optimizer(config)
     w, state, path = {"w": jnp.array([1.0])}, transform.init({"w": jnp.array([1.0])}), []
     for _ in range(40):
         updates, state = transform.update({"w": w["w"]}, state, w)
@@ -147,14 +148,14 @@ def test_a_finished_run_is_left_as_it_is(whole):
 
 
 def test_another_seed_starts_from_other_kernels(make):
-    one, other = (loop.init_state(make("seed", seed=seed)).params for seed in (0, 1))
+    one, other = (stepping.init_state(make("seed", seed=seed)).params for seed in (0, 1))
     for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(one), jax.tree.leaves(other), strict=True):
         assert np.array_equal(a, b) != (path[-1].key == "kernel")
 
 
 def test_fine_tuning_starts_from_the_averaged_parameters(whole, make):
     config, trained = whole
-    fresh = loop.init_state(make("tuned"))
+    fresh = stepping.init_state(make("tuned"))
     state = loop.start_from(config.train.workdir, copy(fresh))
     assert int(state.step) == 0
     for part in (state.params, state.averaged):
