@@ -12,7 +12,7 @@ from ica_unet_jax.models.networks import build_model
 from ica_unet_jax.runs import run_folder
 from ica_unet_jax.runs.checkpoints import Checkpoints, State
 from ica_unet_jax.runs.log import read_metrics
-from ica_unet_jax.training import loop
+from ica_unet_jax.training.optimizers import make_optimizer
 
 SMALL = dict(
     crop=(2, 64, 64), contracting_blocks=2, bases=3, stream_width=2, projection_width=2,
@@ -89,7 +89,7 @@ def write_run(config, dice=0.2):
     run_folder.open_run(config, {"train": ["patient001", "patient002"], "val": ["patient003", "patient004"]})
     values = {"batch_stats": {}} | variables(config.model)  # unlike the state of `init_state`, not compiled
     params = values["params"]
-    optimizer = jax.jit(loop.make_optimizer(config.train).init)(params)
+    optimizer = jax.jit(make_optimizer(config.train).init)(params)
     checkpoints = Checkpoints(folder(config))
     checkpoints.save(State(np.int32(config.train.steps), params, params, values["batch_stats"], optimizer), dice)
     checkpoints.close()
