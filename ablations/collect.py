@@ -1,4 +1,4 @@
-"""The tables of runs that were trained by themselves, as of a sweep: each against the first, fold by fold.
+"""Tables, as of a sweep, of runs that were trained one by one: each is compared with the first, fold by fold.
 
   python ablations/collect.py --runs=runs/both,runs/past,runs/student --workdir=runs/compared
 

@@ -1,4 +1,4 @@
-"""The parts of the documents that are made: `python ablations/documents.py` rewrites them in README.md and docs/.
+"""The generated parts of the documents: `python ablations/documents.py` rewrites them in README.md and docs/.
 
 A part lies between `<!-- made by python ablations/documents.py: NAME -->` and `<!-- end -->`; NAME is a key of `PARTS`. Tables of
 results are read from ablations/results, the list of modules from their docstrings.

@@ -1,4 +1,4 @@
-"""Studies that compare whole networks, each as its launch file has it, and the round of changes about the network of the flags."""
+"""Studies that compare whole networks, each by its launch file, and two that change one part each of a given network."""
 
 from __future__ import annotations
 

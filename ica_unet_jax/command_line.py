@@ -1,4 +1,4 @@
-"""What stands on a command line: flags that people typed and flags of launch files, the help, and a sentence for what is wrong."""
+"""Reads a command line: typed flags and flags of launch files, the help, and one sentence for what is wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every knob of the project: named, documented, defaulted and validated here and nowhere else.
+"""Every setting of the project: its name, help text, default and allowed values are here and nowhere else.
 
 `launcher.py` turns each field into one command-line flag of the same name, so names are unique
 over all parts. A configuration is frozen, hashable and JSON-serialisable.

@@ -1,4 +1,4 @@
-"""What a user is meant to read. The launchers print it without a traceback."""
+"""Errors that a user is meant to read. The commands print them without a traceback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a setting is made of: a dataclass field with its help text and its admissible values."""
+"""What a setting is made of: a dataclass field with its help text and its allowed values."""
 
 from __future__ import annotations
 

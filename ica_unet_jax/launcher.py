@@ -1,4 +1,4 @@
-"""Command-line flags made from the configuration, and the frame that every launcher runs in."""
+"""Makes command-line flags from the configuration, and holds what every command does round its own work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes the paper's two tables: trains, judges and times what is missing. Killed and started again, it goes on.
+"""Makes the paper's two tables: trains, judges and times what is missing. After a stop the same command goes on.
 
   python -m ica_unet_jax.tables --flagfile=launch/acdc_mini.flags --data_dir=ACDC --workdir=runs/tables --width_multiplier=0.25
   python -m ica_unet_jax.tables --flagfile=launch/acdc.flags --data_dir=ACDC --workdir=runs/tables --only=unet3d,ica_unet_n4

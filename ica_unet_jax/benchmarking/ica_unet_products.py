@@ -1,4 +1,4 @@
-"""What ICA-UNet multiplies, by formula from its `ModelConfig`.
+"""Counts the products (matrix products, convolutions) of ICA-UNet by formula, from its `ModelConfig`.
 
 Plans of sweeps ask for it hundreds of times, in processes that must not start JAX; to trace the network takes seconds each time.
 """

@@ -1,4 +1,4 @@
-"""The products that networks are made of: how much each multiplies and moves.
+"""The products that networks are made of: how many FLOPs each takes and how many bytes it moves.
 
 Exact at borders: a tap outside the image or a kernel index outside its patch does not count, even where a lowering multiplies
 zeros. Norms, activations, poolings, masks, sums, losses, the optimizer and what `remat` repeats are left out. What is moved are

@@ -1,4 +1,4 @@
-"""What a network multiplies, read off its layers: each tells its shapes while the network is traced, nothing is computed."""
+"""Counts the products of any network from the shapes of its layers, by tracing it; nothing is computed."""
 
 from __future__ import annotations
 

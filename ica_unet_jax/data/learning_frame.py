@@ -1,4 +1,4 @@
-"""What a network learns from: one frame among its neighbours. No file is read here, so that networks may know of it."""
+"""One training sample: a frame among its neighbours. No file is read here, so that networks may import it."""
 
 from __future__ import annotations
 

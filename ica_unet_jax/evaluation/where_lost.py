@@ -1,4 +1,4 @@
-"""Where the Dice of an evaluation is lost: its faults slice by slice as CSV, and the tables that say it."""
+"""Where the Dice of an evaluation is lost: errors slice by slice as CSV, and three tables of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `geometry` does in NumPy, compiled: a native frame into the model's windows, their logits back, on the device.
+"""What `geometry` does in NumPy, compiled: cuts the model's windows out of an image, and puts their logits back.
 
 Same results to round-off. Three things differ in kind, for speed: percentiles come from a search over the bits of a
 number instead of a sort; resampling gathers the two voxels that an interpolation weighs instead of multiplying by its

@@ -1,4 +1,4 @@
-"""What the labels of a cine say of its volumes: curves, phases and ejection fractions, as files and in a line."""
+"""Volumes over a cine, from its labels: curves, phases and ejection fractions, as files and as one line."""
 
 from __future__ import annotations
 

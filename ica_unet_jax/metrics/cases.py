@@ -1,4 +1,4 @@
-"""One row per case (patient × frame), and what is said of many rows: summary and CSV.
+"""One row per case (patient × frame); the summary and the CSV file of many rows.
 
 A failed case never leaves an average unseen. A structure that only one of prediction and truth has is "missed":
 its Dice and surface Dice are 0, its distances are infinite and stay out of their mean, which n_missed stands beside.

@@ -1,4 +1,4 @@
-"""Where the Dice is lost: the voxels of each slice that are right, and those that are wrong by the kind of fault.
+"""Where the Dice is lost: the correct voxels of each slice, and the wrong ones by kind of error.
 
 Each wrong voxel of a structure has one kind, the first that fits:
 

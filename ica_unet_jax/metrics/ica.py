@@ -1,4 +1,4 @@
-"""Does a loss term do what it says? Quality of the bases and of the reconstruction, free of their scale."""
+"""How good bases and reconstruction are as an ICA, whatever their scale."""
 
 import functools
 import math

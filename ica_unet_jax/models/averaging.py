@@ -1,4 +1,4 @@
-"""The mean of several answers to one frame: of an ensemble's networks, or of one network to mirror images."""
+"""The mean of several answers to one frame: of the networks of an ensemble, or of one network on mirror images."""
 
 from __future__ import annotations
 

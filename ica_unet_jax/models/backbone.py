@@ -1,4 +1,4 @@
-"""The U-Net that transforms the coefficients, each block written for one stream, and its lift over the m bases.
+"""The U-Net that transforms the coefficients: each block is written for one stream and mapped over all m streams.
 
 A stream is one coefficient tensor and what the backbone makes of it: (channels, B, d/2, h', w'). A lifted block maps
 (m, channels, B, d/2, h', w'); the control `dense` runs the same blocks once, over all m coefficients as channels.

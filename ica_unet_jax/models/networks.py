@@ -1,4 +1,4 @@
-"""Networks. Each is called with a frame between its neighbours and returns (outputs, aux); see `IcaUNet`.
+"""Builds the network that --model names. Each is called with a frame and its neighbours and returns (outputs, aux); see `IcaUNet`.
 
 Before and after it stand `config.reach` frames, one for most networks, as channels (B, d, h, w, reach).
 """

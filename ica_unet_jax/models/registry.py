@@ -1,4 +1,4 @@
-"""The networks: one row each, with the settings that it reads. Data alone; `networks` finds the code by these names.
+"""The list of networks: one row each, with the settings that it reads. No code; `networks` finds that by the names here.
 
 To add a network: its file, a row here, a launch file in launch/baselines, and a test.
 """

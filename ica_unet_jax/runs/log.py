@@ -1,4 +1,4 @@
-"""What a training writes down as it goes: its figures in metrics.jsonl, and what happened to it in training.log."""
+"""What a training writes while it runs: losses and scores in metrics.jsonl, events in training.log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run folder: opened for one configuration and one split, which it keeps, and held by one training at a time."""
+"""A run folder: it belongs to one configuration and one split, and one training at a time may hold it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What has become of a run: the one place that knows whether anything is left to do."""
+"""Whether a run is finished, failed or unfinished: the one place that knows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What JAX compiles: for one window, kept on disk from one process to the next, and counted."""
+"""Compilation by JAX: options for one window, programs kept on disk for the next process, a count of compilations."""
 
 from __future__ import annotations
 

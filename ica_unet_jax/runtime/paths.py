@@ -1,4 +1,4 @@
-"""Where things lie that nobody has named: the checkout, the user's cache, compiled programs."""
+"""Default places: the checkout, the user's cache, compiled programs."""
 
 from __future__ import annotations
 

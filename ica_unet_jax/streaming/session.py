@@ -1,4 +1,4 @@
-"""A live session: a scanner on its thread, a segmenter on this one, and the tally of what came out."""
+"""A live session: a scanner in its own thread, a segmenter in this one, and a count of what came out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One cell of a sweep, one process: trains, judges, and leaves a small folder that appears as a whole.
+"""One training of a sweep, in its own process: trains, judges, and leaves a small folder, whole or not at all.
 
 Started by `runner.py` as `python -m ica_unet_jax.sweeps.cell CONFIG.json FINISHED_FOLDER`, or by `cost.py` with `--measure`. What is unfinished lies in the
 configuration's workdir and is resumed; the finished folder holds figures alone, no weights and no pictures.

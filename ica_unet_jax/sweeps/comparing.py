@@ -1,4 +1,4 @@
-"""Times, trains and judges the systems of the paper's tables, each in a run folder of its own; what is there is kept."""
+"""Times, trains and judges the systems of the paper's tables, each in its own run folder; what is finished is kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a sweep takes: by its finished runs where there are some of the same network, otherwise by measuring its parts."""
+"""How long a sweep takes: from finished trainings of the same network where there are some, otherwise from measuring its parts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cross-validation: a run folder for each fold, and what all patients come to when each is judged out of fold."""
+"""Cross-validation: a run folder for each fold, and the scores of all patients, each judged by a network that never saw it."""
 
 from __future__ import annotations
 

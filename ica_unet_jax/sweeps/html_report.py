@@ -1,4 +1,4 @@
-"""index.md and report.html: what the studies answer, in one sentence each, and everything on one page."""
+"""index.md and report.html: the answer of each study in one sentence, and everything on one page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lines of figures as CSV."""
+"""Writes rows of figures as CSV."""
 
 from __future__ import annotations
 

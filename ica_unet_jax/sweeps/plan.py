@@ -1,4 +1,4 @@
-"""A sweep on paper: which cells its studies ask for, and the runs, cell x seed x fold, that fill them."""
+"""The plan of a sweep: the cells of its studies, and the trainings (cell x seed x fold) that fill them."""
 
 from __future__ import annotations
 

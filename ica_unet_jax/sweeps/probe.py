@@ -1,4 +1,4 @@
-"""What the parts of a cell take on this machine, each measured a few times: reading, steps, validation, judging, saving.
+"""How long the parts of a cell take on this machine, each measured a few times: reading, steps, validation, judging, saving.
 
 Runs in a process of its own, with the share of the machine that a cell has; see `cost.py`.
 """

@@ -1,4 +1,4 @@
-"""The table of what the bases are as an ICA, and of what each term of the loss weighs."""
+"""The table of how good the bases are as an ICA, and of how much each term of the loss weighs."""
 
 from __future__ import annotations
 

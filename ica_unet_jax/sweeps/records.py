@@ -1,4 +1,4 @@
-"""What a sweep's folder holds of the runs that ended: a folder for each while it runs, a few files for all where it is kept.
+"""The finished trainings in a sweep's folder: a folder each while it runs, a few CSV files for all once it is compacted.
 
 A running sweep has WORKDIR/cells/CELL/seedS_foldF/, whole, for every run that ended, and WORKDIR/peers/fastica_mM_foldF.csv for what
 FastICA makes of the same frames. `compact` makes of them runs.csv (a line a run), cases.csv, ica.csv, curves.csv and peers.csv (their

@@ -1,4 +1,4 @@
-"""Runs what a sweep lacks: every run in a process of its own, resumed after any kill, a failure is a row.
+"""Runs the trainings that a sweep lacks, each in its own process, resumed after any kill; a failure becomes a row.
 
 WORKDIR/running/CELL/seedS_foldF holds a run while it trains, WORKDIR/cells/CELL/seedS_foldF what is left of it. The
 second appears by one rename, so what is there is whole and is never run again.

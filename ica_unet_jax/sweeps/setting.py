@@ -1,4 +1,4 @@
-"""What a table is about, in one line made from the reference's configuration: data, grid, network, training, loss."""
+"""What a table is about, in one line from the reference's configuration: data, grid, network, training, loss."""
 
 from __future__ import annotations
 

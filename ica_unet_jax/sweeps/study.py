@@ -1,4 +1,4 @@
-"""What a study is: a question, and the cells that answer it. What studies there are is whoever runs a sweep's to say.
+"""What a study is: a question, and the cells that answer it. The studies themselves are in `ablations/`.
 
 A cell is a set of knobs of `ica_unet_jax.config`, changed from a reference.
 """

@@ -1,4 +1,4 @@
-"""What the run folders of `comparing` tell of the paper's systems, and the networks that the rows of its tables are."""
+"""Reads what the run folders of `comparing` say of the paper's systems, and which network each row of its tables is."""
 
 from __future__ import annotations
 

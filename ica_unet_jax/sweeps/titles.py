@@ -1,4 +1,4 @@
-"""What a reader calls a cell: the paper's symbols and words instead of knobs."""
+"""The name of a cell in tables: the paper's symbols and words instead of the names of settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One engine for all that is compared: a trial is a training and its judgement, in a run folder; what is there is kept.
+"""One engine for all comparisons: a trial is a training and its evaluation, in a run folder; what is finished is kept.
 
 Ablations run each trial in a process of its own and keep its figures alone (`runner`, `cell`); cross-validation and the paper's tables
 run theirs here, one after the other, and keep the run folders.

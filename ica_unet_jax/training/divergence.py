@@ -1,4 +1,4 @@
-"""What ends a training that no longer learns: values that are not finite, validation that stays at chance."""
+"""What ends a training that no longer learns: values that are not finite, validation that stays as bad as chance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A plain two-dimensional U-Net, slice by slice: the rival that a method claiming accuracy must reach.
+"""A plain 2D U-Net, slice by slice.
 
 Four resolutions, `unet_width` channels at full size doubled at each of three poolings (16 to 128), two 3x3
 convolutions a stage, batch norm, leaky ReLU, transposed convolutions, skips: 0.5 M parameters.

@@ -1,4 +1,4 @@
-"""From a snippet of frames to its canonical form: independent sources in time, shared by all sites.
+"""From a snippet of frames to its canonical form: independent sources in time, the same for all voxels.
 
 The variation of a snippet's sites in time spans at most S - 1 directions. The strongest of them are the whitened time
 courses; a rotation that makes them as independent as it can (FastICA with log cosh, symmetric) gives the sources. The

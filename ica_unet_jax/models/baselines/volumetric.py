@@ -1,4 +1,4 @@
-"""Layers of the volumetric rivals, with PyTorch's conventions of padding and epsilon."""
+"""Layers of the 3D rivals, with PyTorch's conventions of padding and epsilon."""
 
 from __future__ import annotations
 
