@@ -188,7 +188,7 @@ def answers() -> str:
         ),
         (
             "Which parts matter?",
-            f"Dice falls {'; '.join(worse)}. It stays the same, within 0.01, {' and '.join(small)}. {len(undecided)} other comparisons are "
+            f"Dice falls when {'; when '.join(worse)}. It stays the same, within 0.01, {' and '.join(small)}. {len(undecided)} other comparisons are "
             f"undecided{', including all of the number of bases' * (not bases_decided)}.",
             "[ablations](docs/results/ablations.md)",
         ),
@@ -201,13 +201,13 @@ def answers() -> str:
         (
             "Better than the other rivals?",
             f"**Not known.** U-Net 3D, MSU-Net, GridNet, Ω-Net and an ensemble reach {min(rest)} to {max(rest)} on the same 6 patients, but at a quarter of their width and "
-            f"untuned. A fair trial, one recipe for all, is running: {len(finished)} of the {len(search)} trainings of its first part, the search of learning rates, are done.",
+            f"untuned. A fair trial, with one recipe for all, has begun: {len(finished)} of the {len(search)} trainings of its first part, the search for learning rates, are done.",
             "[rivals](docs/results/rivals.md), [learning rates](docs/results/learning_rates.md)",
         ),
         (
             "Does it need the neighbouring frames?",
             f"The paper looks at the frame before and the frame after. Without the one after, Dice changes by {change(past)}: {past['decision']}. A network trained with both "
-            "gives the same Dice when copies of the frame itself stand in their places.",
+            "gives the same Dice when copies of the frame itself take the place of its neighbours.",
             "[causal](docs/results/causal.md), [neighbours](docs/results/neighbours.md)",
         ),
     ]
@@ -217,9 +217,9 @@ def answers() -> str:
 WORDS = {  # titles of the tables in the words of a newcomer
     "S": "with or without the sparsity term",
     "I": "with or without the independence term",
-    "R": "with the reconstruction term in the loss, against without it",
-    "bases from the frame alone": "with bases computed from the frame alone, as the paper's text says, against ours, a learned dictionary and the frame",
-    "shared streams": "with the same weights for all coefficients, against weights of their own for each",
+    "R": "the reconstruction term is added to the loss",
+    "bases from the frame alone": "the bases come from the frame alone, as the paper's text says, instead of from a learned dictionary and the frame, as ours do",
+    "shared streams": "all coefficients share one set of weights instead of having one each",
 }
 
 PARTS: dict[str, Callable[[], str]] = {

@@ -27,10 +27,18 @@ _PAGE = """# How often the statistics of a study err, and what they find
 
 {sentence}
 
-By `python ablations/simulate.py`. A score is the fold's own level, a deviation of fold x cell, and the luck of the training (its
-seed). False decisions: studies without any effect in which some contrast is called different. The last columns are of the first
-contrast (in a factorial a main effect): how often it is found where it is {effect:g}, and how often it is called smaller than
-{delta:g} where it is 0.
+Made by `python ablations/simulate.py`. [How settings are compared](ablations.md#how-settings-are-compared) explains the words.
+
+A simulated score is a sum of three random parts: the level of the fold, a deviation of this cell on this fold (SD fold x cell), and
+the luck of the training (SD seed). The columns:
+
+- *False decisions*: the share of studies without any effect that call at least one comparison different, and its upper 95 % limit.
+- *Finds {effect:g}*: how often the first comparison of the study (in a factorial a main effect) is called different where its effect is
+  {effect:g}.
+- *Within {delta:g}*: how often it is called smaller than {delta:g} where its effect is 0.
+
+A *factorial of three* switches three terms on and off in all eight combinations, as loss_terms does. *Two trends* are slopes over the
+number of bases, as in basis_dimension.
 
 {table}"""
 
@@ -52,9 +60,9 @@ def page() -> str:
     of_four = [row[5] for row in rows if row[0].startswith("4 cells") and row[0].endswith("4 folds")]
     of_factors = [row[5] for row in rows if row[0].startswith("factorial") and row[0].endswith("4 folds")]
     sentence = (
-        f"Of {STUDIES:,} simulated studies without any effect at most {float(largest[3]):.1%} call one different (upper 95 % limit "
-        f"{float(largest[4]):.1%}). An effect of {EFFECT:g} is found with 4 folds by {min(of_four)} to {max(of_four)} of studies of 4 cells "
-        f"against a reference, and by {min(of_factors)} to {max(of_factors)} of factorials of three."
+        f"Of {STUDIES:,} simulated studies without any effect at most {float(largest[3]):.1%} find one all the same (upper 95 % limit\n"
+        f"{float(largest[4]):.1%}). An effect of {EFFECT:g} is found, with 4 folds, in a share of {min(of_four)} to {max(of_four)} of the studies that compare 4 cells with a\n"
+        f"reference, and in {min(of_factors)} to {max(of_factors)} of the factorials of three."
     )
     table = plain_table(heads, rows, [False] + [True] * 6)
     return _PAGE.format(sentence=sentence, effect=EFFECT, delta=DELTA, table=table)
