@@ -16,6 +16,7 @@ from ica_unet_jax.data.case import Case
 from ica_unet_jax.data.geometry import Placement, normalize, place, resample_labels
 from ica_unet_jax.data.heart import on_heart
 from ica_unet_jax.data.learning_frame import LearningFrame
+from ica_unet_jax.data.nifti import files_of
 from ica_unet_jax.errors import BadData, UserError
 from ica_unet_jax.labels import NUM_CLASSES, UNLABELLED
 from ica_unet_jax.runtime.paths import default_cache_dir
@@ -32,15 +33,16 @@ def canvas(crop: tuple[int, int, int], margin: float = MARGIN) -> tuple[int, int
 
 def preprocessed(case: Case, *, crop: tuple[int, int, int], spacing: float, label_map: str = "", cyclic: bool = False,
                  cache_dir: str | Path = "", margin: float = MARGIN, reach: int = 1,
-                 unlabelled: bool = False, train_window: str = "centre") -> list[LearningFrame]:
+                 unlabelled: bool = False, train_window: str = "centre", codes: str = "") -> list[LearningFrame]:
     """The labelled frames of one case, from the cache or computed and stored there; [] without ground truth.
 
     With `unlabelled` all frames of the case, those without ground truth too.
 
     The canvas is `margin` times the height and width of `crop` (d, H, W), made even, so that augmentation may move the
     window; `spacing` is its voxel size in mm. It lies round the image centre, or with `train_window="heart"` round the place
-    where the window of an evaluation would be that has found the heart. An empty `cache_dir` is the user's cache folder. A case is computed again
-    when a file's name, size or time of change, an option or the format differs.
+    where the window of an evaluation would be that has found the heart. An empty `cache_dir` is the user's cache folder. `codes` are the letters
+    that the case's axes are turned to, "" for those of its files. A case is computed again when a file's name or content, an option or the
+    format differs.
 
     Raises BadData for a case that is not sound and UserError for a cache folder that cannot be written.
     """
@@ -49,7 +51,7 @@ def preprocessed(case: Case, *, crop: tuple[int, int, int], spacing: float, labe
     if not case.labels:
         return []
     options = dict(canvas=canvas(crop, margin), spacing=spacing, label_map=label_map, cyclic=cyclic, reach=reach,
-                   unlabelled=unlabelled, heart=crop if train_window == "heart" else None)
+                   unlabelled=unlabelled, heart=crop if train_window == "heart" else None, codes=codes)
     root = Path(cache_dir) if cache_dir else default_cache_dir()
     folder = root / f"{case.name}-{_key(case, options)}"
     if not folder.is_dir():
@@ -64,20 +66,25 @@ def preprocessed(case: Case, *, crop: tuple[int, int, int], spacing: float, labe
 
 def _key(case: Case, options: dict) -> str:
     try:
-        files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in case.files]
+        files = [(path.name, _digest(path)) for named in case.files for path in files_of(named)]
     except OSError as error:
         raise BadData([f"{error.filename} cannot be read ({error.strerror}); check the file."]) from error
     text = json.dumps([FORMAT, options, files], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _compute(case: Case, *, canvas: tuple[int, int], spacing: float, label_map: str,
-             cyclic: bool, reach: int, unlabelled: bool, heart: tuple[int, int, int] | None) -> dict[str, np.ndarray]:
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _compute(case: Case, *, canvas: tuple[int, int], spacing: float, label_map: str, cyclic: bool, reach: int,
+             unlabelled: bool, heart: tuple[int, int, int] | None, codes: str) -> dict[str, np.ndarray]:
     """The stored arrays: labels (k, s, Hc, Wc), valid (Hc, Wc), times (k,), and frames (n, s, Hc, Wc).
 
     Of these the 2 * reach + 1 from starts[i] on are those round times[i]; windows that follow each other share theirs.
     """
-    cine = reading.read(case, label_map)
+    cine = reading.read(case, label_map, codes=codes)
     slices = cine.frames.shape[1]
     placement = place(cine.frames.shape[1:], cine.spacing, (slices, *canvas), spacing)
     if heart:  # of that grid: its window, unlike the wider canvas, stays inside the image

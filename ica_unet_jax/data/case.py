@@ -8,6 +8,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from ica_unet_jax.data import orientation
+from ica_unet_jax.data.orientation import Turn
+
 
 @dataclasses.dataclass(frozen=True)
 class Case:
@@ -32,6 +35,11 @@ class Case:
     reader: str = "folder"
 
     @property
+    def image(self) -> Path | None:
+        """The cine, or the first of the frame files, whose header stands for all."""
+        return self.cine or self.frames.get(min(self.frames, default=0))
+
+    @property
     def files(self) -> list[Path]:
         """All files of the case, in a fixed order."""
         single = [path for path in (self.info, self.cine) if path]
@@ -44,7 +52,8 @@ class Cine:
 
     `frames` is float32 (t, s, h, w) and `times[i]` is the frame number of `frames[i]`: 0 to t-1 with a cine, the
     numbers of the frame files without one. `labels` maps frame numbers to uint8 (s, h, w), 0 background, 1 RV cavity,
-    2 myocardium, 3 LV cavity. `spacing` is (dz, dy, dx) in mm.
+    2 myocardium, 3 LV cavity. `spacing` is (dz, dy, dx) in mm. `affine` and `header` are those of the file; `turn` leads from
+    its axes to those of the arrays.
     """
 
     case: Case
@@ -54,6 +63,13 @@ class Cine:
     spacing: tuple[float, float, float]
     affine: np.ndarray
     header: nib.Nifti1Header
+    turn: Turn = Turn()
+
+    def turned(self, codes: str) -> Cine:
+        """The case with its axes turned to other letters; as it is where these, or its own, are ""."""
+        turn = Turn(orientation.codes_of(self.header), codes)
+        labels = {time: turn.forth(volume) for time, volume in self.labels.items()}
+        return dataclasses.replace(self, frames=turn.forth(self.frames), labels=labels, spacing=turn.sizes(self.spacing), turn=turn)
 
     def frame(self, time: int) -> np.ndarray:
         """The volume (s, h, w) of frame number `time`."""

@@ -5,16 +5,22 @@ Frame numbers are 0-based here, from 1 in sentences.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ica_unet_jax.data.case import Case
+from ica_unet_jax.data.case import Case, Cine
+from ica_unet_jax.data.nifti import SUFFIX
 from ica_unet_jax.errors import UserError
 
 _SAME_INTENSITY = 0.01  # largest difference between a frame file and its cine, as a part of the frame's range
+_FINER = 1.5  # slices that lie closer than the pixels of the image by this factor are none
+_SLOWER = 0.5  # neighbouring slices of a real cine differ more than twice as much as neighbouring frames, not half as much
+_STACK = 20  # slices; real stacks rarely have more, cines that were saved as one often
+_ANNEX = ".git/annex/objects"
 
 
 def attempt(problems: list[str], read: Callable, *arguments: Any) -> Any:
@@ -33,10 +39,15 @@ def of_path(path: Path, root: Path) -> str:
     if path.is_dir():
         return f"{path} is a folder where a file is expected; put the file itself there."
     try:
-        inside = path.resolve(strict=True).is_relative_to(root.resolve())
+        end, folder = path.resolve(strict=True), root.resolve()
     except (OSError, RuntimeError):  # RuntimeError: a link to itself, before Python 3.13
+        if path.is_symlink() and _ANNEX in os.readlink(path).replace(os.sep, "/"):
+            return f"{path} is a link to what git-annex has not fetched; `datalad get` or `git annex get` fetches it."
         return f"{path} is a link that leads nowhere; put the file itself there."
-    return "" if inside else f"{path} is a link that leads outside {root}; put the file itself there."
+    # git-annex and DataLad keep files beside the cohort, in the repository that it belongs to.
+    if any(end.is_relative_to(place) for place in (folder, *(above / _ANNEX for above in folder.parents))):
+        return ""
+    return f"{path} is a link that leads outside {root}; put the file itself there, as `cp -rL` does for all of a folder."
 
 
 def of_truth(case: Case) -> list[str]:
@@ -44,8 +55,7 @@ def of_truth(case: Case) -> list[str]:
     if case.labels or not case.frames:
         return []
     path = case.frames[min(case.frames)]
-    suffix = ".nii.gz" if path.name.endswith(".gz") else ".nii"
-    truth = path.name.removesuffix(suffix) + "_gt" + suffix
+    truth = SUFFIX.sub(lambda suffix: "_gt" + suffix[0], path.name)
     return [f"{path} has no ground truth, nor has another frame of {case.name}; add {truth}."]
 
 
@@ -77,3 +87,25 @@ def of_labels(path: Path, time: int, shape: Sequence[int], cine: Path | None, ti
     if tuple(shape) != tuple(image_shape):
         return [f"{path} has the shape {shape[::-1]}, its image {image_shape[::-1]}; export both on one grid."]
     return []
+
+
+def of_axes(cine: Cine) -> tuple[list[str], list[str]]:
+    """Whether the axes of a case are in the order (x, y, z, t): problems and remarks."""
+    path, (times, slices, *plane) = cine.case.image, cine.frames.shape
+    stored = f", turned from {cine.turn.start} to {cine.turn.end} by --reorient," if cine.turn.moves else ""
+    advice = ("its affine is not true, or too oblique for letters, so leave --reorient out" if cine.turn.moves else
+              "save it as (x, y, z, t), or let --reorient turn it, if its affine is true")
+    if max(cine.spacing[1:]) > _FINER * cine.spacing[0]:
+        sizes = " x ".join(f"{size:g}" for size in cine.spacing[::-1])
+        return [f"{path}{stored} has voxels of {sizes} mm, so that its slices do not lie along the third axis; {advice}."], []
+    if slices > min(plane):
+        return [f"{path}{stored} has more slices than rows or columns ({plane[1]} x {plane[0]} x {slices}), so that its axes are in another "
+                f"order; {advice}."], []
+    if min(times, slices) > 2:
+        few = cine.frames[:, :, ::4, ::4]
+        if np.abs(np.diff(few, axis=1)).mean() < _SLOWER * np.abs(np.diff(few, axis=0)).mean():
+            return [f"{path} changes less from slice to slice than from frame to frame, so that its third axis seems to be time; save it as "
+                    "(x, y, z, t)."], []
+    if slices > max(_STACK, times):
+        return [], [f"{path} is {times} x {slices} slices; if these are frames, save it as (x, y, z, t), of one slice as (x, y, 1, t)."]
+    return [], []

@@ -2,7 +2,8 @@
 
 Spacing is read from the header's voxel sizes and never from the affine, because the affines of ACDC frames have unit
 scale. A file is read whole, so that the checksum of a .gz is verified, and its header is believed only as far as the
-file is long.
+file is long. Whether it is packed its first bytes say, not its name. A pair of .hdr and .img is read as the .nii that it
+could be.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from ica_unet_jax.labels import NUM_CLASSES
 
 nib.imageglobals.logger.setLevel(logging.CRITICAL)  # what it mends in a header is reported here, or harmless
 
+SUFFIX = re.compile(r"\.(?:nii|img|hdr)(?:\.gz)?$", re.IGNORECASE)
 _UNREADABLE = (OSError, EOFError, ValueError, KeyError, TypeError, OverflowError, MemoryError, zlib.error,
                nib.wrapstruct.WrapStructError, nib.filebasedimages.ImageFileError,
                nib.spatialimages.HeaderDataError, nib.spatialimages.HeaderTypeError)
@@ -32,6 +34,9 @@ _LONGEST = 2**35  # bytes
 _MORE = 2**20  # bytes behind the voxels
 _ZOOMS = (0.01, 100.0)  # mm; what lies beyond is no voxel of a heart
 _LARGEST = 1e30  # intensity; beyond it float32 arithmetic overflows
+_ROUNDED = 1e-3  # of a label: so far scaling by a slope takes it from its whole number
+_PACKED = b"\x1f\x8b"
+_POINTERS = {b"version https://git-lfs": ("Git LFS", "git lfs pull"), b"/annex/objects/": ("git-annex", "git annex get")}
 
 
 def spacing_of(image: nib.Nifti1Image) -> tuple[float, float, float]:
@@ -40,34 +45,91 @@ def spacing_of(image: nib.Nifti1Image) -> tuple[float, float, float]:
     return dz, dy, dx
 
 
+def stem(path: Path) -> str:
+    """A file's name without .nii, .nii.gz or what else ends an image's name."""
+    return SUFFIX.sub("", path.name)
+
+
+def files_of(path: Path) -> list[Path]:
+    """What an image consists of: its header before it, where that is a file of its own."""
+    suffix = SUFFIX.search(path.name)
+    if not suffix or suffix[0][1:4].lower() == "nii":
+        return [path]
+    upper = suffix[0][1:4].isupper()
+    header, image = (f"{stem(path)}.{kind.upper() if upper else kind}{suffix[0][4:]}" for kind in ("hdr", "img"))
+    return [path.with_name(header), path.with_name(image)]
+
+
+def read_header(path: Path) -> nib.Nifti1Header | None:
+    """The header of an image, of which no more is read; None where it has none."""
+    try:
+        with _unpacked(files_of(path)[0]) as file:
+            data = file.read(_NIFTI2)
+        kind = _kind(data)
+        return kind.header_class(data[: kind.header_class.template_dtype.itemsize])
+    except _UNREADABLE:
+        return None
+
+
+def _unpacked(path: Path) -> io.BufferedIOBase:
+    with open(path, "rb") as file:
+        packed = file.read(len(_PACKED)) == _PACKED
+    return (gzip.open if packed else open)(path, "rb")
+
+
+def _kind(data: bytes) -> type[nib.Nifti1Image]:
+    numbers = [int.from_bytes(data[:4], order) for order in ("little", "big")]
+    return nib.Nifti2Image if _NIFTI2 in numbers else nib.Nifti1Image
+
+
 def _parse(path: Path) -> tuple[nib.Nifti1Image, np.ndarray, np.ndarray]:
     """The image, its scaled array, and the voxel sizes as they are stored: nibabel turns 0 into 1 when it loads."""
-    with (gzip.open if path.name.endswith(".gz") else open)(path, "rb") as file:
-        data, kind, stored = _read(file)
+    data, kind, stored = _read(files_of(path))
     image = kind.from_bytes(data)
     with np.errstate(all="ignore"):  # scaling beyond all bounds gives infinity, which is reported
         array = np.asanyarray(image.dataobj)
     return image, array, np.abs(stored["pixdim"][1:4])
 
 
-def _read(file: io.BufferedIOBase) -> tuple[bytes, type[nib.Nifti1Image], nib.Nifti1Header]:
-    """The bytes of an image, its kind and its header as stored.
+def _read(files: list[Path]) -> tuple[bytes, type[nib.Nifti1Image], nib.Nifti1Header]:
+    """The bytes of an image as a single file, its kind and its header as stored; `files` as `files_of` has them."""
+    with _unpacked(files[0]) as file:
+        data = file.read(_NIFTI2)
+        kind, stored = _header(data, b"n+" if len(files) == 1 else b"ni")
+        single = kind.header_class.single_vox_offset
+        offset = int(stored["vox_offset"]) or (single if len(files) == 1 else 0)
+        size = math.prod(stored.get_data_shape()) * stored.get_data_dtype().itemsize
+        if len(files) == 1:
+            return _rest(file, data, max(0, offset) + size), kind, stored
+    with _unpacked(files[1]) as file:
+        voxels = _rest(file, b"", max(0, offset) + size)[max(0, offset) :]
+    whole = stored.copy()
+    whole["magic"], whole["vox_offset"] = kind.header_class.single_magic, single
+    return whole.binaryblock + bytes(single - len(whole.binaryblock)) + voxels, kind, stored
 
-    A .gz can unpack to a thousand times its size, so no more is read than the header promises, and a little.
-    """
-    data = file.read(_NIFTI2)
-    numbers = [int.from_bytes(data[:4], order) for order in ("little", "big")]
-    kind = nib.Nifti2Image if _NIFTI2 in numbers else nib.Nifti1Image
+
+def _header(data: bytes, magic: bytes) -> tuple[type[nib.Nifti1Image], nib.Nifti1Header]:
+    """The kind of an image and its header as stored, by its first bytes. Raises ValueError where they are none."""
+    for sign, (system, command) in _POINTERS.items():
+        if data.startswith(sign):
+            raise ValueError(f"it is a pointer of {system}, not the file itself: `{command}` fetches that")
+    kind = _kind(data)
     length = kind.header_class.template_dtype.itemsize
     if len(data) < length:
         raise ValueError("it is too short for an image")
     stored = kind.header_class(data[:length], check=False)
-    if bytes(stored["magic"])[:3] not in (b"n+1", b"n+2"):
-        raise ValueError("it does not begin as a .nii does")
+    if bytes(stored["magic"])[:3] not in (magic + b"1", magic + b"2"):
+        raise ValueError("it does not begin as a NIfTI file does")
     if int(stored["datatype"]) not in nib.nifti1.data_type_codes.code:
         raise ValueError(f"its data type {stored['datatype']} is unknown")
-    offset = int(stored["vox_offset"]) or kind.header_class.single_vox_offset
-    claimed = max(0, offset) + math.prod(stored.get_data_shape()) * stored.get_data_dtype().itemsize
+    return kind, stored
+
+
+def _rest(file: io.BufferedIOBase, data: bytes, claimed: int) -> bytes:
+    """`data`, which was read, and what follows up to the length that the header claims.
+
+    A .gz can unpack to a thousand times its size, so no more is read than the header promises, and a little.
+    """
     if claimed > _LONGEST:
         raise ValueError(f"its header promises {claimed} bytes, which no cine has")
     data += file.read(max(0, claimed - len(data)))
@@ -75,14 +137,15 @@ def _read(file: io.BufferedIOBase) -> tuple[bytes, type[nib.Nifti1Image], nib.Ni
         raise ValueError(f"it holds {len(data)} bytes where its header promises {claimed}")
     if len(file.read(_MORE + 1)) > _MORE:  # up to the end, where the checksum of a .gz is verified
         raise ValueError(f"it holds far more than the {claimed} bytes that its header promises")
-    return data, kind, stored
+    return data
 
 
 def _open(path: Path) -> tuple[nib.Nifti1Image, np.ndarray, np.ndarray]:
     """The image, its scaled array (x, y, z[, t]), whatever its type, and the stored voxel sizes. Raises UserError."""
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path} does not exist; check the name.")
+    for file in files_of(path):
+        if not file.is_file():
+            raise UserError(f"{file} does not exist; " + ("check the name." if file == path else f"put it beside {path.name}."))
     try:
         image, array, zooms = _parse(path)
     except _UNREADABLE as error:
@@ -107,22 +170,39 @@ def open_frames(path: Path) -> tuple[nib.Nifti1Image, np.ndarray, list[str]]:
         problems.append(f"{path} has voxels of {sizes} mm; write the true voxel size into its header.")
     if not np.isfinite(image.affine).all():
         problems.append(f"{path} has an affine that is not finite; write the true orientation into its header.")
+    if image.header.get_intent()[0] == "label":
+        problems.append(f"{path} holds labels and no image, as its header says; name ground truths NAME_frameNN_gt.nii.gz and "
+                        "put predictions elsewhere.")
     return image, frames, problems
 
 
-def check_frames(path: Path) -> tuple[nib.Nifti1Image, np.ndarray, list[str]]:
-    """`open_frames`, and what is wrong with the frames as well."""
+def check_frames(path: Path) -> tuple[nib.Nifti1Image, np.ndarray, list[str], list[str]]:
+    """`open_frames`, and what is wrong with the frames as well; apart from the rest that some, not all, show nothing."""
     image, frames, problems = open_frames(path)
+    faults: dict[str, list[int]] = {}
     for time, frame in enumerate(frames):
-        where = f"{path}, frame {time + 1}," if len(frames) > 1 else f"{path}"
         low, high = frame.min(), frame.max()
         if not np.isfinite([low, high]).all():
-            problems.append(f"{where} holds NaN or infinite values; export it again.")
+            faults.setdefault("hold NaN or infinite values; export it again.", []).append(time)
         elif max(-low, high) > _LARGEST:
-            problems.append(f"{where} holds values beyond {_LARGEST:g}; export it again.")
+            faults.setdefault(f"hold values beyond {_LARGEST:g}; export it again.", []).append(time)
         elif low == high:
-            problems.append(f"{where} is constant ({low:g}), so it shows nothing; export it again.")
-    return image, frames, problems
+            faults.setdefault(f"are constant ({low:g}), so they show nothing; export it again.", []).append(time)
+    told = {text: _told(path, times, text, len(frames)) for text, times in faults.items()}
+    empty = [text for text in told if text.startswith("are constant")]
+    apart = empty if sum(len(faults[text]) for text in empty) < len(frames) else []
+    return image, frames, problems + [told[text] for text in told if text not in apart], [told[text] for text in apart]
+
+
+def _told(path: Path, times: list[int], text: str, count: int) -> str:
+    """A sentence about some frames of an image; `text` is for several."""
+    if len(times) == 1:
+        for several, one in (("hold", "holds"), ("are", "is"), ("they show", "it shows")):
+            text = re.sub(rf"\b{several}\b", one, text)
+        return f"{path}, frame {times[0] + 1}, {text}" if count > 1 else f"{path} {text}"
+    runs = np.split(times, np.flatnonzero(np.diff(times) > 1) + 1)
+    listed = ", ".join(f"{run[0] + 1}" if len(run) == 1 else f"{run[0] + 1} to {run[-1] + 1}" for run in runs)
+    return f"{path}, frames {listed}, {text}"
 
 
 def read_volume(path: str | Path) -> tuple[np.ndarray, nib.Nifti1Image]:
@@ -130,9 +210,9 @@ def read_volume(path: str | Path) -> tuple[np.ndarray, nib.Nifti1Image]:
 
     Raises UserError if it cannot be read, has voxels of no size, or is NaN, infinite or constant.
     """
-    image, frames, problems = check_frames(Path(path))
-    if problems:
-        raise BadData(problems)
+    image, frames, problems, empty = check_frames(Path(path))
+    if problems or empty:
+        raise BadData(problems + empty)
     return frames, image
 
 
@@ -153,18 +233,26 @@ def parse_label_map(text: str) -> dict[int, int]:
     return mapping
 
 
-def read_labels(path: Path, mapping: Mapping[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """A ground truth as uint8 (s, h, w), and its affine (4, 4). Raises UserError for labels that are none."""
+def read_labels(path: Path, mapping: Mapping[int, int]) -> tuple[np.ndarray, np.ndarray, bool]:
+    """A ground truth as uint8 (s, h, w), its affine (4, 4), and whether labels were rounded, as a scaling may ask for.
+
+    Raises UserError for labels that are none.
+    """
     image, array, _ = _open(path)
     if array.ndim == 4 and array.shape[3] == 1:
         array = array[..., 0]
     if array.ndim == 4:
         raise UserError(f"{path} has {array.shape[3]} frames; save each labelled frame as its own 3D file.")
     values = np.unique(array)
-    mapped = np.array([mapping.get(value, value) for value in values.tolist()])
-    unknown = values[~np.isin(mapped, range(NUM_CLASSES))]
+    with np.errstate(invalid="ignore"):  # infinity is no whole number, and reported
+        whole = np.rint(values)
+        near = np.abs(values - whole) <= _ROUNDED
+    labels = np.where(near, whole, values)
+    mapped = np.array([mapping.get(label, label) for label in labels.tolist()])
+    unknown = labels[~np.isin(mapped, range(NUM_CLASSES))]
     if unknown.size:
-        odd = ", ".join(f"{value:g}" for value in unknown[:5])
+        odd = ", ".join(f"{value:.9g}" for value in unknown[:5])
         raise UserError(f"{path} holds the labels {odd}, known are 0 to {NUM_CLASSES - 1}; "
                         "correct it or use --label_map.")
-    return np.ascontiguousarray(mapped.astype(np.uint8)[np.searchsorted(values, array)].T), image.affine
+    volume = np.ascontiguousarray(mapped.astype(np.uint8)[np.searchsorted(values, array)].T)
+    return volume, image.affine, bool(np.any(labels != values))

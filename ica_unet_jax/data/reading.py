@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
+from ica_unet_jax.data import checks, nifti, orientation
 from ica_unet_jax.data.case import Case, Cine, Examination
 from ica_unet_jax.data.nifti import parse_label_map
 from ica_unet_jax.data.readers import acdc, folder
@@ -72,14 +73,34 @@ def find_cases(data_dir: str | Path, label_map: str = "") -> list[Case]:
     return [cases[name] for name in sorted(cases)]
 
 
-def examine(case: Case, label_map: str = "", *, with_labels: bool = True) -> Examination:
-    """Reads all files of a case and compares them.
+def examine(case: Case, label_map: str = "", *, with_labels: bool = True, codes: str = "") -> Examination:
+    """Reads all files of a case, compares them, and turns the case to the axis letters `codes`, where these are given.
 
     Where `with_labels` is false ground truths are not looked at, and NAME.nii.gz may be a single frame.
 
     Raises UserError only for a malformed `label_map`.
     """
-    return READERS[case.reader].examine(case, parse_label_map(label_map), with_labels)
+    return _turned(READERS[case.reader].examine(case, parse_label_map(label_map), with_labels), codes)
+
+
+def examine_file(path: Path, codes: str = "") -> Examination:
+    """`examine` of an image by itself, 3D or 4D, whatever its name. Raises UserError where it cannot be read."""
+    return _turned(folder.examine_file(path), codes)
+
+
+def _turned(seen: Examination, codes: str) -> Examination:
+    """What was found in a case, its axes turned to `codes`, and whether they are then in the order that everything here expects."""
+    if not seen.cine:
+        return seen
+    if codes and not orientation.codes_of(seen.cine.header):
+        seen.problems.append(f"{seen.cine.case.image} does not tell how it lies in the patient (its header has no orientation, or two that "
+                             "differ), so that --reorient cannot turn it; write the true one into it.")
+        return seen
+    seen.cine = seen.cine.turned(codes)
+    problems, remarks = checks.of_axes(seen.cine)
+    seen.problems += problems
+    seen.remarks += remarks
+    return seen
 
 
 def check(case: Case, label_map: str = "", *, with_labels: bool = True) -> list[str]:
@@ -87,13 +108,19 @@ def check(case: Case, label_map: str = "", *, with_labels: bool = True) -> list[
     return examine(case, label_map, with_labels=with_labels).problems
 
 
-def read(case: Case, label_map: str = "", *, with_labels: bool = True) -> Cine:
-    """All frames and labels of a case.
+def read(case: Case, label_map: str = "", *, with_labels: bool = True, codes: str = "") -> Cine:
+    """All frames and labels of a case, turned to the axis letters `codes` where these are given.
 
     Raises BadData with all that is wrong with it; frame files without any ground truth are, unless `with_labels` is
     false.
     """
-    seen = examine(case, label_map, with_labels=with_labels)
+    seen = examine(case, label_map, with_labels=with_labels, codes=codes)
     if seen.problems:
         raise BadData(seen.problems)
     return seen.cine
+
+
+def codes_of(case: Case) -> str:
+    """The letters of a case's axes as they are stored, by its header alone; "" where that does not tell. See `orientation`."""
+    header = nifti.read_header(case.image) if case.image else None
+    return orientation.codes_of(header) if header else ""

@@ -49,7 +49,7 @@ def read_split(path: str | Path, cases: list[Case]) -> Split:
     Raises UserError if the file is missing or malformed, names an unknown patient, or one twice.
     """
     try:
-        split = json.loads(Path(path).read_text(encoding="utf-8"))
+        split = json.loads(Path(path).read_bytes())  # of any UTF, with a byte order mark or without
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"--split_file={path} cannot be read as JSON ({error}); correct it.") from error
     well_formed = isinstance(split, dict) and {"train", "val"} <= set(split) <= {"train", "val", "test"} and all(

@@ -1,4 +1,5 @@
 import os
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -118,11 +119,24 @@ def test_every_option_is_in_the_key(case, tmp_path, change):
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
-def test_changed_file_is_read_again(case, tmp_path):
+def test_another_content_of_the_same_name_size_and_time_is_read_again(case, tmp_path):
+    """Two cohorts whose files differ in nothing but their voxels; a copy of the first is the first."""
+    other = shutil.copytree(case.cine.parent, tmp_path / "other")
+    path = other / case.labels[0].name
+    before, stated = path.read_bytes(), os.stat(path)
+    image = nib.load(path)
+    labels = np.asarray(image.dataobj).copy()
+    [same] = find_cases(other)
     cache.preprocessed(case, **OPTIONS, cache_dir=tmp_path / "cache")
-    os.utime(case.labels[0], (1, 1))
-    cache.preprocessed(case, **OPTIONS, cache_dir=tmp_path / "cache")
-    assert len(list((tmp_path / "cache").iterdir())) == 2
+    cache.preprocessed(same, **OPTIONS, cache_dir=tmp_path / "cache")
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+    nib.save(nib.Nifti1Image(np.where(labels == 2, 1, labels).astype(np.uint8), image.affine), path)
+    content = path.read_bytes()
+    path.write_bytes(content.ljust(len(before), b"\0"))
+    os.utime(path, ns=(stated.st_atime_ns, stated.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (stated.st_size, stated.st_mtime_ns)
+    first, _ = cache.preprocessed(same, **OPTIONS, cache_dir=tmp_path / "cache")
+    assert set(np.unique(first.labels)) == {0, 1}
 
 
 @pytest.mark.parametrize("part", ["frames", "labels", "times"])

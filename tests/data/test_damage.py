@@ -36,6 +36,11 @@ def rewrite(folder, name, change, zooms=(1.5, 1.5, 10.0), affine=AFFINE):
     nib.save(image, path)
 
 
+def only_cine(folder):
+    for path in (*folder.glob("*_frame*"), folder / "Info.cfg"):
+        path.unlink()
+
+
 def put(array, index, value):
     array[index] = value
     return array
@@ -191,10 +196,54 @@ def _(folder):
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:1000]))
 
 
-@damage("patient001_frame02.nii.gz cannot be read as NIfTI (Not a gzipped file")
+@damage("patient001_frame02.nii.gz cannot be read as NIfTI (it is a pointer of Git LFS, not the file itself: `git lfs pull` fetches that); copy or download it again.")
 def _(folder):
-    path = folder / "patient001_frame02.nii.gz"
-    path.write_bytes(gzip.decompress(path.read_bytes()))
+    text = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22e\nsize 12345\n"
+    (folder / "patient001_frame02.nii.gz").write_text(text)
+
+
+@damage("patient001_4d.nii.gz cannot be read as NIfTI (it is a pointer of git-annex, not the file itself: `git annex get` fetches that); copy or download it again.")
+def _(folder):
+    (folder / "patient001_4d.nii.gz").write_text("/annex/objects/SHA256E-s8--9f86d081884c7d65.nii.gz\n")
+
+
+@damage("patient001_4d.nii.gz is a link to what git-annex has not fetched; `datalad get` or `git annex get` fetches it.")
+def _(folder):
+    path = folder / "patient001_4d.nii.gz"
+    path.unlink()
+    path.symlink_to("../.git/annex/objects/Xx/Yy/SHA256E-s8--9f86d081/SHA256E-s8--9f86d081")
+
+
+@damage("patient001_4d.nii.gz, frames 1 to 2, 4, hold NaN or infinite values; export it again.")
+def _(folder):
+    rewrite(folder, "4d", lambda cine: put(cine.astype(np.float32), (0, 0, 0, [0, 1, 3]), np.inf))
+
+
+@damage("patient001_4d.nii.gz holds labels and no image, as its header says; name ground truths NAME_frameNN_gt.nii.gz and put predictions elsewhere.")
+def _(folder):
+    image = nib.load(folder / "patient001_4d.nii.gz")
+    cine = nib.Nifti1Image(np.asarray(image.dataobj), image.affine, image.header)
+    cine.header.set_intent("label")
+    nib.save(cine, folder / "patient001_4d.nii.gz")
+
+
+@damage("patient001_4d.nii.gz has voxels of 10 x 1.5 x 1.5 mm, so that its slices do not lie along the third axis; save it as (x, y, z, t), or let --reorient turn it, if its affine is true.")
+def _(folder):
+    only_cine(folder)
+    rewrite(folder, "4d", lambda cine: cine.transpose(2, 0, 1, 3), zooms=(10.0, 1.5, 1.5))
+
+
+@damage("patient001_4d.nii.gz has more slices than rows or columns (4 x 64 x 64), so that its axes are in another order; save it as (x, y, z, t), or let --reorient turn it, if its affine is true.")
+def _(folder):
+    only_cine(folder)
+    rewrite(folder, "4d", lambda cine: cine.transpose(3, 0, 1, 2))
+
+
+@damage("patient001_4d.nii.gz changes less from slice to slice than from frame to frame, so that its third axis seems to be time; save it as (x, y, z, t).")
+def _(folder):
+    only_cine(folder)
+    slices = np.random.default_rng(0).integers(0, 99, (64, 64, 1, 3))
+    rewrite(folder, "4d", lambda _: (np.arange(9).reshape(1, 1, 9, 1) + slices).astype(np.int16))
 
 
 @damage("patient001_4d.nii.gz has voxels of 0 x 0 x 0 mm; write the true voxel size into its header.")
@@ -281,7 +330,7 @@ def test_damage_gives_one_sentence(case_dir, sentence):
     with pytest.raises(BadData) as error:
         reading.read(case)
     assert error.value.problems == [problem]
-    if not case.labels:  # fit for prediction all the same
+    if "has no ground truth" in sentence:  # fit for prediction all the same
         assert not reading.read(case, with_labels=False).labels
 
 

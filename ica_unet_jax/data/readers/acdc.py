@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,7 +14,9 @@ from ica_unet_jax.data.readers import folder as nifti
 from ica_unet_jax.errors import UserError
 
 _PARTS = ("training", "testing", "database/training", "database/testing")
-_INFO = "Info.cfg"
+_INFO = "[Ii][Nn][Ff][Oo].[Cc][Ff][Gg]"  # as a pattern
+_SPACINGS = ("nominal", "true")  # of voxels
+_KEYS = {key.lower(): key for key in ("ED", "ES", "NbFrame", "Group", "Spacing", "Height", "Weight")}
 
 
 def recognises(root: Path) -> bool:
@@ -31,20 +34,23 @@ def find_cases(root: Path) -> Iterator[tuple[Path, Case]]:
 def examine(case: Case, label_map: Mapping[int, int], with_labels: bool) -> Examination:
     """As `Reader.examine`."""
     seen, told = nifti.examine(case, label_map, with_labels), []
-    info = checks.attempt(told, _read_info, case.info) if case.info else None
+    info, unknown = case.info and checks.attempt(told, _read_info, case.info) or ({}, [])
     count = len(seen.cine.frames) if case.cine and seen.cine else None
-    seen.problems = told + _problems(case, info or {}, count) + seen.problems
+    seen.problems = told + _problems(case, info, count) + seen.problems
+    if unknown:
+        listed = ", ".join(f"'{line[:40]}'" for line in unknown[:3]) + (", ..." if len(unknown) > 3 else "")
+        seen.remarks.append(f"{case.info}: {listed} says nothing that is known here; known are {', '.join(_KEYS.values())}, as in ED: 1.")
     return seen
 
 
 def _described(case: Case, place: Path, root: Path) -> Case:
     """The case with what Info.cfg says of it, if that can be read; `examine` reads it again, and reports."""
-    path = place / _INFO
-    if not path.is_file():
+    path = min(place.glob(_INFO), default=None)
+    if path is None or not path.is_file():
         return case
     if problem := checks.of_path(path, root):
         return dataclasses.replace(case, problems=(*case.problems, problem))
-    info = checks.attempt([], _read_info, path) or {}
+    info, _ = checks.attempt([], _read_info, path) or ({}, [])
     return dataclasses.replace(
         case,
         group=info.get("Group", "").upper(),
@@ -55,14 +61,25 @@ def _described(case: Case, place: Path, root: Path) -> Case:
     )
 
 
-def _read_info(path: Path) -> dict[str, str]:
-    """Info.cfg as {key: value}, what is no text left out; other lines are ignored. UserError where it cannot be read."""
+def _read_info(path: Path) -> tuple[dict[str, str], list[str]]:
+    """Info.cfg as {key: value}, keys as `_KEYS` writes them, and its lines that say nothing known; # begins a comment.
+
+    Raises UserError where it cannot be read.
+    """
     try:
-        text = path.read_text(encoding="utf-8-sig", errors="replace")
+        content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); make it readable.") from error
-    pairs = ("".join(filter(str.isprintable, line)).partition(":") for line in text.splitlines())
-    return {key.strip(): value.strip() for key, colon, value in pairs if colon}
+    info, unknown = {}, []
+    for line in content.decode(json.detect_encoding(content), errors="replace").splitlines():
+        line = "".join(filter(str.isprintable, line)).strip()
+        key, sign, value = (part.strip() for part in re.fullmatch(r"([^:=]*)([:=]?)(.*)", line).groups())
+        known = _KEYS.get(key.lower()) if sign else None
+        if known and (known != "Spacing" or value.lower() in _SPACINGS):
+            info[known] = value
+        elif line and not line.startswith("#"):
+            unknown.append(line)
+    return info, unknown
 
 
 def _zero_based(text: str | None) -> int | None:

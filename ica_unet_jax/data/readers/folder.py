@@ -1,7 +1,7 @@
 """A plain folder of NIfTI files, or of patients' folders of them: cines, single frames, and ground truths of frames.
 
-NAME.nii.gz or NAME_4d.nii.gz is a cine, NAME_frameNN.nii.gz a frame and NAME_frameNN_gt.nii.gz its ground truth. Frame
-numbers are 0-based here; files count from 1.
+NAME.nii.gz or NAME_4d.nii.gz is a cine, NAME_frameNN.nii.gz a frame and NAME_frameNN_gt.nii.gz its ground truth; .nii and
+pairs of .img and .hdr are as good, in capitals too. Frame numbers are 0-based here; files count from 1.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from ica_unet_jax.data import checks
+from ica_unet_jax.data import checks, orientation
 from ica_unet_jax.data.case import Case, Cine, Examination
-from ica_unet_jax.data.nifti import check_frames, read_labels, spacing_of
+from ica_unet_jax.data.nifti import check_frames, files_of, read_labels, spacing_of, stem
 
-_FILE = re.compile(r"(?P<name>.+?)(?:_4d|_frame(?P<frame>\d+)(?P<gt>_gt)?)?\.nii(?:\.gz)?", re.DOTALL)
+_FILE = re.compile(r"(?P<name>.+?)(?:_4d|_frame(?P<frame>\d+)(?P<gt>_gt)?)?\.(?:nii|img)(?:\.gz)?", re.DOTALL | re.IGNORECASE)
 _SAME_AFFINE = 0.01  # mm; ground truths are often saved with rounded affines
 
 
@@ -49,12 +49,13 @@ def cases_of(place: Path, root: Path, own: bool) -> list[Case]:
             continue
         name, number = match["name"], match["frame"]
         name = name if name.isprintable() else ascii(name)[1:-1]
-        unnumbered = number is None and name.endswith("_gt")
-        files = found.setdefault(name.removesuffix("_gt") if unnumbered else name,
+        unnumbered = number is None and name.lower().endswith("_gt")
+        files = found.setdefault(name[: -len("_gt")] if unnumbered else name,
                                  {"cine": {}, "frames": {}, "labels": {}, "problems": []})
         kind = "cine" if number is None else "labels" if match["gt"] else "frames"
         time = -1 if number is None else int(number) - 1
-        if problem := checks.of_path(path, root):
+        there = (file for file in files_of(path) if file == path or file.is_symlink() or file.exists())
+        if problem := next(filter(None, (checks.of_path(file, root) for file in there)), ""):
             files["problems"].append(problem)
         elif unnumbered:
             files["problems"].append(f"{path}: a ground truth needs its frame number in its name; save each labelled "
@@ -82,30 +83,36 @@ def examine(case: Case, label_map: Mapping[int, int], with_labels: bool) -> Exam
     """As `Reader.examine`."""
     seen = Examination(problems=list(case.problems))
     problems = seen.problems
-    volumes = {}
+    volumes, images = {}, {}
     if case.cine and (opened := checks.attempt(problems, check_frames, case.cine)):
-        image, frames, found = opened
+        image, frames, found, empty = opened
         problems += found
-        if image.ndim == 3 and (with_labels or "_4d.nii" in case.cine.name):
+        # What is learnt from or judged must be whole; of another cine the rest is worth having.
+        (problems if with_labels and case.labels else seen.remarks).extend(empty)
+        if image.ndim == 3 and (with_labels or stem(case.cine).lower().endswith("_4d")):
             problems.append(f"{case.cine} is 3D {image.shape} where a cine (x, y, z, t) is expected; replace it, or "
                             "name a single frame NAME_frameNN.nii.gz.")
         else:
             seen.cine = _cine(case, frames, range(len(frames)), image)
     for time, path in sorted(case.frames.items()):
         if opened := checks.attempt(problems, check_frames, path):
-            image, frames, found = opened
-            problems += found
+            image, frames, found, empty = opened
+            problems += found + empty
             if len(frames) > 1:
                 problems.append(f"{path} has {len(frames)} frames where one is expected; name a cine NAME_4d.nii.gz.")
             else:
-                volumes[time] = frames[0]
+                volumes[time], images[time] = frames[0], image
     if seen.cine:
         for time, volume in volumes.items():
             problems += checks.of_frame(case.frames[time], time, volume, case.cine, seen.cine.frames)
     elif volumes and not case.cine:
         shapes = sorted({volume.shape[::-1] for volume in volumes.values()})
         if len(shapes) == 1:
-            seen.cine = _cine(case, np.stack(list(volumes.values())), volumes, image)
+            seen.cine = _cine(case, np.stack(list(volumes.values())), volumes, images[min(images)])
+            codes = {orientation.codes_of(image.header) or "without orientation" for image in images.values()}
+            if len(codes) > 1:
+                problems.append(f"{case.frames[min(volumes)].parent}: the frames of {case.name} lie differently in the patient "
+                                f"({' and '.join(sorted(codes))}); export them on one grid.")
         else:
             problems.append(f"{case.frames[min(volumes)].parent}: the frames of {case.name} differ in shape "
                             f"({' and '.join(map(str, shapes))}); export them on one grid.")
@@ -116,14 +123,22 @@ def examine(case: Case, label_map: Mapping[int, int], with_labels: bool) -> Exam
     return seen
 
 
+def examine_file(path: Path) -> Examination:
+    """An image by itself, 3D or 4D, whatever its name. Raises UserError where it cannot be read."""
+    image, frames, problems, empty = check_frames(path)
+    return Examination(_cine(Case(stem(path), cine=path), frames, range(len(frames)), image), problems, empty)
+
+
 def _examine_labels(seen: Examination, case: Case, label_map: Mapping[int, int]) -> None:
     """Adds the ground truths to the cine, if there is one, and what is to be said of them."""
     for time, path in sorted(case.labels.items()):
         opened = checks.attempt(seen.problems, read_labels, path, label_map)
         if not opened or not seen.cine:
             continue
-        labels, affine = opened
+        labels, affine, rounded = opened
         seen.cine.labels[time] = labels
+        if rounded:
+            seen.remarks.append(f"{path} holds labels that are no whole numbers, but close to them; they are rounded.")
         times, shape = seen.cine.times, seen.cine.frames.shape[1:]
         seen.problems += checks.of_labels(path, time, labels.shape, case.cine, times, shape)
         if not np.allclose(affine, seen.cine.affine, rtol=0, atol=_SAME_AFFINE):

@@ -1,0 +1,89 @@
+"""How an image lies in the patient, by three letters, and how it is turned to other ones.
+
+LPS says that the stored columns x run to the patient's left, the rows y to the back and the slices z to the head. The letters
+are those of the nearest axes: oblique stacks, as short-axis ones are, may have different ones though nothing is turned.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+
+import nibabel as nib
+import numpy as np
+from nibabel import orientations
+
+_SAME_SIZE = 0.01  # as a part; an affine whose columns are no longer or shorter than the voxels has the scale
+
+
+def codes_of(header: nib.Nifti1Header) -> str:
+    """The letters of an image's axes (x, y, z); "" where its header does not tell, or its two affines tell different ones."""
+    found = set()
+    try:
+        with np.errstate(all="ignore"):  # an affine with numbers beyond all bounds tells nothing either
+            for affine, code in (header.get_sform(coded=True), header.get_qform(coded=True)):
+                if code:
+                    found.add("".join(nib.aff2axcodes(affine)))
+    except (ValueError, TypeError, np.linalg.LinAlgError, nib.spatialimages.HeaderDataError):  # TypeError: an axis without direction
+        return ""
+    return found.pop() if len(found) == 1 else ""
+
+
+def has_scale(header: nib.Nifti1Header) -> bool:
+    """Whether the affine holds the voxel sizes. One that does not was made up, and its letters may be so too."""
+    return np.allclose(nib.affines.voxel_sizes(header.get_best_affine()), header.get_zooms()[:3], rtol=_SAME_SIZE)
+
+
+def count(codes: Iterable[str]) -> dict[str, int]:
+    """How many cases have which letters, the most frequent first."""
+    counted = collections.Counter(codes)
+    return {letters: counted[letters] for letters in sorted(counted, key=lambda letters: (-counted[letters], letters))}
+
+
+def usual(counted: Mapping[str, int]) -> str:
+    """The most frequent letters of a cohort; "" where no case has any."""
+    return next(filter(None, count(collections.Counter(counted).elements())), "")
+
+
+def told(counted: Mapping[str, int]) -> str:
+    """How many cases have which letters, in words."""
+    return ", ".join(f"{number} {letters or 'without orientation'}" for letters, number in counted.items())
+
+
+@dataclasses.dataclass(frozen=True)
+class Turn:
+    """The way from axis letters to others, and back; nothing is turned where either is "".
+
+    Volumes are (..., slice, y, x). Voxels are moved, none is computed.
+    """
+
+    start: str = ""
+    end: str = ""
+
+    @property
+    def moves(self) -> bool:
+        """Whether anything is turned."""
+        return bool(self.start and self.end) and self.start != self.end
+
+    def forth(self, volumes: np.ndarray) -> np.ndarray:
+        """Volumes as they are stored, turned."""
+        return _move(volumes, self._orientation())
+
+    def back(self, volumes: np.ndarray) -> np.ndarray:
+        """Turned volumes as they are stored."""
+        return _move(volumes, Turn(self.end, self.start)._orientation())
+
+    def sizes(self, stored: Sequence[float]) -> tuple[float, float, float]:
+        """The sizes (dz, dy, dx) of a turned voxel."""
+        turned = dict(zip(self._orientation()[:, 0].astype(int), stored[::-1], strict=True))
+        return turned[2], turned[1], turned[0]
+
+    def _orientation(self) -> np.ndarray:
+        """As nibabel has it: for each stored axis (x, y, z) which one it becomes, and whether it is reversed."""
+        start, end = (self.start, self.end) if self.moves else ("RAS", "RAS")
+        return orientations.ornt_transform(orientations.axcodes2ornt(start), orientations.axcodes2ornt(end))
+
+
+def _move(volumes: np.ndarray, orientation: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(orientations.apply_orientation(volumes.T, orientation).T)
