@@ -67,11 +67,19 @@ def dice(line: Line, structure: str) -> str:
     return f"{number(value(line, f'dice_{structure}'), 3)} ± {number(value(line, f'dice_{structure}_sd'), 3)}"
 
 
-def change(line: Line) -> str:
-    """The change of Dice to the reference, with its 95 % interval where there is one."""
-    low, high = value(line, "low"), value(line, "high")
-    interval = "" if low is None or high is None else f" [{number(low, 3)}, {number(high, 3)}]"
-    return number(value(line, "difference"), 3, signed=True) + interval
+def change(line: Line, removed: bool = False) -> str:
+    """The change of Dice to the reference, with its 95 % interval where there is one; turned round for what the setting `removed`."""
+    difference, *limits = (value(line, column) for column in ("difference", *(("high", "low") if removed else ("low", "high"))))
+    if removed:
+        difference, *limits = (None if x is None else -x for x in (difference, *limits))
+    interval = "" if None in limits else f" [{', '.join(number(limit, 3) for limit in limits)}]"
+    return number(difference, 3, signed=True) + interval
+
+
+def ahead(plain: Line, own: Line) -> str:
+    """Which of two lines of the paper's tables has the higher Dice."""
+    difference = float(plain["Dice mean"]) - float(own["Dice mean"])
+    return "the same" if not difference else f"so {'the U-Net' if difference > 0 else 'ICA-UNet'} is ahead by {abs(difference):.3f}"
 
 
 def cells(path: str) -> str:
@@ -165,61 +173,64 @@ def answers() -> str:
     )  # fmt: skip
     rest = [line["Dice mean"] for line in lines("tables_acdc_mini/table_1") + lines("tables_acdc_mini/table_2") if trained(line) and "at 0.25" in line["System"]]
     keeps = {line["Keeps 22 FPS"] for line in lines("tables_acdc_mini/table_1") if not printed_in_paper(line)}
-    worse = [f"{WORDS[line['title']]} ({change(line)})" for name in STUDIES for line in lines(f"acdc_mini/{name}") if line["decision"] == "worse"]
+    decided = [(PARTS_OF_THE_METHOD[line["title"]], line) for name in STUDIES for line in lines(f"acdc_mini/{name}") if line["decision"] == "worse"]
+    helps, hurts = ([f"{words} ({change(line, removed)})" for (words, removed), line in decided if removed == wanted] for wanted in (True, False))
     undecided = [line for name in STUDIES for line in lines(f"acdc_mini/{name}") if line["decision"] == "undecided"]
     bases_decided = [line for line in lines("acdc_mini/basis_dimension") if line["decision"] not in ("", "undecided")]
-    small = [WORDS[line["title"]] for line in lines("acdc_mini/loss_terms") if line["decision"].startswith("no effect") and " x " not in line["title"]]
+    nothing = [PARTS_OF_THE_METHOD[line["title"]][0] for line in lines("acdc_mini/loss_terms") if line["decision"].startswith("no effect") and " x " not in line["title"]]
     twin = named("acdc_mini/streams", "dense, equal work")
     search = lines("choosing_learning_rate/learning_rate")
     finished = [line for line in search if not line["state"]]
     rows = [
         (
             "How accurate is it?",
-            f"Mean Dice **{dice(both, 'mean')}** (RV {dice(both, 'RV')}, MYO {dice(both, 'MYO')}, LV {dice(both, 'LV')}): 4 contracting blocks, {both['patients']} patients at ED and ES, "
-            f"each judged by a network that never saw it, mean ± SD over patients; 1200 steps, half of a full training. The paper prints {paper['Dice mean'].split()[0]}, on all "
-            "frames of data that are not public.",
+            f"Mean Dice **{dice(both, 'mean')}** (RV {dice(both, 'RV')}, MYO {dice(both, 'MYO')}, LV {dice(both, 'LV')}), mean ± SD over {both['patients']} patients at end-diastole and "
+            f"end-systole, three-fold cross-validation, 1200 steps (half of a full training). The paper prints {paper['Dice mean'].split()[0]}, but on labels of all frames that were never "
+            "published, so the two cannot be compared.",
             "[accuracy](docs/results/accuracy.md)",
         ),
         (
             "Is it real time?",
-            f"On two CPU cores **{'no system keeps' if keeps == {'no'} else 'some systems keep'}** the 22 frames a second that the paper asks for. A frame of 8x128x128 takes "
-            f"{n4['Compute (ms)']} ms, or {causal['Compute (ms)']} ms without the following frame, where 45 are allowed. No GPU has been timed.",
+            f"{'**No**' if keeps == {'no'} else '**In part**'}, on two CPU cores. To compute a frame (8 slices of 128x128) takes {n4['Compute (ms)']} ms, which is {n4['FPS']} frames a second, "
+            f"and the network waits for the next frame first. A network that uses past frames alone takes {causal['Compute (ms)']} ms ({causal['FPS']} a second). The paper asks for 22 a second. "
+            f"{'None of the networks that were timed keeps that. ' * (keeps == {'no'})}No GPU has been timed.",
             "[speed](docs/results/speed.md)",
         ),
         (
             "Which parts matter?",
-            f"Dice falls when {'; when '.join(worse)}. It stays the same, within 0.01, {' and '.join(small)}. {len(undecided)} other comparisons are "
-            f"undecided{', including all of the number of bases' * (not bases_decided)}.",
+            f"After 250 steps, a tenth of a full training: **Helps:** {'; '.join(helps)}. **Hurts:** {'; '.join(hurts)}. **No effect** above 0.01: {', '.join(nothing)}. "
+            f"**Undecided:** {len(undecided)} other comparisons{', among them all of the number of bases' * (not bases_decided)}.",
             "[ablations](docs/results/ablations.md)",
         ),
         (
             "Is it better than a plain U-Net?",
-            f"**Not shown.** A 2D U-Net on the images has {plain['Dice mean']}, ICA-UNet {n4['Dice mean']} (6 of the patients, 500 steps, so not to be compared with the first "
-            f"row). One U-Net over all coefficients instead of one for each basis (\"dense\") has {dense['Dice mean']} there; over three folds it differs by {change(twin)}, {twin['decision']}.",
+            f"**Not shown.** On 6 of the patients after 500 steps a 2D U-Net on the images has {plain['Dice mean']} and ICA-UNet {n4['Dice mean']}, {ahead(plain, n4)}; one training of each, so it "
+            f"may be chance. One U-Net that sees all coefficients together (\"dense\"), instead of one U-Net for each basis, has {dense['Dice mean']} there; over three folds after 250 steps the "
+            f"change is {change(twin)}, {twin['decision']}.",
             "[rivals](docs/results/rivals.md)",
         ),
         (
             "Better than the other rivals?",
             f"**Not known.** U-Net 3D, MSU-Net, GridNet, Ω-Net and an ensemble reach {min(rest)} to {max(rest)} on the same 6 patients, but at a quarter of their width and "
-            f"untuned. A fair trial, with one recipe for all, has begun: {len(finished)} of the {len(search)} trainings of its first part, the search for learning rates, are done.",
+            f"untuned. A fair trial, with one recipe for all, has begun: {len(finished)} of {len(search)} trainings of the search for learning rates are done.",
             "[rivals](docs/results/rivals.md), [learning rates](docs/results/learning_rates.md)",
         ),
         (
             "Does it need the neighbouring frames?",
-            f"The paper looks at the frame before and the frame after. Without the one after, Dice changes by {change(past)}: {past['decision']}. A network trained with both "
-            "gives the same Dice when copies of the frame itself take the place of its neighbours.",
+            f"**Apparently not.** Without the frame after, the change is {change(past)}, {past['decision']}. One network trained with the frames before and after gives the same Dice when copies of "
+            "the frame itself take their places.",
             "[causal](docs/results/causal.md), [neighbours](docs/results/neighbours.md)",
         ),
     ]
     return plain_table(("Question", "Answer today", "More"), rows).replace("\\*", "*")
 
 
-WORDS = {  # titles of the tables in the words of a newcomer
-    "S": "with or without the sparsity term",
-    "I": "with or without the independence term",
-    "R": "the reconstruction term is added to the loss",
-    "bases from the frame alone": "the bases come from the frame alone, as the paper's text says, instead of from a learned dictionary and the frame, as ours do",
-    "shared streams": "all coefficients share one set of weights instead of having one each",
+PARTS_OF_THE_METHOD = {  # by titles of the tables: the part in the words of a newcomer, and whether the setting takes it away
+    "S": ("the sparsity term of the loss", False),
+    "I": ("the independence term of the loss", False),
+    "R": ("the reconstruction term of the loss", False),
+    "bases from the frame alone": ("learned bases beside those computed from the frame, which are ours and not in the paper's text", True),
+    "shared streams": ("a U-Net of its own for each basis, instead of one that serves all in turn", True),
 }
 
 PARTS: dict[str, Callable[[], str]] = {
