@@ -1,4 +1,4 @@
-"""Pictures of segmented cases: overlays, volume curves, and what a training shows of itself."""
+"""Pictures of segmented cases (overlays, volume curves), and those that a training draws of its progress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a frame takes a trained network in a stream."""
+"""How long a trained network takes for one frame of a stream."""
 
 from __future__ import annotations
 
