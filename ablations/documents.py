@@ -191,9 +191,9 @@ def answers() -> str:
         ),
         (
             "Is it real time?",
-            f"{'**No**' if keeps == {'no'} else '**In part**'}, on two CPU cores. To compute a frame (8 slices of 128x128) takes {n4['Compute (ms)']} ms, which is {n4['FPS']} frames a second, "
-            f"and the network waits for the next frame first. A network that uses past frames alone takes {causal['Compute (ms)']} ms ({causal['FPS']} a second). The paper asks for 22 a second. "
-            f"{'None of the networks that were timed keeps that. ' * (keeps == {'no'})}No GPU has been timed.",
+            f"{'**No**' if keeps == {'no'} else '**In part**'}, on two CPU cores. A frame (8 slices of 128x128) takes {n4['Compute (ms)']} ms to compute; {n4['FPS']} frames a second were "
+            f"measured, and each waits for the next frame. A network that uses past frames alone takes {causal['Compute (ms)']} ms ({causal['FPS']} a second). The paper asks for 22 a second. "
+            f"{'No network that was timed reaches that. ' * (keeps == {'no'})}No GPU has been timed.",
             "[speed](docs/results/speed.md)",
         ),
         (
@@ -205,8 +205,8 @@ def answers() -> str:
         (
             "Is it better than a plain U-Net?",
             f"**Not shown.** On 6 of the patients after 500 steps a 2D U-Net on the images has {plain['Dice mean']} and ICA-UNet {n4['Dice mean']}, {ahead(plain, n4)}; one training of each, so it "
-            f"may be chance. One U-Net that sees all coefficients together (\"dense\"), instead of one U-Net for each basis, has {dense['Dice mean']} there; over three folds after 250 steps the "
-            f"change is {change(twin)}, {twin['decision']}.",
+            f"may be chance. One U-Net that sees all coefficients together (\"dense\"), instead of one U-Net for each basis, has {dense['Dice mean']} there; over three folds after 250 steps "
+            f"its Dice differs from ICA-UNet's by {change(twin)}, {twin['decision']}.",
             "[rivals](docs/results/rivals.md)",
         ),
         (
@@ -217,7 +217,7 @@ def answers() -> str:
         ),
         (
             "Does it need the neighbouring frames?",
-            f"**Apparently not.** Without the frame after, the change is {change(past)}, {past['decision']}. One network trained with the frames before and after gives the same Dice when copies of "
+            f"**Apparently not.** To leave out the frame after changes Dice by {change(past)}, {past['decision']}. One network trained with the frames before and after gives the same Dice when copies of "
             "the frame itself take their places.",
             "[causal](docs/results/causal.md), [neighbours](docs/results/neighbours.md)",
         ),
@@ -229,7 +229,7 @@ PARTS_OF_THE_METHOD = {  # by titles of the tables: the part in the words of a n
     "S": ("the sparsity term of the loss", False),
     "I": ("the independence term of the loss", False),
     "R": ("the reconstruction term of the loss", False),
-    "bases from the frame alone": ("learned bases beside those computed from the frame, which are ours and not in the paper's text", True),
+    "bases from the frame alone": ("learned bases (ours, not in the paper's text) beside those computed from the frame", True),
     "shared streams": ("a U-Net of its own for each basis, instead of one that serves all in turn", True),
 }
 
