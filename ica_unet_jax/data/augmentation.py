@@ -48,6 +48,8 @@ def crop_centre(batch: Batch, crop: tuple[int, int, int]) -> Batch:
 
 
 def _augment_one(key: jax.Array, sample: Batch, crop: tuple[int, int, int], config: DataConfig) -> Batch:
+    if config.flip_slices:
+        sample = _flip_slices(jax.random.fold_in(key, 4), sample)
     if config.depth_shift:
         sample = _shift_depth(jax.random.fold_in(key, 3), sample, config.depth_shift)
     warp_key, colour_key, drop_key = jax.random.split(key, 3)
@@ -67,6 +69,15 @@ def _augment_one(key: jax.Array, sample: Batch, crop: tuple[int, int, int], conf
         sides = [None if i == middle else dropped[int(i > middle)] for i in range(count)]
         frames = jnp.stack([x if side is None else jnp.where(side, frames[middle], x) for side, x in zip(sides, frames, strict=True)])
     return Batch(frames, labels * (valid > 0), valid)
+
+
+def _flip_slices(key: jax.Array, sample: Batch) -> Batch:
+    """The stack as it is or from its other end, in the same place of the grid: padding in front stays as it was."""
+    shown = sample.valid.any(axis=(-2, -1))
+    front, behind = shown.argmax(), shown[::-1].argmax()
+    flipped = jax.tree.map(lambda x: jnp.roll(jnp.flip(x, -3), front - behind, -3), sample)
+    flip = jax.random.bernoulli(key)
+    return jax.tree.map(lambda x, y: jnp.where(flip, y, x), sample, flipped)
 
 
 def _shift_depth(key: jax.Array, sample: Batch, most: int) -> Batch:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import secrets
 import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from ica_unet_jax.runtime.paths import default_cache_dir
 
 FORMAT = 2  # part of the key: raise it when the stored values change
 MARGIN = 1.25
+_NAME = 48  # letters of a case that its entry is called by; a file name has 255 bytes at most
 _PARTS = ("frames", "starts", "labels", "valid", "times")
 
 
@@ -53,11 +54,13 @@ def preprocessed(case: Case, *, crop: tuple[int, int, int], spacing: float, labe
     options = dict(canvas=canvas(crop, margin), spacing=spacing, label_map=label_map, cyclic=cyclic, reach=reach,
                    unlabelled=unlabelled, heart=crop if train_window == "heart" else None, codes=codes)
     root = Path(cache_dir) if cache_dir else default_cache_dir()
-    folder = root / f"{case.name}-{_key(case, options)}"
+    folder = root / f"{case.name[:_NAME]}-{_key(case, options)}"
     if not folder.is_dir():
         _store(folder, _compute(case, **options))
     try:
         return _load(case, folder, reach)
+    except PermissionError:  # another user's, who keeps it to themselves
+        return _learning(case, reach, **_compute(case, **options))
     except (OSError, ValueError, EOFError):  # damaged by a full disk or a killed copy
         shutil.rmtree(folder, ignore_errors=True)
         _store(folder, _compute(case, **options))
@@ -116,8 +119,8 @@ def _prepare(frame: np.ndarray, placement: Placement) -> np.ndarray:
 def _store(folder: Path, arrays: dict[str, np.ndarray]) -> None:
     """Writes under a temporary name and renames, so that a folder with the final name is complete."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".writing-"))
+        temporary = folder.with_name(f".writing-{secrets.token_hex(8)}")
+        temporary.mkdir(parents=True)  # for all whom the umask lets: others may share the cache
         try:
             for part, array in arrays.items():
                 np.save(temporary / f"{part}.npy", array, allow_pickle=False)
@@ -132,11 +135,15 @@ def _store(folder: Path, arrays: dict[str, np.ndarray]) -> None:
 
 def _load(case: Case, folder: Path, reach: int) -> list[LearningFrame]:
     # Only the frames are mapped: each map holds a file handle, and cohorts have hundreds of cases.
-    frames, starts, labels, valid, times = (
-        np.load(folder / f"{part}.npy", mmap_mode="r" if part == "frames" else None, allow_pickle=False)
-        for part in _PARTS)
+    return _learning(case, reach, **{
+        part: np.load(folder / f"{part}.npy", mmap_mode="r" if part == "frames" else None, allow_pickle=False) for part in _PARTS})
+
+
+def _learning(case: Case, reach: int, frames: np.ndarray, starts: np.ndarray, labels: np.ndarray, valid: np.ndarray,
+              times: np.ndarray) -> list[LearningFrame]:
+    """What is learned from, of the arrays of `_compute`; ValueError where they do not go together."""
     windows = [frames[start : start + 2 * reach + 1] for start in starts]
     if not len(windows) == len(labels) == len(times) >= len(case.labels) or any(len(w) != 2 * reach + 1 for w in windows):
-        raise ValueError(f"{folder} is incomplete.")
+        raise ValueError(f"the cached arrays of {case.name} are incomplete.")
     return [LearningFrame(case.name, int(time), windows[i], labels[i], np.broadcast_to(valid, labels[i].shape), int(time) in case.labels)
             for i, time in enumerate(times)]

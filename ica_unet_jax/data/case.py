@@ -65,6 +65,11 @@ class Cine:
     header: nib.Nifti1Header
     turn: Turn = Turn()
 
+    @property
+    def empty(self) -> np.ndarray:
+        """(t,) bool: the frames that are constant and so show nothing."""
+        return self.frames.min(axis=(1, 2, 3)) == self.frames.max(axis=(1, 2, 3))
+
     def turned(self, codes: str) -> Cine:
         """The case with its axes turned to other letters; as it is where these, or its own, are ""."""
         turn = Turn(orientation.codes_of(self.header), codes)

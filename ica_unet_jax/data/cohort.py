@@ -65,8 +65,10 @@ def choose_split(config: DataConfig, cases: list[Case]) -> splits.Split:
     return splits.fold_split(cases, config.folds, config.fold, config.split_seed)
 
 
-def screen(cases: Iterable[Case], read: Callable[[Case], T], skip_bad: bool) -> tuple[dict[str, T], Problems]:
+def screen(cases: Iterable[Case], read: Callable[[Case], T], skip_bad: bool, count: int = 0) -> tuple[dict[str, T], Problems]:
     """What `read` makes of each sound case, by name, and what is wrong with the others, which are listed on stderr.
+
+    `count` is the number of patients that these cases are some of, 0 where they are all.
 
     Raises:
       BadData: some are bad and `skip_bad` is false: all that is wrong with all of them; or none is sound.
@@ -80,7 +82,7 @@ def screen(cases: Iterable[Case], read: Callable[[Case], T], skip_bad: bool) -> 
     problems = [problem for several in bad.values() for problem in several]
     if bad and not (skip_bad and found):
         advice = "correct them" if skip_bad else "correct them, or leave them out by --skip_bad_cases"
-        raise BadData([*problems, f"{len(bad)} of {len(cases)} cases are bad: {advice}."])
+        raise BadData([*problems, f"{len(bad)} of {count or len(cases)} cases are bad: {advice}."])
     if bad:
         print("\n".join([*problems, f"left out: {', '.join(bad)}"]), file=sys.stderr)
     return found, bad

@@ -30,9 +30,14 @@ def codes_of(header: nib.Nifti1Header) -> str:
     return found.pop() if len(found) == 1 else ""
 
 
+def is_codes(text: str) -> bool:
+    """Whether these are letters of three axes."""
+    return sorted(next((pair for pair in ("LR", "AP", "IS") if letter in pair), "") for letter in text) == ["AP", "IS", "LR"]
+
+
 def has_scale(header: nib.Nifti1Header) -> bool:
     """Whether the affine holds the voxel sizes. One that does not was made up, and its letters may be so too."""
-    return np.allclose(nib.affines.voxel_sizes(header.get_best_affine()), header.get_zooms()[:3], rtol=_SAME_SIZE)
+    return bool(np.allclose(nib.affines.voxel_sizes(header.get_best_affine()), header.get_zooms()[:3], rtol=_SAME_SIZE))
 
 
 def count(codes: Iterable[str]) -> dict[str, int]:
@@ -49,6 +54,16 @@ def usual(counted: Mapping[str, int]) -> str:
 def told(counted: Mapping[str, int]) -> str:
     """How many cases have which letters, in words."""
     return ", ".join(f"{number} {letters or 'without orientation'}" for letters, number in counted.items())
+
+
+def of_training(counted: Mapping[str, int], reorient: bool) -> str:
+    """A sentence about a training cohort whose cases have different letters; "" where all have the same."""
+    if len(counted) < 2:
+        return ""
+    if reorient:
+        return f"the training patients lie differently ({told(counted)}): all are turned to {usual(counted)}."
+    return (f"the training patients lie differently ({told(counted)}), by their affines: if these are true, --reorient turns all to "
+            f"{usual(counted)}, or --flip, --flip_slices and --rotation=180 teach the network all of them.")
 
 
 @dataclasses.dataclass(frozen=True)

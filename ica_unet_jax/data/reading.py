@@ -83,9 +83,12 @@ def examine(case: Case, label_map: str = "", *, with_labels: bool = True, codes:
     return _turned(READERS[case.reader].examine(case, parse_label_map(label_map), with_labels), codes)
 
 
-def examine_file(path: Path, codes: str = "") -> Examination:
-    """`examine` of an image by itself, 3D or 4D, whatever its name. Raises UserError where it cannot be read."""
-    return _turned(folder.examine_file(path), codes)
+def examine_file(path: Path, codes: str = "", *, whole: bool = True) -> Examination:
+    """`examine` of an image by itself, 3D or 4D, whatever its name; if not `whole`, its frames may hold anything.
+
+    Raises UserError where it cannot be read.
+    """
+    return _turned(folder.examine_file(path, whole), codes)
 
 
 def _turned(seen: Examination, codes: str) -> Examination:
@@ -124,3 +127,9 @@ def codes_of(case: Case) -> str:
     """The letters of a case's axes as they are stored, by its header alone; "" where that does not tell. See `orientation`."""
     header = nifti.read_header(case.image) if case.image else None
     return orientation.codes_of(header) if header else ""
+
+
+def has_scale(case: Case) -> bool:
+    """Whether the affine of a case has the voxel sizes, by its header alone. See `orientation`."""
+    header = nifti.read_header(case.image) if case.image else None
+    return bool(header) and orientation.has_scale(header)

@@ -18,7 +18,7 @@ from ica_unet_jax.data.geometry import argmax_labels, resample_labels
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.evaluation.decomposition import Decomposer, Decomposition, image_box, row_of
 from ica_unet_jax.evaluation.frames import trained_placement
-from ica_unet_jax.inference import options, segmenters
+from ica_unet_jax.inference import options, segmenters, turning
 from ica_unet_jax.labels import NUM_CLASSES
 from ica_unet_jax.reporting import figures
 from ica_unet_jax.runs import run_folder
@@ -61,7 +61,8 @@ def draw(
     name = patient or next((name for name in trained["val"] if name in cases), min(cases))
     if name not in cases:
         raise UserError(f"--patient={name} is not in {cohort.folder(data)}: name one of its {len(cases)} patients, as {min(cases)}.")
-    cine = reading.read(cases[name], data.label_map)
+    codes = turning.codes_for(run_dir, data, chosen)
+    cine = reading.read(cases[name], data.label_map, codes=codes)
     time = frame - 1 if frame else min(cine.labels, default=cine.times[0])
     if time not in cine.times:
         raise UserError(f"--frame={frame} is not in the images of {name}: take a number from {cine.times[0] + 1} to {cine.times[-1] + 1}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from ica_unet_jax.data.case import Case
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.evaluation import decomposition, frames, pages, where_lost
 from ica_unet_jax.evaluation import pictures as figures
-from ica_unet_jax.inference import segmenters
+from ica_unet_jax.inference import segmenters, turning
 from ica_unet_jax.inference.options import JUDGE, ORACLE, USUAL, Options, choose
 from ica_unet_jax.metrics import cases
 from ica_unet_jax.metrics.over_time import behaviour, mean_behaviour
@@ -40,7 +41,7 @@ def evaluate(
 
     Args:
       run_dir: of the training.
-      out: folder to write into; empty: evaluation_SPLIT in `run_dir`, with _best, _WINDOW, _largest_component, _mirror, _itself
+      out: folder to write into; empty: evaluation_SPLIT in `run_dir`, with _best, _WINDOW, _largest_component, _mirror, _reorient, _itself
         and, as in _nsd_1mm, another tolerance where these are asked for.
       split: "val", "test" or "train" of the run's split, or "all" patients of the cohort.
       cines: so many patients that have a cine are segmented whole, for the figures over time.
@@ -57,16 +58,20 @@ def evaluate(
     segmenter = segmenters.load(run_dir, checkpoint=chosen.checkpoint, mirror=chosen.mirror)
     trained, data = run_folder.read_split(run_dir), chosen.cohort(segmenter.config.data)
     patients = choose_cases(trained, data, split)
-    labelled = [case for case in patients if case.labels]
-    found, left_out = cohort.screen(labelled, lambda case: bool(reading.read(case, data.label_map)), skip_bad_cases)
-    labelled = [case for case in labelled if case.name in found]
+    codes = turning.codes_for(run_dir, segmenter.config.data, chosen)
+    judged = [case for case in patients if case.labels or case.problems]  # a ground truth that cannot be read is among the problems
+    found, left_out = cohort.screen(judged, lambda case: bool(reading.read(case, data.label_map, codes=codes)), skip_bad_cases, len(patients))
+    labelled = [case for case in judged if case.name in found]
+    told = turning.remark(run_dir, labelled, codes)
+    if told:
+        print(f"note: {told}", file=sys.stderr)
     window, snippets = chosen.seen_through(data), segmenter.config.model.answered > 1
     decomposer = decomposition.Decomposer(segmenter) if segmenter.config.model.has_bases else None
-    folder = Path(out or Path(run_dir) / _name(split, chosen, window != data.window, nsd_mm))
+    folder = Path(out or Path(run_dir) / _name(split, chosen, segmenter.config.data, nsd_mm))
     rows, faults, bases, over_time = [], [], [], {}
     with Progress(len(labelled), unit="patient") as progress:
         for done, case in enumerate(labelled, start=1):
-            cine = reading.read(case, data.label_map)
+            cine = reading.read(case, data.label_map, codes=codes)
             whole = bool(case.cine) and len(cine.times) > 2 and len(over_time) < cines
             times = cine.times if whole else sorted(cine.labels)
             if pictures or whole or not snippets:
@@ -90,15 +95,16 @@ def evaluate(
     summary = {
         "split": split,
         "metrics_version": cases.METRICS_VERSION,
-        "notes": notes(trained, labelled, split, chosen, left_out),
+        "notes": [*notes(trained, labelled, split, chosen, left_out), *filter(None, [told])],
         "patients": [case.name for case in labelled],
-        "patients_without_ground_truth": [case.name for case in patients if not case.labels],
+        "patients_without_ground_truth": [case.name for case in patients if not (case.labels or case.problems)],
         "left_out": left_out,
         "checkpoint": chosen.checkpoint,
         "checkpoint_step": segmenter.step,
         "window": window,
         "largest_component": chosen.largest_component,
         "mirror": chosen.mirror,
+        "turned_to": codes,
         "neighbour_frames": chosen.neighbour_frames,
         "nsd_mm": nsd_mm,
         **cases.summarize(rows),
@@ -120,13 +126,14 @@ def evaluate(
     return folder
 
 
-def _name(split: str, chosen: Options, other_window: bool, nsd_mm: float) -> str:
+def _name(split: str, chosen: Options, trained_on: DataConfig, nsd_mm: float) -> str:
     """The folder of an evaluation inside its run's: what was asked for beside the usual."""
     asked = {
         chosen.checkpoint: chosen.checkpoint == "best",
-        chosen.window: other_window,
+        chosen.window: chosen.seen_through(trained_on) != trained_on.window,
         "largest_component": chosen.largest_component,
         "mirror": chosen.mirror,
+        "reorient" if chosen.reorient else "noreorient": chosen.turns(trained_on) != trained_on.reorient,
         chosen.neighbour_frames: chosen.neighbour_frames == "itself",
         f"nsd_{nsd_mm:g}mm": nsd_mm != NSD_MM,
     }

@@ -31,6 +31,9 @@ class Options(Part):
         choices=(*WINDOWS, ORACLE),
     )
     mirror: bool = knob(False, "Average with the three mirror images (four times the work); for runs with --flip.")
+    reorient: bool | None = knob(
+        None, "Turn cases to the axis letters of the training's, by their affines, and masks back. By default as it was trained."
+    )
     largest_component: bool = knob(False, "Keep the largest connected component of each structure alone.")
     neighbour_frames: str = knob(
         "cine", "A frame's neighbours: those of the cine, or the frame itself, to tell what they are worth.", choices=("cine", "itself")
@@ -41,6 +44,10 @@ class Options(Part):
     def seen_through(self, data: DataConfig) -> str:
         """The window of a network that was trained on `data`."""
         return self.window or data.window
+
+    def turns(self, data: DataConfig) -> bool:
+        """Whether cases are turned, for a network that was trained on `data`."""
+        return data.reorient if self.reorient is None else self.reorient
 
     def cohort(self, data: DataConfig) -> DataConfig:
         """Which cases, for a network that was trained on `data`."""
@@ -53,8 +60,8 @@ FIELDS = {field.name: field for field in dataclasses.fields(Options)}
 # What each function takes.
 LOAD = ("checkpoint", "mirror")
 EXPORT = ("checkpoint",)
-STREAM = ("checkpoint", "window")
-PREDICT = ("checkpoint", "window", "largest_component", "mirror")
+STREAM = ("checkpoint", "window", "reorient")
+PREDICT = ("checkpoint", "window", "largest_component", "mirror", "reorient")
 DECOMPOSE = ("checkpoint", "data_dir", "label_map")
 JUDGE = tuple(FIELDS)
 
@@ -82,7 +89,7 @@ def define(names: tuple[str, ...]) -> None:
         if choices:
             flags.DEFINE_enum(name, field.default, choices, text)
         else:
-            (flags.DEFINE_bool if isinstance(field.default, bool) else flags.DEFINE_string)(name, field.default, text)
+            (flags.DEFINE_bool if "bool" in field.type else flags.DEFINE_string)(name, field.default, text)
 
 
 def given(names: tuple[str, ...]) -> dict[str, Any]:

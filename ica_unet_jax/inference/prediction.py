@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,14 @@ import nibabel as nib
 import numpy as np
 
 from ica_unet_jax.data import cohort, reading
-from ica_unet_jax.data.case import Case
-from ica_unet_jax.data.nifti import read_volume, spacing_of
+from ica_unet_jax.data.case import Case, Cine
+from ica_unet_jax.data.nifti import SUFFIX, stem
 from ica_unet_jax.errors import UserError
-from ica_unet_jax.inference import options, segmenters, volumes
+from ica_unet_jax.inference import options, segmenters, turning, volumes
 from ica_unet_jax.inference.postprocessing import largest_components
 from ica_unet_jax.inference.segmenters import Segmenter
-from ica_unet_jax.metrics.clinical import volumes_ml
 from ica_unet_jax.reporting import figures
+from ica_unet_jax.runs import run_folder
 from ica_unet_jax.runtime.files import replacing, write_json
 from ica_unet_jax.runtime.progress import Progress
 
@@ -44,13 +45,13 @@ def predict(
 ) -> None:
     """Segments a NIfTI file, or all of a folder or cohort, and prints the ejection fractions.
 
-    Labels are uint8 with the affine, voxel sizes, shape and units of the image. A cine LABELS.nii.gz gets
+    Labels are uint8 with the affine, voxel sizes, shape and units of the image, and nothing else of its header. A cine LABELS.nii.gz gets
     LABELS_volumes.csv, LABELS_volumes.png and LABELS_summary.json beside it; a 3D image, its own neighbour, no picture.
     In a folder the labels are NAME_seg.nii.gz.
 
     Args:
       run_dir: of the training.
-      source: .nii or .nii.gz file, 3D or 4D, or a folder as `reading.find_cases` reads it.
+      source: NIfTI file, 3D or 4D, or a folder as `reading.find_cases` reads it.
       target: label file, or folder where `source` is one.
       acdc_names: write NAME_ED.nii.gz and NAME_ES.nii.gz alone; the phases are those of Info.cfg, or else found.
       skip_bad_cases: in a folder, leave bad cases out.
@@ -61,22 +62,25 @@ def predict(
       BadData: all that is wrong with the images of a folder, before any is segmented; ground truths are not looked at.
     """
     chosen = options.choose(options.PREDICT, given)
-    jobs = find_jobs(Path(source), Path(target), acdc_names, skip_bad_cases)
+    codes = turning.codes_for(run_dir, run_folder.read_config(run_dir).data, chosen)
+    jobs = find_jobs(Path(source), Path(target), acdc_names, skip_bad_cases, codes)
     segmenter = segmenters.load(run_dir, checkpoint=chosen.checkpoint, mirror=chosen.mirror)
+    if told := turning.remark(run_dir, {job.case.name: job.case for job in jobs}.values(), codes):
+        print(f"note: {told}", file=sys.stderr)
     for job in jobs:
-        frames, image = read_volume(job.source)
-        labels = segment(segmenter, frames, image, chosen, job.source.name)
+        cine = turning.read(job.source, codes)
+        labels = segment(segmenter, cine, chosen, job.source.name)
         if acdc_names:
-            save_phases(job, image, labels)
+            save_phases(job, cine, labels)
         else:
-            save_cine(job, image, labels)
+            save_cine(job, cine, labels)
 
 
-def find_jobs(source: Path, target: Path, acdc_names: bool = False, skip_bad_cases: bool = False) -> list[Job]:
-    """What is to be segmented and where to; the images of a folder are checked.
+def find_jobs(source: Path, target: Path, acdc_names: bool = False, skip_bad_cases: bool = False, codes: str = "") -> list[Job]:
+    """What is to be segmented and where to; the images of a folder are checked, turned to the axis letters `codes` if these are given.
 
     Raises:
-      UserError: names that are no NIfTI, a folder without cines, or a target that is the source.
+      UserError: names that are no NIfTI, a folder without cines, or a target that is the source or inside it.
       BadData: bad images in a folder, unless they are to be left out.
     """
     if source.resolve() == target.resolve():
@@ -84,13 +88,17 @@ def find_jobs(source: Path, target: Path, acdc_names: bool = False, skip_bad_cas
     if not source.is_dir():
         if acdc_names:
             raise UserError(f"--acdc_names needs a cohort: --input={source} is no folder.")
+        if source.exists() and not SUFFIX.search(source.name):
+            raise UserError(f"--input={source} is no NIfTI file by its name: name a .nii.gz, .nii or .img file, or a folder of them.")
         if target.is_dir() or not target.name.endswith(_SUFFIXES):
             raise UserError(f"--output={target} must be a file .nii.gz or .nii, as --input={source} is no folder.")
         return [Job(source, target, Case(stem(source), cine=source))]
     if target.is_file() or target.name.endswith(_SUFFIXES):
         raise UserError(f"--output={target} must be a folder, as --input={source} is one.")
+    if target.resolve().is_relative_to(source.resolve()):
+        raise UserError(f"--output={target} lies in --input={source}, where its masks would be taken for patients: choose another place.")
     cases, jobs = reading.find_cases(source), []
-    sound, _ = cohort.screen(cases, lambda case: bool(reading.read(case, with_labels=False)), skip_bad_cases)
+    sound, _ = cohort.screen(cases, lambda case: bool(reading.read(case, with_labels=False, codes=codes)), skip_bad_cases)
     for case in cases:
         if case.name not in sound:
             continue
@@ -110,20 +118,21 @@ def find_jobs(source: Path, target: Path, acdc_names: bool = False, skip_bad_cas
     return jobs
 
 
-def segment(segmenter: Segmenter, frames: np.ndarray, image: nib.Nifti1Image, chosen: options.Options, name: str) -> np.ndarray:
-    """Labels (t, s, h, w) uint8 of frames (t, s, h, w), with a progress bar called `name`."""
-    data = segmenter.config.data
+def segment(segmenter: Segmenter, cine: Cine, chosen: options.Options, name: str) -> np.ndarray:
+    """Labels (t, s, h, w) uint8 of a cine's frames, with a progress bar called `name`; none of a frame that shows nothing."""
+    data, frames = segmenter.config.data, cine.frames
     seen = dict(window=chosen.seen_through(data), cyclic=data.cyclic)
     with Progress(len(frames), unit=f"{name} frame") as progress:
-        labels = segmenter.segment_cine(frames, spacing_of(image), done=lambda t: progress.update(t + 1), **seen)
+        labels = segmenter.segment_cine(frames, cine.spacing, done=lambda t: progress.update(t + 1), **seen)
+    labels[cine.empty] = 0
     return np.stack([largest_components(frame) for frame in labels]) if chosen.largest_component else labels
 
 
-def save_cine(job: Job, image: nib.Nifti1Image, labels: np.ndarray) -> None:
+def save_cine(job: Job, cine: Cine, labels: np.ndarray) -> None:
     """Writes the labels and what follows from them, and prints the summary."""
-    save_labels(job.target, labels, image)
+    save_labels(job.target, cine.turn.back(labels), cine.header)
     beside, nominal = job.target.with_name(stem(job.target)), job.case.nominal_spacing
-    curves, seconds = volumes_ml(labels, spacing_of(image)), volumes.frame_seconds(image)
+    curves, seconds = volumes.curves(labels, cine), volumes.frame_seconds(cine.header)
     volumes.save_csv(beside.with_name(beside.name + "_volumes.csv"), curves, seconds, "nominal_ml" if nominal else "ml")
     summary = volumes.summarize(curves, seconds, nominal)
     write_json(beside.with_name(beside.name + "_summary.json"), summary)
@@ -132,44 +141,50 @@ def save_cine(job: Job, image: nib.Nifti1Image, labels: np.ndarray) -> None:
             beside.with_name(beside.name + "_volumes.png"),
             curves,
             seconds=seconds,
-            phases={summary["es_frame"] - 1: "ES", summary["ed_frame"] - 1: "ED"},
+            phases={} if summary["ed_frame"] is None else {summary["es_frame"] - 1: "ES", summary["ed_frame"] - 1: "ED"},
             title=job.case.name,
             unit="mL, by a nominal voxel size" if nominal else "mL",
         )
     print(f"{job.target}: {volumes.describe(summary)}")
 
 
-def save_phases(job: Job, image: nib.Nifti1Image, labels: np.ndarray) -> None:
+def save_phases(job: Job, cine: Cine, labels: np.ndarray) -> None:
     """Writes the labels of ED and ES under ACDC's names, with the header of the frame's own file where there is one."""
-    found = volumes.find_phases(volumes_ml(labels, spacing_of(image))["LV"])
-    single = image.slicer[..., 0] if image.ndim == 4 else image
-    for phase, told, seen in zip(("ED", "ES"), (job.case.ed, job.case.es), found, strict=True):
+    found = volumes.find_phases(volumes.curves(labels, cine)["LV"])
+    if not found:
+        print(f"note: {job.source}: {volumes.NO_LV if labels.any() else volumes.NO_HEART}", file=sys.stderr)
+    for phase, told, seen in zip(("ED", "ES"), (job.case.ed, job.case.es), found or (0, 0), strict=True):
         time = seen if told is None else told
         if not 0 <= time < len(labels):
             raise UserError(
                 f"{job.case.info}: {phase} is {time + 1}, but {job.source.name} has {len(labels)} frames; correct it."
             )
-        like = read_volume(job.case.frames[time])[1] if time in job.case.frames else single
-        if like.shape[:3] != single.shape:
-            raise UserError(
-                f"{job.case.frames[time]} has another shape than {job.source.name}; export both on one grid."
-            )
+        header = cine.header.copy()
+        header.set_data_shape(header.get_data_shape()[:3])
+        if time in job.case.frames:
+            header = reading.examine_file(job.case.frames[time]).cine.header
+            if header.get_data_shape()[:3] != cine.header.get_data_shape()[:3]:
+                raise UserError(
+                    f"{job.case.frames[time]} has another shape than {job.source.name}; export both on one grid."
+                )
         path = job.target.with_name(f"{job.case.name}_{phase}.nii.gz")
-        save_labels(path, labels[time : time + 1], like)
+        save_labels(path, cine.turn.back(labels[time : time + 1]), header)
         print(path)
 
 
-def save_labels(path: Path, labels: np.ndarray, like: nib.Nifti1Image) -> None:
-    """Writes labels (t, s, h, w) as NIfTI uint8 with the geometry, units and shape of `like`, 3D or 4D."""
-    header = like.header.copy()
+def save_labels(path: Path, labels: np.ndarray, like: nib.Nifti1Header) -> None:
+    """Writes labels (t, s, h, w) as NIfTI uint8 with the geometry, units and shape that `like` tells, 3D or 4D.
+
+    Nothing else is taken over: extensions and texts of an image may hold names. That these are labels the header says.
+    """
+    kind = nib.Nifti2Image if isinstance(like, nib.Nifti2Header) else nib.Nifti1Image
+    header = kind.header_class.from_header(like, check=False)
+    header.extensions.clear()
     header.set_data_dtype(np.uint8)
     header.set_slope_inter(1, 0)
+    header.set_intent("label", name="")
     header["cal_min"] = header["cal_max"] = 0
-    array = labels.T.reshape(like.shape)
+    header["descrip"], header["aux_file"] = "labels: 1 RV, 2 myocardium, 3 LV", ""
+    array = labels.T.reshape(like.get_data_shape())
     with replacing(path) as temporary:
-        nib.save(type(like)(array, like.affine, header), temporary)
-
-
-def stem(path: Path) -> str:
-    """A NIfTI file's name without .nii or .nii.gz."""
-    return next((path.name.removesuffix(suffix) for suffix in _SUFFIXES if path.name.endswith(suffix)), path.name)
+        nib.save(kind(array, like.get_best_affine(), header), temporary)

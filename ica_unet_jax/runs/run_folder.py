@@ -12,6 +12,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ica_unet_jax.config import Config, unread
+from ica_unet_jax.data.orientation import is_codes
 from ica_unet_jax.data.splits import Split
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.runs import provenance
@@ -32,10 +33,13 @@ def essential_changes(config: Config, before: Config) -> dict[str, Any]:
     return {name: value for name, value in config.diff(before).items() if name not in MAY_CHANGE | unread(config.flat())}
 
 
-def open_run(config: Config, split: Split, left_out: Mapping[str, Sequence[str]] | None = None) -> Path:
+def open_run(
+    config: Config, split: Split, left_out: Mapping[str, Sequence[str]] | None = None, codes: Mapping[str, int] | None = None
+) -> Path:
     """The folder `config.train.workdir` with `config.json`, `split.json` and `provenance.json`; the first process makes them.
 
-    `left_out`, what is wrong with the cases that were left out, goes into `left_out.json` where there are any.
+    `left_out`, what is wrong with the cases that were left out, goes into `left_out.json` where there are any; `codes`, how many
+    training patients lie how, into `orientation.json`.
 
     Raises:
       UserError: the folder holds a run of another configuration or split.
@@ -51,6 +55,8 @@ def open_run(config: Config, split: Split, left_out: Mapping[str, Sequence[str]]
     write_json(folder / "provenance.json", provenance.this_process())
     if left_out:
         write_json(folder / "left_out.json", left_out)
+    if codes:
+        write_json(folder / "orientation.json", codes)
     write_text(folder / "config.json", config.to_json())
     return folder
 
@@ -109,6 +115,20 @@ def read_config(run_dir: str | Path) -> Config:
     except (TypeError, ValueError) as error:  # TypeError: a value of another type
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"{path} describes no run of this version ({reason}): {_ADVICE}.") from error
+
+
+def read_codes(run_dir: str | Path) -> dict[str, int]:
+    """How many training patients of a run have which axis letters; {} where it does not say. See `data.orientation`.
+
+    Raises UserError where that is no such list.
+    """
+    path = Path(run_dir) / "orientation.json"
+    if not path.is_file():
+        return {}
+    codes = read_object(path, _ADVICE)
+    if not all(letters == "" or is_codes(letters) for letters in codes) or not all(isinstance(number, int) for number in codes.values()):
+        raise UserError(f'{path} must be as {{"LPS": 80}}, the number of training patients with these axis letters: correct or remove it.')
+    return codes
 
 
 def read_split(run_dir: str | Path) -> Split:

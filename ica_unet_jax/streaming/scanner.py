@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ica_unet_jax.config import Config
-from ica_unet_jax.data.nifti import open_frames, spacing_of
 from ica_unet_jax.data.phantom.beating_heart import simulate
-from ica_unet_jax.errors import BadData, UserError
+from ica_unet_jax.errors import UserError
+from ica_unet_jax.inference import turning
 
 Shot = tuple[float, np.ndarray]  # seconds after the start, frame
 SLICE_MM = 10.0  # of the phantom
@@ -27,25 +27,24 @@ class Source(NamedTuple):
     spacing: tuple[float, float, float]  # (dz, dy, dx) in mm
 
 
-def open_source(source: str | Path, config: Config, rate: float, *, larger: bool = False) -> Source:
+def open_source(source: str | Path, config: Config, rate: float, *, larger: bool = False, codes: str = "") -> Source:
     """A 4D NIfTI file, or for "phantom" a beating heart on the model's own grid, made beforehand, 60 beats a minute.
 
-    Frames with NaN are played as they are. A `larger` phantom has twice the grid's height and width.
+    Frames with NaN are played as they are. A `larger` phantom has twice the grid's height and width. With `codes` the file's axes
+    are turned to these letters, and so are the masks.
 
     Raises:
-      UserError: no readable 4D file; BadData: voxels of no size, or no orientation.
+      UserError: no readable 4D file; BadData: voxels of no size, or axes in another order.
     """
     if str(source) == "phantom":
         spacing = (SLICE_MM, config.data.spacing, config.data.spacing)
         d, h, w = config.model.crop
         shape = (d, 2 * h, 2 * w) if larger else (d, h, w)
         return Source(simulate(0, 0, shape, max(2, round(rate)), spacing).frames, spacing)
-    image, frames, problems = open_frames(Path(source))
-    if problems:
-        raise BadData(problems)
-    if len(frames) < 2:
+    cine = turning.read(Path(source), codes, whole=False)
+    if len(cine.frames) < 2:
         raise UserError(f"--input={source} is a single frame: name a 4D cine, or phantom.")
-    return Source(frames, spacing_of(image))
+    return Source(cine.frames, cine.spacing)
 
 
 def at_rate(frames: np.ndarray, rate: float, seconds: float) -> Iterator[Shot]:

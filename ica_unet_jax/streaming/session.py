@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ica_unet_jax.data.case import Case
 from ica_unet_jax.errors import UserError
-from ica_unet_jax.inference import options, segmenters
+from ica_unet_jax.inference import options, segmenters, turning
 from ica_unet_jax.runs import provenance
 from ica_unet_jax.runtime.compilation import Compilations
 from ica_unet_jax.runtime.files import write_json
@@ -94,7 +96,10 @@ def stream(
     chosen = options.choose(options.STREAM, given)
     segmenter = segmenters.load(run_dir, checkpoint=chosen.checkpoint)
     window = chosen.seen_through(segmenter.config.data)
-    frames, spacing = open_source(source, segmenter.config, rate, larger=window == "follow")
+    codes = turning.codes_for(run_dir, segmenter.config.data, chosen)
+    frames, spacing = open_source(source, segmenter.config, rate, larger=window == "follow", codes=codes)
+    if str(source) != "phantom" and (told := turning.remark(run_dir, [Case(Path(source).name, cine=Path(source))], codes)):
+        print(f"note: {told}", file=sys.stderr)
     live = StreamingSegmenter(segmenter, frames.shape[1:], spacing, window=window)
     recorder = Recorder(round(3 * rate)) if gif else None
     with LiveView() as view:
@@ -113,6 +118,7 @@ def stream(
         "input": str(source),
         "shape": list(frames.shape[1:]),
         "window": window,
+        "turned_to": codes,
         "spacing_mm": [round(float(step), 4) for step in spacing],
         "model": {"crop": list(segmenter.config.model.crop), "neighbours": segmenter.config.model.neighbours},
         "checkpoint": chosen.checkpoint,

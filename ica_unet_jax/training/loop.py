@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ica_unet_jax.config import Config, TrainConfig
-from ica_unet_jax.data import cache, cohort, reading, splits
+from ica_unet_jax.data import cache, cohort, orientation, reading, splits
 from ica_unet_jax.data.batches import Batches
 from ica_unet_jax.data.case import Case, Cine
 from ica_unet_jax.data.learning_frame import LearningFrame
@@ -53,7 +53,10 @@ def train(config: Config, *, draw: Draw | None = None) -> State:
     run_folder.refuse_changes(config)
     samples, cines, split, left_out = load(config)
     teacher = distillation.given_teacher(config, split)
-    folder = run_folder.open_run(config, split, left_out)
+    codes = axis_codes(config)
+    if processes.is_first() and (told := orientation.of_training(codes, config.data.reorient)):
+        print(f"note: {told}", file=sys.stderr)
+    folder = run_folder.open_run(config, split, left_out, codes)
     if own := distillation.own_teacher(config):
         if processes.is_first():
             print(f"the teacher first ({own.train.workdir})", file=sys.stderr)
@@ -148,12 +151,13 @@ def load(config: Config) -> tuple[list[LearningFrame], list[Cine], splits.Split,
     chosen = [case for part in ("train", "val") for case in splits.select(split, cases, part)]
     reach = distillation.reach(config)
     learning, options = set(split["train"]), {name: getattr(data, name) for name in ("spacing", "label_map", "cyclic", "cache_dir", "train_window")}
+    codes = orientation.usual(axis_codes(config)) if data.reorient else ""
 
     def read(case: Case) -> list[LearningFrame] | Cine:
         if case.name in learning:
             unlabelled = bool(config.train.unlabelled)
-            return cache.preprocessed(case, crop=config.model.crop, reach=reach, unlabelled=unlabelled, **options)
-        return reading.read(case, data.label_map)
+            return cache.preprocessed(case, crop=config.model.crop, reach=reach, unlabelled=unlabelled, codes=codes, **options)
+        return reading.read(case, data.label_map, codes=codes)
 
     found, left_out = cohort.screen(chosen, read, data.skip_bad_cases)
     split = cohort.without(split, left_out)
@@ -164,6 +168,14 @@ def load(config: Config) -> tuple[list[LearningFrame], list[Cine], splits.Split,
         raise UserError(f"--unlabelled={config.train.unlabelled}: all frames of the training patients have a ground truth; leave it out.")
     cines = [cine for name, cine in found.items() if name not in learning and cine.labels]
     return samples, cines, split, left_out
+
+
+def axis_codes(config: Config) -> dict[str, int]:
+    """How many training patients have which axis letters, by their headers or as the run folder has it; see `orientation.count`."""
+    if kept := run_folder.read_codes(config.train.workdir):
+        return kept
+    cases = cohort.open_cohort(config.data)
+    return orientation.count(map(reading.codes_of, splits.select(cohort.choose_split(config.data, cases), cases, "train")))
 
 
 def begin(config: Config, saved: Checkpoints, samples: Sequence[LearningFrame]) -> tuple[State, bool, list[int]]:

@@ -118,8 +118,20 @@ def test_summary_of_curves():
     assert volumes.describe(summary).startswith("EF of LV 60.0 %, EF of RV 40.0 %; mL at ED (frame 1): RV 100.0")
     nominal = volumes.summarize(curves, None, True)
     assert set(nominal["ed_volume_ml"].values()) == {None} and "RV –" in volumes.describe(nominal)
-    empty = volumes.summarize({name: np.zeros(3) for name in curves}, None, False)
-    assert empty["ejection_fraction"] == {"LV": None, "RV": None} and "EF of LV –" in volumes.describe(empty)
+    gap = volumes.summarize({name: np.append(curve, np.nan) for name, curve in curves.items()}, None, False)
+    assert gap == summary | dict(frames=4)
+    no_rv = volumes.summarize(curves | dict(RV=np.zeros(3)), None, False)
+    assert no_rv["ejection_fraction"] == {"LV": 0.6, "RV": None} and "EF of RV –" in volumes.describe(no_rv)
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+def test_no_heart_is_said_and_has_no_phases(frames):
+    nothing = dict.fromkeys(("RV", "MYO", "LV"), np.zeros(frames))
+    empty = volumes.summarize(nothing, None, False)
+    assert volumes.describe(empty).startswith("no heart was found") and empty["heart_found"] is False
+    right = volumes.summarize(dict(RV=np.ones(3), MYO=np.zeros(3), LV=np.zeros(3)), None, False)
+    assert right["ed_frame"] is right["es_frame"] is None and right["ejection_fraction"] == {"LV": None, "RV": None}
+    assert volumes.describe(right).startswith("no LV cavity was found") and right["heart_found"] is True
 
 
 def test_mirroring_needs_a_network_that_knows_it(tiny_run, cohort, tmp_path):

@@ -15,7 +15,7 @@ import numpy as np
 
 from ica_unet_jax.data import checks, orientation
 from ica_unet_jax.data.case import Case, Cine, Examination
-from ica_unet_jax.data.nifti import check_frames, files_of, read_labels, spacing_of, stem
+from ica_unet_jax.data.nifti import check_frames, files_of, open_frames, read_labels, spacing_of, stem
 
 _FILE = re.compile(r"(?P<name>.+?)(?:_4d|_frame(?P<frame>\d+)(?P<gt>_gt)?)?\.(?:nii|img)(?:\.gz)?", re.DOTALL | re.IGNORECASE)
 _SAME_AFFINE = 0.01  # mm; ground truths are often saved with rounded affines
@@ -123,9 +123,9 @@ def examine(case: Case, label_map: Mapping[int, int], with_labels: bool) -> Exam
     return seen
 
 
-def examine_file(path: Path) -> Examination:
-    """An image by itself, 3D or 4D, whatever its name. Raises UserError where it cannot be read."""
-    image, frames, problems, empty = check_frames(path)
+def examine_file(path: Path, whole: bool = True) -> Examination:
+    """An image by itself, 3D or 4D, whatever its name; if not `whole`, its frames may hold anything. Raises UserError if unreadable."""
+    image, frames, problems, empty = check_frames(path) if whole else (*open_frames(path), [])
     return Examination(_cine(Case(stem(path), cine=path), frames, range(len(frames)), image), problems, empty)
 
 

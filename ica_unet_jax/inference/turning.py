@@ -1,0 +1,63 @@
+"""How cases lie in the patient beside those that a network was trained on: what is turned, and what is said of the rest."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from ica_unet_jax.config import DataConfig
+from ica_unet_jax.data import orientation, reading
+from ica_unet_jax.data.case import Case, Cine
+from ica_unet_jax.errors import BadData, UserError
+from ica_unet_jax.inference.options import Options
+from ica_unet_jax.runs import run_folder
+
+
+def codes_for(run_dir: str | Path, data: DataConfig, chosen: Options) -> str:
+    """The axis letters that cases are turned to; "" where they stay as they are.
+
+    Raises UserError where the run does not say how its training patients lay.
+    """
+    if not chosen.turns(data):
+        return ""
+    if codes := orientation.usual(run_folder.read_codes(run_dir)):
+        return codes
+    raise UserError(
+        f"--reorient: {run_dir} does not say how its training patients lay, as it is of an earlier version or they had no orientation: "
+        f'leave it out, or, if you know, write {{"LPS": 80}} or the like into {Path(run_dir) / "orientation.json"}.'
+    )
+
+
+def read(path: Path, codes: str = "", *, whole: bool = True) -> Cine:
+    """An image by itself, 3D or 4D, turned to the axis letters `codes`; what is odd about it goes to stderr.
+
+    Raises UserError as `reading.examine_file` does, and BadData with all that is wrong with it.
+    """
+    seen = reading.examine_file(path, codes, whole=whole)
+    if seen.problems:
+        raise BadData(seen.problems)
+    for told in seen.remarks:
+        print(f"note: {told}", file=sys.stderr)
+    return seen.cine
+
+
+def remark(run_dir: str | Path, cases: Iterable[Case], codes: str) -> str:
+    """A sentence about the cases that lie otherwise than all training patients; "" where none does, or the run does not say.
+
+    `codes` as `codes_for` gives them.
+    """
+    trained, cases = run_folder.read_codes(run_dir), list(cases)
+    known = {codes} if codes else set(trained)
+    others = [case for case in cases if reading.codes_of(case) not in known]
+    if not orientation.usual(trained) or not others:
+        return ""
+    which = f"{len(others)} of {len(cases)} cases" if len(cases) > 1 else f"{cases[0].image}"
+    lie = orientation.told(orientation.count(map(reading.codes_of, others)))
+    if codes:
+        return f"{which}: turned to {codes}, as the training patients lay ({lie})."
+    made_up = "" if any(map(reading.has_scale, others)) else " These affines hold no voxel size, so they may not be true."
+    return (
+        f"{which}: by the affine they lie otherwise in the patient ({lie}) than the training's ({orientation.told(trained)}). If that is "
+        f"true, the network sees mirrored or turned hearts and finds less of them, of the RV above all: --reorient turns them.{made_up}"
+    )
