@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import shutil
 
@@ -168,6 +169,35 @@ def test_another_process_may_be_faster(case, tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "_compute", meanwhile)
     assert len(cache.preprocessed(case, **OPTIONS, cache_dir=tmp_path / "cache")) == 2
     assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_others_may_read_an_entry_as_the_umask_has_it(case, tmp_path):
+    for mask in (0o002, 0o077):
+        before = os.umask(mask)
+        try:
+            cache.preprocessed(case, **OPTIONS, cache_dir=tmp_path / f"{mask}")
+        finally:
+            os.umask(before)
+        [entry] = (tmp_path / f"{mask}").iterdir()
+        assert entry.stat().st_mode & 0o777 == 0o777 & ~mask
+        assert all(file.stat().st_mode & 0o777 == 0o666 & ~mask for file in entry.iterdir())
+
+
+def test_an_entry_that_another_user_keeps_to_himself_is_made_in_memory(case, tmp_path, monkeypatch):
+    stored = cache.preprocessed(case, **OPTIONS, cache_dir=tmp_path / "cache")
+
+    def refused(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(cache.np, "load", refused)
+    for mine, theirs in zip(cache.preprocessed(case, **OPTIONS, cache_dir=tmp_path / "cache"), stored, strict=True):
+        np.testing.assert_array_equal(mine.frames, theirs.frames)
+        np.testing.assert_array_equal(mine.labels, theirs.labels)
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_a_long_name_has_an_entry(case, tmp_path):
+    assert cache.preprocessed(dataclasses.replace(case, name="n" * 235), **OPTIONS, cache_dir=tmp_path / "cache")
 
 
 def test_refusals(case, tmp_path):
