@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, UInt8
 from ica_unet_jax.config import DataConfig
 from ica_unet_jax.data.sampling import bilinear
 from ica_unet_jax.labels import NUM_CLASSES, UNLABELLED
+from ica_unet_jax.runtime.compilation import once
 
 ELASTIC_GRID = 4  # control points per side
 
@@ -53,17 +54,18 @@ def _augment_one(key: jax.Array, sample: Batch, crop: tuple[int, int, int], conf
     if config.depth_shift:
         sample = _shift_depth(jax.random.fold_in(key, 3), sample, config.depth_shift)
     warp_key, colour_key, drop_key = jax.random.split(key, 3)
-    rows, columns = _coordinates(warp_key, sample.labels.shape, crop, config)
+    # Once, not anew for each of the values that are read there.
+    rows, columns = once(_coordinates(warp_key, sample.labels.shape, crop, config))
     count = sample.frames.shape[0]
     middle = count // 2
     one_hot = jax.nn.one_hot(sample.labels, NUM_CLASSES, dtype=jnp.float32)
     channels = jnp.concatenate([sample.frames.transpose(1, 2, 3, 0), one_hot, sample.valid[..., None]], axis=-1)
-    warped = jax.vmap(bilinear)(channels, rows, columns)
+    warped = once(jax.vmap(bilinear)(once(channels), rows, columns))
     # A voxel counts only where all that it was read from is image.
     valid = (warped[..., -1] > 0.999).astype(jnp.float32)
     labels = warped[..., count:-1].argmax(-1).astype(jnp.uint8)
     labels = jnp.where((sample.labels == UNLABELLED).any(), jnp.uint8(UNLABELLED), labels)
-    frames = _recolour(colour_key, warped[..., :count].transpose(3, 0, 1, 2), config) * valid[None]
+    frames = once(_recolour(colour_key, warped[..., :count].transpose(3, 0, 1, 2), config) * valid[None])
     if config.drop_neighbour:
         dropped = jax.random.bernoulli(drop_key, config.drop_neighbour, (2,))
         sides = [None if i == middle else dropped[int(i > middle)] for i in range(count)]
