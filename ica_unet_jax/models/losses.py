@@ -9,6 +9,7 @@ Padded voxels count in no term that has voxels. "Basis" is one of the m kernels 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -93,7 +94,9 @@ def rescale(one_hot: jax.Array, valid: Mask, grid: Grid) -> tuple[jax.Array, jax
 
 def cross_entropy(logits: jax.Array, target: jax.Array, weight: jax.Array) -> jax.Array:
     """Soft cross-entropy in nats, averaged with `weight` (valid area)."""
-    entropy = -(target * jax.nn.log_softmax(logits)).sum(-1)
+    logits = _classes(logits)
+    total = _log_sum_exp(logits)
+    entropy = sum(t * (total - y) for t, y in zip(_classes(target), logits, strict=True))
     return (entropy * weight).sum() / jnp.maximum(weight.sum(), 1e-6)
 
 
@@ -101,11 +104,24 @@ def soft_dice(
     logits: jax.Array, one_hot: jax.Array, valid: Mask, *, background: bool = False, by_sample: bool = False
 ) -> jax.Array:
     """1 - mean soft Dice of the three structures, with `background` of all four classes, over the whole batch or `by_sample`."""
-    first = 0 if background else 1
-    p = jax.nn.softmax(logits)[..., first:] * valid
-    t = one_hot[..., first:] * valid
+    logits, valid = _classes(logits), valid[..., 0]
+    total = _log_sum_exp(logits)
     axes = (1, 2, 3) if by_sample else (0, 1, 2, 3)
-    return 1 - ((2 * (p * t).sum(axes) + 1) / (p.sum(axes) + t.sum(axes) + 1)).mean()
+    scores = []
+    for y, t in list(zip(logits, _classes(one_hot), strict=True))[0 if background else 1 :]:
+        p, t = jnp.exp(y - total) * valid, t * valid
+        scores.append((2 * (p * t).sum(axes) + 1) / (p.sum(axes) + t.sum(axes) + 1))
+    return 1 - jnp.stack(scores).mean()
+
+
+def _classes(x: jax.Array) -> list[jax.Array]:
+    """An array for each class: with four values innermost a processor's vector units are hardly used."""
+    return [x[..., i] for i in range(x.shape[-1])]
+
+
+def _log_sum_exp(logits: list[jax.Array]) -> jax.Array:
+    most = jax.lax.stop_gradient(functools.reduce(jnp.maximum, logits))
+    return most + jnp.log(sum(jnp.exp(y - most) for y in logits))
 
 
 def ica_terms(
