@@ -78,17 +78,19 @@ _convolve.defvjp(_forward, _backward)
 
 
 def _product(kernel: jax.Array, x: jax.Array) -> jax.Array:
-    """Every pixel's channels times a matrix, (cin, cout)."""
-    y = lax.dot_general(kernel, x, (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32)
-    return y.astype(x.dtype)
+    """Every pixel's channels times a matrix, (cin, cout).
+
+    The pixels are one axis of the product: over several XLA would sum in the kernel's gradient only after a transposition.
+    """
+    y = lax.dot_general(kernel, x.reshape(x.shape[0], -1), (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32)
+    return y.reshape(-1, *x.shape[1:]).astype(x.dtype)
 
 
 @apart(1, 2)
 def _columns(x: jax.Array, size: int, pads: Pads) -> jax.Array:
     """(c, b, d, h, w) -> (size * c, b, d, h + size - 1, w): zeros in front and behind, and `size` columns as channels."""
-    width = x.shape[-1]
-    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0)] * 3 + [(*pads, 0)] * 2)
-    return lax.concatenate([lax.slice_in_dim(x, j, j + width, axis=4) for j in range(size)], 0)
+    zero, front = jnp.zeros((), x.dtype), pads[0]
+    return lax.concatenate([lax.pad(x, zero, [(0, 0, 0)] * 3 + [(*pads, 0), (front - j, j - front, 0)]) for j in range(size)], 0)
 
 
 @apart(1)
