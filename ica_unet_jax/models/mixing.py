@@ -18,9 +18,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from ica_unet_jax.runtime.compilation import apart, once
+
 Coefficients = Float[Array, "batch half_depth rows columns m"]
 Bases = Float[Array, "batch depth K L u m"]
 Mixed = Float[Array, "batch depth height width u"]
+Starts = tuple[int, ...]
 
 
 def mix(coefficients: Coefficients, bases: Bases) -> Mixed:
@@ -75,13 +78,13 @@ class _Axis(NamedTuple):
         pad = patch // 2 - 2
         return cls(-(-patch // 4), pad // 4, pad % 4, coefficients + (pad % 4 > 0))
 
-    def reads(self) -> list[int]:
+    def reads(self) -> Starts:
         """For each tap, the coefficient that the first block reads."""
-        return [self.first - r for r in range(self.taps)]
+        return tuple(self.first - r for r in range(self.taps))
 
-    def read_by(self) -> list[int]:
+    def read_by(self) -> Starts:
         """For each tap, the place among the blocks of the one that reads the first coefficient."""
-        return [r - self.first for r in range(self.taps)]
+        return tuple(r - self.first for r in range(self.taps))
 
 
 def _phases(x, axis: int):
@@ -116,16 +119,22 @@ def _gather_and_multiply(a: jax.Array, matrix: jax.Array, axes: tuple[_Axis, _Ax
     computes anew for everything that reads it.
     """
     down, across = axes
-    return jnp.einsum("byxk,bko->byxo", _gather(a, (down.reads(), across.reads()), (down.blocks, across.blocks)), matrix)
+    gathered = _gather(a, (down.reads(), across.reads()), (down.blocks, across.blocks))
+    return jnp.einsum("bpk,bko->bpo", _flat(gathered), matrix).reshape(*gathered.shape[:3], -1)
 
 
-def _gather(a: jax.Array, starts: tuple[list[int], list[int]], size: tuple[int, int]) -> jax.Array:
+@apart(1, 2)
+def _gather(a: jax.Array, starts: tuple[Starts, Starts], size: tuple[int, int]) -> jax.Array:
     """(.., rows, columns, channels) -> (.., *size, taps * channels): `size` of it from each of the starts on, zero outside."""
-    before = [max(0, -min(s)) for s in starts]
-    after = [max(0, max(s) + n - length) for s, n, length in zip(starts, size, a.shape[1:3], strict=True)]
-    a = jnp.pad(a, ((0, 0), *zip(before, after, strict=True), (0, 0)))
-    (top, left), (rows, columns) = before, size
-    return jnp.concatenate([a[:, top + i : top + i + rows, left + j : left + j + columns] for i in starts[0] for j in starts[1]], -1)
+    zero, still = jnp.zeros((), a.dtype), (0, 0, 0)
+    (down, across), (rows, columns) = starts, a.shape[1:3]
+    taps = [[still, (-i, i + size[0] - rows, 0), (-j, j + size[1] - columns, 0), still] for i in down for j in across]
+    return lax.concatenate([lax.pad(a, zero, tap) for tap in taps], 3)
+
+
+def _flat(x: jax.Array) -> jax.Array:
+    """(batch, rows, columns, channels) -> (batch, pixels, channels)."""
+    return x.reshape(x.shape[0], -1, x.shape[-1])
 
 
 def _forward(a: jax.Array, matrix: jax.Array, axes: tuple[_Axis, _Axis]) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
@@ -134,12 +143,14 @@ def _forward(a: jax.Array, matrix: jax.Array, axes: tuple[_Axis, _Axis]) -> tupl
 
 def _backward(axes: tuple[_Axis, _Axis], kept: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array, jax.Array]:
     a, matrix = kept
+    dy = once(dy)
     down, across = axes
     batch, channels, outputs = a.shape[0], a.shape[3], dy.shape[3]
     transposed = matrix.reshape(batch, -1, channels, outputs).transpose(0, 1, 3, 2).reshape(batch, -1, channels)
-    da = jnp.einsum("byxk,bkc->byxc", _gather(dy, (down.read_by(), across.read_by()), a.shape[1:3]), transposed)
+    read_by = _gather(dy, (down.read_by(), across.read_by()), a.shape[1:3])
+    da = jnp.einsum("bpk,bkc->bpc", _flat(read_by), transposed).reshape(a.shape)
     gathered = _gather(a, (down.reads(), across.reads()), (down.blocks, across.blocks))
-    return da, jnp.einsum("byxk,byxo->bko", gathered, dy)
+    return da, jnp.einsum("bpk,bpo->bko", _flat(gathered), _flat(dy))
 
 
 _gather_and_multiply.defvjp(_forward, _backward)
