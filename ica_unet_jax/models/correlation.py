@@ -6,6 +6,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from ica_unet_jax.runtime.compilation import apart
+
 Streams = Float[Array, "streams channels batch depth height width"]
 
 
@@ -19,12 +21,18 @@ def correlate(current: Streams, neighbour: Streams, radius: int) -> Float[Array,
     # A row of the frame against whole rows of the neighbour is a matrix product; of it a band along the diagonal is kept.
     # That is more arithmetic than is needed, but in few products of a size that fills a processor.
     here, there = (x.transpose(2, 3, 4, 5, 0, 1).reshape(batch, depth, height, width, count) for x in (current, neighbour))
-    pad = (radius, radius)
-    there = jnp.pad(there, ((0, 0), (0, 0), pad, pad, (0, 0)))
-    there = jnp.stack([lax.slice_in_dim(there, i, i + height, axis=2) for i in range(side)], axis=3)
-    products = jnp.einsum("bdyxc,bdyinc->bdyixn", here, there, preferred_element_type=jnp.float32) / count
+    products = jnp.einsum("bdyxc,bdyinc->bdyixn", here, _rows_around(there, radius), preferred_element_type=jnp.float32) / count
     # Entry (x, x + j) of rows of n is entry (x, j) of rows of n + 1.
     products = products.reshape(batch, depth, height, side, width * (width + 2 * radius))
     products = jnp.pad(products, ((0, 0), (0, 0), (0, 0), (0, 0), (0, width)))
     band = products.reshape(batch, depth, height, side, width, width + side)[..., :side]
     return band.transpose(3, 5, 0, 1, 2, 4).reshape(side * side, batch, depth, height, width).astype(current.dtype)
+
+
+@apart(1)
+def _rows_around(x: Array, radius: int) -> Array:
+    """(b, d, h, w, c) -> (b, d, h, 2 * radius + 1, w + 2 * radius, c): each row's neighbours, zeros before and behind all."""
+    x, zero, both = lax.expand_dims(x, (3,)), jnp.zeros((), x.dtype), (radius, radius, 0)
+    still = (0, 0, 0)
+    shifted = [lax.pad(x, zero, [still, still, (-i, i, 0), still, both, still]) for i in range(-radius, radius + 1)]
+    return lax.concatenate(shifted, 3)
