@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from ica_unet_jax.config import ModelConfig
 from ica_unet_jax.labels import NUM_CLASSES
 from ica_unet_jax.models.layers import Dtype, Volume, depth_to_space, space_to_depth
+from ica_unet_jax.runtime.compilation import once
 
 
 class LowLevel(nn.Module):
@@ -131,8 +132,9 @@ class IcaDecoder(nn.Module):
     def __call__(self, mixed: Volume, train: bool, counted: Volume | None = None) -> Volume:
         x = space_to_depth(mixed) if self.half else mixed
         for _ in range(self.convs):
-            x = self.block(self.width)(x, train, counted)
-        return depth_to_space(self.conv(4 * NUM_CLASSES)(x)) if self.half else self.conv(NUM_CLASSES)(x)
+            # A convolution's gradients read it, and that of its result, in several orders: once for all of them.
+            x = once(self.block(self.width)(x, train, counted))
+        return depth_to_space(once(self.conv(4 * NUM_CLASSES)(x))) if self.half else self.conv(NUM_CLASSES)(x)
 
 
 class IcaEncoder(nn.Module):
