@@ -8,7 +8,7 @@ from ica_unet_jax import launcher
 
 
 def main() -> None:
-    from ica_unet_jax.data import cohort, reading
+    from ica_unet_jax.data import cohort, orientation, reading
     from ica_unet_jax.runtime.progress import Progress
 
     config = launcher.config()
@@ -21,6 +21,8 @@ def main() -> None:
                 print(line)
             bad, problems = bad + bool(seen.problems), problems + len(seen.problems)
             progress.update(number)
+    if told := orientation.of_cohort(orientation.count(map(reading.codes_of, cases))):
+        print(f"note: {told}")
     print(f"{len(cases)} cases, {bad} bad, {problems} problems")
     if bad:
         sys.exit(2)

@@ -19,24 +19,25 @@ Problems = dict[str, list[str]]  # sentences by the name of a case
 ACDC_URL = "https://www.creatis.insa-lyon.fr/Challenge/acdc/"
 
 
-def folder(config: DataConfig, *, write: bool = True) -> Path:
+def folder(config: DataConfig, *, write: bool = True, began_in: Path | None = None) -> Path:
     """`config.data_dir`, or the phantom cohort that `config.phantom_patients` asks for, written if need be.
 
-    Without `write` it must be there: the configuration may be a stranger's, who does not choose where files appear.
+    Without `write` it must be there: the configuration may be a stranger's, who does not choose where files appear. `began_in` is
+    the folder that its relative paths are of, where that is known; it is told, not looked into.
 
     Raises:
       UserError: no data are named, or those named are not there.
     """
     if config.data_dir:
         if not Path(config.data_dir).is_dir():
-            raise UserError(_missing(f"--data_dir={config.data_dir} is not a folder"))
+            raise UserError(_missing(f"--data_dir={config.data_dir}{_meant(config.data_dir, began_in)} is not a folder"))
         return Path(config.data_dir)
     if not config.phantom_patients:
         raise UserError(_missing("--data_dir is not given"))
     shape = config.phantom_shape
     phantom = Path(config.phantom_dir) / f"{config.phantom_patients}_patients_{'x'.join(map(str, shape))}"
     if not phantom.is_dir() and not write:
-        raise UserError(f"{phantom}, the phantom cohort of this run, is not there: name a cohort by --data_dir.")
+        raise UserError(f"{phantom}{_meant(phantom, began_in)}, the phantom cohort of this run, is not there: name a cohort by --data_dir.")
     if not phantom.is_dir():
         try:
             beating_heart.write_cohort(phantom, config.phantom_patients, shape=shape)
@@ -46,9 +47,17 @@ def folder(config: DataConfig, *, write: bool = True) -> Path:
     return phantom
 
 
-def open_cohort(config: DataConfig, *, write: bool = True) -> list[Case]:
-    """The cases in `folder(config, write)`; raises UserError as that and `reading.find_cases` do."""
-    return reading.find_cases(folder(config, write=write), config.label_map)
+def open_cohort(config: DataConfig, *, write: bool = True, began_in: Path | None = None) -> list[Case]:
+    """The cases in `folder(config, write, began_in)`; raises UserError as that and `reading.find_cases` do."""
+    return reading.find_cases(folder(config, write=write, began_in=began_in), config.label_map)
+
+
+def _meant(path: str | Path, began_in: Path | None) -> str:
+    """Which folder a relative path leads to, and which one was meant when it was written down."""
+    if Path(path).is_absolute():
+        return ""
+    meant = f", by which {began_in / path} was meant in the training," if began_in and began_in != Path.cwd() else ""
+    return f" ({Path.cwd() / path}){meant}"
 
 
 def _missing(problem: str) -> str:

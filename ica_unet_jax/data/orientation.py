@@ -56,14 +56,14 @@ def told(counted: Mapping[str, int]) -> str:
     return ", ".join(f"{number} {letters or 'without orientation'}" for letters, number in counted.items())
 
 
-def of_training(counted: Mapping[str, int], reorient: bool) -> str:
-    """A sentence about a training cohort whose cases have different letters; "" where all have the same."""
+def of_cohort(counted: Mapping[str, int], reorient: bool = False) -> str:
+    """A sentence about a cohort to train on whose cases have different letters; "" where all have the same."""
     if len(counted) < 2:
         return ""
     if reorient:
-        return f"the training patients lie differently ({told(counted)}): all are turned to {usual(counted)}."
-    return (f"the training patients lie differently ({told(counted)}), by their affines: if these are true, --reorient turns all to "
-            f"{usual(counted)}, or --flip, --flip_slices and --rotation=180 teach the network all of them.")
+        return f"the patients lie differently ({told(counted)}): all are turned to {usual(counted)}."
+    return (f"the patients lie differently ({told(counted)}), by their affines: if these are true, --reorient turns all to "
+            f"{usual(counted)} in training, or --flip, --flip_slices and --rotation=180 teach the network all of them.")
 
 
 @dataclasses.dataclass(frozen=True)

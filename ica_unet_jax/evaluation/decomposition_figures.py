@@ -56,7 +56,7 @@ def draw(
     chosen = options.choose(options.DECOMPOSE, given)
     decomposer = Decomposer(segmenters.load(run_dir, checkpoint=chosen.checkpoint), pictured=True)
     data = chosen.cohort(decomposer.segmenter.config.data)
-    cases = {case.name: case for case in cohort.open_cohort(data, write=False)}
+    cases = {case.name: case for case in cohort.open_cohort(data, write=False, began_in=None if chosen.data_dir else run_folder.began_in(run_dir))}
     trained = run_folder.read_split(run_dir)
     name = patient or next((name for name in trained["val"] if name in cases), min(cases))
     if name not in cases:

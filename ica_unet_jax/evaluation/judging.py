@@ -57,7 +57,7 @@ def evaluate(
     chosen = choose(JUDGE, given)
     segmenter = segmenters.load(run_dir, checkpoint=chosen.checkpoint, mirror=chosen.mirror)
     trained, data = run_folder.read_split(run_dir), chosen.cohort(segmenter.config.data)
-    patients = choose_cases(trained, data, split)
+    patients = choose_cases(trained, data, split, None if chosen.data_dir else run_folder.began_in(run_dir))
     codes = turning.codes_for(run_dir, segmenter.config.data, chosen)
     judged = [case for case in patients if case.labels or case.problems]  # a ground truth that cannot be read is among the problems
     found, left_out = cohort.screen(judged, lambda case: bool(reading.read(case, data.label_map, codes=codes)), skip_bad_cases, len(patients))
@@ -140,13 +140,13 @@ def _name(split: str, chosen: Options, trained_on: DataConfig, nsd_mm: float) ->
     return "_".join(["evaluation", split, *(name for name, told in asked.items() if told)])
 
 
-def choose_cases(trained: splits.Split, data: DataConfig, split: str) -> list[Case]:
-    """The cases of `split` in the cohort that `data` names; `trained` is the run's split.
+def choose_cases(trained: splits.Split, data: DataConfig, split: str, began_in: Path | None = None) -> list[Case]:
+    """The cases of `split` in the cohort that `data` names; `trained` is the run's split, `began_in` as in `cohort.folder`.
 
     Raises:
       UserError: the cohort lacks some of them, or none of the chosen has a ground truth.
     """
-    found = cohort.open_cohort(data, write=False)
+    found = cohort.open_cohort(data, write=False, began_in=began_in)
     wanted = [] if split == "all" else trained.get(split, [])
     missing = sorted(set(wanted) - {case.name for case in found})
     if missing:

@@ -131,6 +131,16 @@ def read_codes(run_dir: str | Path) -> dict[str, int]:
     return codes
 
 
+def began_in(run_dir: str | Path) -> Path | None:
+    """The folder in which a run's training was started, which its relative paths are of; None where that is not known.
+
+    It is known as long as the run folder lies where it was.
+    """
+    recorded, lies = Path(read_config(run_dir).train.workdir), Path(run_dir).resolve()
+    count = len(recorded.parts)
+    return None if recorded.is_absolute() or lies.parts[-count:] != recorded.parts else Path(*lies.parts[:-count])
+
+
 def read_split(run_dir: str | Path) -> Split:
     """The patients of a run: {"train": names, "val": names}, "test" perhaps. Raises UserError where it cannot be read."""
     split = read_object(Path(run_dir) / "split.json", _ADVICE)
