@@ -1,4 +1,4 @@
-"""How an image lies in the patient, by three letters, and how it is turned to other ones.
+"""The orientation of an image in the patient as three letters, such as LPS, and turning it to another one.
 
 LPS says that the stored columns x run to the patient's left, the rows y to the back and the slices z to the head. The letters
 are those of the nearest axes: oblique stacks, as short-axis ones are, may have different ones though nothing is turned.

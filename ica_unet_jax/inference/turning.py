@@ -1,4 +1,4 @@
-"""How cases lie in the patient beside those that a network was trained on: what is turned, and what is said of the rest."""
+"""Compares the orientation of cases with that of the training patients: turns those that differ, or says so."""
 
 from __future__ import annotations
 
