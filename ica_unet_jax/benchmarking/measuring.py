@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ica_unet_jax.benchmarking.profile import profile
 from ica_unet_jax.benchmarking.systems import PAPER_RATE, SYSTEMS
 from ica_unet_jax.benchmarking.timing import Ceilings, Timing, ceilings, measure
 from ica_unet_jax.benchmarking.work import Work, equal_work, parameters, streamed, total, training_sample
@@ -71,7 +72,7 @@ def paper_rows(compute_dtype: str = "float32") -> list[Row]:
 
 
 def run_rows(run_dir: str | Path) -> list[Row]:
-    """A trained network on its own grid, on a full frame through its window, and, untrained, on the other grids."""
+    """A trained network on its own grid, on a full frame through its window, and, untrained, on the other grids; its training step."""
     config, name = segmenters.load(run_dir).config, Path(run_dir).resolve().name
     own, d = config.model.crop, config.model.crop[0]
     rows = [
@@ -79,7 +80,8 @@ def run_rows(run_dir: str | Path) -> list[Row]:
         Row(f"{name}/window", config, (d, *FULL[1:]), str(run_dir)),
     ]
     others = {"roi": ROI, "full": FULL}
-    return rows + [Row(f"{name}/{k}", config.replace(crop=grid), grid) for k, grid in others.items() if grid != own]
+    rows += [Row(f"{name}/{k}", config.replace(crop=grid), grid) for k, grid in others.items() if grid != own]
+    return [*rows, Row(f"{name}/train", config)]
 
 
 def dice_of(run_dir: str | Path) -> float | None:
@@ -100,7 +102,7 @@ def choose(rows: Sequence[Row], only: Sequence[str]) -> list[Row]:
 
 
 def benchmark(
-    rows: Sequence[Row], *, seconds: float = 3.0, json_file: str | Path = "", best: Ceilings | None = None
+    rows: Sequence[Row], *, seconds: float = 3.0, json_file: str | Path = "", best: Ceilings | None = None, profiled: bool = False
 ) -> dict[str, Any]:
     """Times rows one after the other; the JSON-safe result.
 
@@ -108,20 +110,21 @@ def benchmark(
       seconds: for each figure.
       json_file: where the result goes too, rewritten after every row.
       best: the machine's ceilings; by default measured.
+      profiled: each row has a `profile` too, the parts of the network with what they take.
     """
     compilation.keep_on_disk()
     best = best or ceilings(3 * seconds)
     result = {"machine": provenance.this_process(), "ceilings": dataclasses.asdict(best), "seconds": seconds, "rows": {}}
     with Progress(len(rows), unit="row") as progress:
         for number, row in enumerate(rows, start=1):
-            result["rows"][row.name] = (time_stream if row.frame else time_training)(row, best, seconds)
+            result["rows"][row.name] = (time_stream if row.frame else time_training)(row, best, seconds, profiled)
             if json_file:
                 write_json(json_file, result)
             progress.update(number)
     return result
 
 
-def time_stream(row: Row, best: Ceilings, seconds: float) -> dict[str, Any]:
+def time_stream(row: Row, best: Ceilings, seconds: float, profiled: bool = False) -> dict[str, Any]:
     """A streamed frame: encoded, decoded, and both with all that lies between a frame and its labels on the host."""
     config, began = row.config, time.perf_counter()
     segmenter = segmenters.load(row.run) if row.run else segmenter_of(config, untrained(config))
@@ -142,6 +145,8 @@ def time_stream(row: Row, best: Ceilings, seconds: float) -> dict[str, Any]:
     }
     timings["frame_ms"], timings["compute_ms"] = time_answers(stream, itertools.cycle(frames), answered, seconds)
     frame, compute = timings["frame_ms"], timings["compute_ms"]
+    played = itertools.cycle(frames)
+    parts = profile(lambda: [stream.push(next(played)) for _ in range(answered)], config.model, answered) if profiled else []
     windows = len(placement.windows)
     work = total(streamed(config.model))
     work = Work(windows * work.flops, windows * work.bytes)
@@ -150,6 +155,7 @@ def time_stream(row: Row, best: Ceilings, seconds: float) -> dict[str, Any]:
         "windows": windows,
         "waits": waits,
         "ready_s": ready,
+        "profile": [dataclasses.asdict(part) for part in parts],
         **{name: dataclasses.asdict(timing) for name, timing in timings.items()},
         "frames_per_second": 1e3 / frame.mean,
         "arrival_to_mask_ms": {
@@ -189,19 +195,21 @@ def arrival_to_mask(compute_ms: float, mean_ms: float, rate: float, waits: int) 
     return None if mean_ms > period else compute_ms + period * waits
 
 
-def time_training(row: Row, best: Ceilings, seconds: float) -> dict[str, Any]:
+def time_training(row: Row, best: Ceilings, seconds: float, profiled: bool = False) -> dict[str, Any]:
     """A training step, augmentation and optimizer included, on made-up data."""
     began = time.perf_counter()
     step = training_step(row.config)
     jax.block_until_ready(step())
     ready = time.perf_counter() - began
     timing, batch = measure(step, seconds), row.config.train.batch_size
+    parts = profile(step, row.config.model) if profiled else []
     work = total(training_sample(row.config.model))
     work = Work(batch * work.flops, batch * work.bytes)
     return described(row, work, best, timing.p50) | {
         "batch": batch,
         "ready_s": ready,
         "step_ms": dataclasses.asdict(timing),
+        "profile": [dataclasses.asdict(part) for part in parts],
     }
 
 

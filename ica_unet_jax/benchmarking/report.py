@@ -49,8 +49,26 @@ def report(result: Result) -> str:
                  "of matmul", "ready (s)"),
                 [step_cells(*item) for item in steps.items()],
             ),
+            *(line for name, row in result["rows"].items() if row.get("profile") for line in profile(name, row)),
         ]
     )  # fmt: skip
+
+
+def profile(name: str, row: dict[str, Any]) -> list[str]:
+    """In which parts of the network a row's time goes, those of a hundredth and more; the last row is the sum of all."""
+    parts = row["profile"]
+    whole = sum(part["forward"] + part["backward"] for part in parts)
+    shown = [part for part in parts if part["forward"] + part["backward"] >= whole / 100]
+    everything = {"name": "all", **{key: sum(part[key] for part in parts) for key in ("forward", "backward", "products")}}
+    return table(
+        f"{name}: milliseconds of processor time, all threads together",
+        ("part", "forward", "backward", "share", "of it products and convolutions"),
+        [
+            (part["name"], ms(part["forward"]), ms(part["backward"]), percent(total / whole), percent(part["products"] / total))
+            for part in [*shown, everything]
+            if (total := part["forward"] + part["backward"])
+        ],
+    )
 
 
 def machine(result: Result) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
@@ -11,6 +12,7 @@ from ica_unet_jax.runtime.compilation import apart
 Streams = Float[Array, "streams channels batch depth height width"]
 
 
+@jax.named_scope("correlation")
 def correlate(current: Streams, neighbour: Streams, radius: int) -> Float[Array, "displacements batch depth height width"]:
     """Mean over streams and channels of current(y, x) * neighbour(y + i, x + j), for all |i|, |j| <= radius.
 

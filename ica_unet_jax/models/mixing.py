@@ -42,6 +42,7 @@ def mix(coefficients: Coefficients, bases: Bases) -> Mixed:
     return mix_with(coefficients, stamps(bases), bases.shape)
 
 
+@jax.named_scope("mixing")
 def stamps(bases: Bases) -> Float[Array, "batch taps_depth_m depth_phases_u"]:
     """X rearranged into the matrix that `mix_with` multiplies by; the same for all resolutions of a frame.
 
@@ -96,6 +97,7 @@ def _phases(x, axis: int):
     return jnp.pad(x, widths).reshape(*x.shape[:axis], taps, 4, *x.shape[axis + 1 :])
 
 
+@jax.named_scope("mixing")
 def mix_with(coefficients: Coefficients, matrix, shape: tuple[int, ...]) -> Mixed:
     """`mix` with X, of shape `shape`, already rearranged by `stamps`; gives the output slices that this was asked for."""
     batch, half, rows, columns, m = coefficients.shape

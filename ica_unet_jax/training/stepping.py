@@ -44,7 +44,8 @@ def make_step(config: Config) -> Callable[..., tuple[State, dict[str, jax.Array]
     loss_function, distill = make_loss(config), distillation.make_loss(config)
 
     def augmented(batch: Batch, step: jax.Array, key: jax.Array) -> Batch:
-        return augment(jax.random.fold_in(key, step), batch, config.model.crop, config.data)
+        with jax.named_scope("augmentation"):
+            return augment(jax.random.fold_in(key, step), batch, config.model.crop, config.data)
 
     def step(
         state: State, batch: Batch, key: jax.Array, teacher: distillation.Variables | None
@@ -59,18 +60,20 @@ def make_step(config: Config) -> Callable[..., tuple[State, dict[str, jax.Array]
             (logits, aux), updates = model.apply(
                 variables, previous, current, following, valid, True, mutable=["batch_stats"], rngs=rngs
             )
-            loss, terms = loss_function(logits, aux, batch.labels, current, known, config.loss)
+            with jax.named_scope("loss"):
+                loss, terms = loss_function(logits, aux, batch.labels, current, known, config.loss)
             if distill:
                 terms["distillation"] = distill(logits[-1], batch, teacher)
                 terms["loss"] = loss = loss + config.loss.distillation_weight * terms["distillation"]
             return loss, (terms, updates.get("batch_stats", {}))
 
         (_, (terms, batch_stats)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        # Early on the average follows closely, so that it holds no trace of the initial values.
-        decay = jnp.minimum(config.train.ema_decay, (1 + state.step) / (10 + state.step))
-        averaged = optax.incremental_update(params, state.averaged, 1 - decay)
+        with jax.named_scope("optimizer"):
+            updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
+            # Early on the average follows closely, so that it holds no trace of the initial values.
+            decay = jnp.minimum(config.train.ema_decay, (1 + state.step) / (10 + state.step))
+            averaged = optax.incremental_update(params, state.averaged, 1 - decay)
         terms |= {"gradient_norm": optax.tree.norm(gradients), "parameter_norm": optax.tree.norm(params)}
         return State(state.step + 1, params, averaged, batch_stats, opt_state), terms
 

@@ -189,7 +189,7 @@ def test_a_trained_network_has_its_dice_on_its_own_grid_alone(tiny_run, tmp_path
     (run / "evaluation_val").mkdir()
     (run / "evaluation_val" / "summary.json").write_text(json.dumps({"dice": {"mean": 0.9}}))
     rows = {row.name: row for row in run_rows(run)}
-    assert set(rows) == {"run/own", "run/window", "run/roi", "run/full"}
+    assert set(rows) == {"run/own", "run/window", "run/roi", "run/full", "run/train"}
     assert {name: row.dice for name, row in rows.items() if row.dice is not None} == {"run/own": 0.9}
     assert rows["run/own"].frame == (2, 64, 64) and rows["run/window"].frame == (2, 256, 256)
     assert rows["run/full"].config.model.crop == (10, 256, 256) and rows["run/full"].run == ""
