@@ -160,3 +160,16 @@ def test_what_has_no_ground_truth_has_none_after_the_warp():
     inside = np.asarray(warped.valid, bool)
     assert np.all(np.asarray(warped.labels)[4:][inside[4:]] == UNLABELLED) and not np.asarray(warped.labels)[~inside].any()
     assert np.asarray(warped.labels)[:4].max() < 4
+
+
+def test_slices_are_turned_round_in_their_place():
+    """Three slices behind one of padding, of six: the order alone changes, padding stays where it was."""
+    depth, shown = 6, slice(1, 4)
+    valid, labels = np.zeros((40, depth, *CANVAS[1:])), np.zeros((40, depth, *CANVAS[1:]))
+    valid[:, shown], labels[:, shown] = 1, np.array([1, 2, 3])[:, None, None]
+    y = augment(jax.random.key(0), sample(np.repeat(labels[:, None], 3, axis=1), labels, valid, 40), (depth, *CROP[1:]), DataConfig(**STILL | dict(flip_slices=True)))
+    np.testing.assert_array_equal(y.valid, valid[..., 4:36, 8:40])
+    orders = y.labels[:, shown, 16, 16]
+    assert {tuple(order.tolist()) for order in orders} == {(1, 2, 3), (3, 2, 1)}
+    for frame in np.moveaxis(y.frames, 1, 0):
+        np.testing.assert_array_equal(frame, y.labels)

@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+from turned import turned_cohort
 
 from ica_unet_jax.config import DataConfig
 from ica_unet_jax.data import heart, reading
@@ -32,6 +33,53 @@ def summary_of(folder):
 def cases_of(folder):
     with (folder / "cases.csv").open() as file:
         return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("codes", ["RPS", "SLP"])
+def test_turned_patients_are_judged_as_the_upright_ones(tiny_run, cohort, tmp_path, capsys, codes):
+    """To the last digit with --reorient, by the letters that the run keeps of its training patients; a note without."""
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    (run / "orientation.json").write_text('{"LPS": 2}')
+    upright, turned = (turned_cohort(cohort, tmp_path / name, [letters] * 4) for name, letters in (("upright", "LPS"), ("turned", codes)))
+    options = dict(split="all", cines=0, pictures=False)
+    expected = judging.evaluate(run, tmp_path / "a", data_dir=upright, **options)
+    assert "note" not in capsys.readouterr().err
+    found = judging.evaluate(run, tmp_path / "b", data_dir=turned, reorient=True, **options)
+    assert (found / "cases.csv").read_bytes() == (expected / "cases.csv").read_bytes()
+    assert (found / "faults.csv").read_bytes() == (expected / "faults.csv").read_bytes()
+    assert f"4 of 4 cases: turned to LPS, as the training patients lay (4 {codes})" in " ".join(summary_of(found)["notes"])
+    if codes == "SLP":
+        with pytest.raises(UserError, match="its slices do not lie along the third axis"):
+            judging.evaluate(run, tmp_path / "c", data_dir=turned, **options)
+    else:
+        other = judging.evaluate(run, tmp_path / "c", data_dir=turned, **options)
+        assert (other / "cases.csv").read_bytes() != (expected / "cases.csv").read_bytes()
+        assert "they lie otherwise in the patient" in " ".join(summary_of(other)["notes"]) and "--reorient turns them" in capsys.readouterr().err
+
+
+def test_a_relative_folder_of_a_run_is_told_with_the_place_that_was_meant(tiny_run, tmp_path, monkeypatch):
+    place = tmp_path / "project"
+    run = shutil.copytree(tiny_run, place / "runs" / "a")
+    config = json.loads((run / "config.json").read_text()) | dict(workdir="runs/a", data_dir="data/hearts")
+    (run / "config.json").write_text(json.dumps(config))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(UserError) as error:
+        judging.evaluate(run, split="all")
+    assert str(error.value).startswith(
+        f"--data_dir=data/hearts ({tmp_path}/elsewhere/data/hearts), by which {place}/data/hearts was meant in the training, is not a folder"
+    )
+
+
+def test_a_patient_whose_only_ground_truth_is_bad_counts_as_bad(tiny_run, cohort, tmp_path):
+    data = shutil.copytree(cohort, tmp_path / "data")
+    for path in (data / "patient002").glob("*_gt.nii.gz"):
+        path.unlink()
+    (data / "patient002" / "patient002_gt.nii.gz").write_bytes(b"")
+    for path in (data / "patient003").glob("*_frame*"):  # a cine alone: nothing to judge, nothing bad
+        path.unlink()
+    with pytest.raises(UserError, match="patient002_gt.nii.gz: a ground truth needs its frame number(.|\\n)*1 of 4 cases are bad"):
+        judging.evaluate(tiny_run, tmp_path / "out", data_dir=data, split="all")
 
 
 def test_every_labelled_frame_is_a_line_and_every_patient_a_picture(result):

@@ -1,4 +1,5 @@
 import csv
+import gzip
 import json
 
 import nibabel as nib
@@ -53,6 +54,33 @@ def test_a_cine_keeps_its_header(tiny_run, cine_file, tmp_path, capsys):
     assert not list(target.parent.glob(".writing*"))
 
 
+def test_nothing_but_geometry_is_taken_over_from_a_header(tiny_run, cine_file, tmp_path):
+    """Extensions and texts may hold names. That these are labels the header says, so that nobody takes them for a cine."""
+    image = nib.load(cine_file)
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"Jane Doe, 1950"))
+    image.header["descrip"], image.header["aux_file"], image.header["intent_name"] = "Jane Doe", "jane.dcm", "Jane"
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), image.affine, image.header), cine_file)
+    assert b"Jane" in gzip.decompress(cine_file.read_bytes())
+    prediction.predict(tiny_run, cine_file, tmp_path / "out" / "cine_seg.nii.gz")
+    data = gzip.decompress((tmp_path / "out" / "cine_seg.nii.gz").read_bytes())
+    assert not any(word in data.lower() for word in (b"jane", b"doe"))
+    with pytest.raises(UserError, match="cine_seg.nii.gz holds labels and no image"):
+        prediction.find_jobs(tmp_path / "out", tmp_path / "twice")
+
+
+def test_an_empty_frame_gets_no_label_and_is_no_systole(tiny_run, cine_file, tmp_path, capsys):
+    image = nib.load(cine_file)
+    frames = np.asarray(image.dataobj).copy()
+    frames[..., 2] = 0
+    nib.save(nib.Nifti1Image(frames, image.affine, image.header), cine_file)
+    prediction.predict(tiny_run, cine_file, tmp_path / "labels.nii.gz")
+    assert not np.asarray(nib.load(tmp_path / "labels.nii.gz").dataobj)[..., 2].any()
+    rows = list(csv.DictReader((tmp_path / "labels_volumes.csv").read_text().splitlines()))
+    assert rows[2]["LV_ml"] == "" and rows[1]["LV_ml"]
+    assert json.loads((tmp_path / "labels_summary.json").read_text())["es_frame"] != 3
+    assert "frame 3, is constant" in capsys.readouterr().err
+
+
 def test_a_cine_is_followed(tiny_run, tmp_path):
     rng = np.random.default_rng(0)
     frames = rng.gamma(2, 100, (3, 2, 90, 120)).astype(np.float32)
@@ -103,6 +131,8 @@ def test_names_that_cannot_be(tmp_path):
         (file, file, "is the input"),
         (file, tmp_path / "b.png", "must be a file .nii.gz or .nii"),
         (tmp_path, tmp_path / "b.nii.gz", "must be a folder"),
+        (tmp_path, tmp_path / "masks" / "new", "lies in --input"),
+        (tmp_path / ".." / tmp_path.name, tmp_path / "masks", "lies in --input"),
     ):
         with pytest.raises(UserError, match=message):
             prediction.find_jobs(source, target)
