@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ica_unet_jax.data import reading, splits
+from ica_unet_jax.data.phantom.beating_heart import simulate
 
 AFFINE = np.diag([-1.5, -1.5, 10.0, 1.0])
 
@@ -163,3 +164,12 @@ def test_a_stack_of_very_many_slices_may_be_a_cine(tmp_path, shape, zooms):
     nib.save(image, tmp_path / "a.nii.gz")
     [remark] = reading.examine_file(tmp_path / "a.nii.gz").remarks
     assert "x 25 slices; if these are frames, save it as (x, y, z, t), of one slice as (x, y, 1, t)" in remark
+
+
+def test_a_cine_of_one_slice_that_was_saved_as_a_stack_is_remarked_on(tmp_path):
+    cine = simulate(0, 0, (8, 64, 64), 12).frames
+    for name, stack in (("cine", cine[:, 4]), ("stack", cine[0])):
+        image = nib.Nifti1Image(stack.T, AFFINE)
+        nib.save(image, tmp_path / f"{name}.nii.gz")
+    assert "1 x 12 slices; if these are frames" in reading.examine_file(tmp_path / "cine.nii.gz").remarks[0]
+    assert reading.examine_file(tmp_path / "stack.nii.gz").remarks == []
