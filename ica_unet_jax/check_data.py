@@ -21,7 +21,7 @@ def main() -> None:
                 print(line)
             bad, problems = bad + bool(seen.problems), problems + len(seen.problems)
             progress.update(number)
-    if told := orientation.of_cohort(orientation.count(map(reading.codes_of, cases))):
+    if told := orientation.remark(reading.lie(cases)):
         print(f"note: {told}")
     print(f"{len(cases)} cases, {bad} bad, {problems} problems")
     if bad:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -37,7 +38,28 @@ def is_codes(text: str) -> bool:
 
 def has_scale(header: nib.Nifti1Header) -> bool:
     """Whether the affine holds the voxel sizes. One that does not was made up, and its letters may be so too."""
-    return bool(np.allclose(nib.affines.voxel_sizes(header.get_best_affine()), header.get_zooms()[:3], rtol=_SAME_SIZE))
+    try:
+        with np.errstate(all="ignore"):
+            return bool(np.allclose(nib.affines.voxel_sizes(header.get_best_affine()), header.get_zooms()[:3], rtol=_SAME_SIZE))
+    except (ValueError, nib.spatialimages.HeaderDataError):
+        return False
+
+
+class Cohort(NamedTuple):
+    """How the cases of a cohort lie."""
+
+    codes: dict[str, int]  # how many have which letters, as `count` gives them
+    scaled: bool  # whether the affines of all hold the voxel sizes
+
+    @property
+    def usual(self) -> str:
+        """The most frequent letters; "" where no case has any."""
+        return min(filter(None, self.codes), key=lambda letters: (-self.codes[letters], letters), default="")
+
+    @property
+    def told(self) -> str:
+        """How many cases have which letters, in words."""
+        return ", ".join(f"{number} {letters or 'without orientation'}" for letters, number in self.codes.items())
 
 
 def count(codes: Iterable[str]) -> dict[str, int]:
@@ -46,24 +68,19 @@ def count(codes: Iterable[str]) -> dict[str, int]:
     return {letters: counted[letters] for letters in sorted(counted, key=lambda letters: (-counted[letters], letters))}
 
 
-def usual(counted: Mapping[str, int]) -> str:
-    """The most frequent letters of a cohort; "" where no case has any."""
-    return next(filter(None, count(collections.Counter(counted).elements())), "")
-
-
-def told(counted: Mapping[str, int]) -> str:
-    """How many cases have which letters, in words."""
-    return ", ".join(f"{number} {letters or 'without orientation'}" for letters, number in counted.items())
-
-
-def of_cohort(counted: Mapping[str, int], reorient: bool = False) -> str:
+def remark(cohort: Cohort, reorient: bool = False) -> str:
     """A sentence about a cohort to train on whose cases have different letters; "" where all have the same."""
-    if len(counted) < 2:
+    if len(cohort.codes) < 2:
         return ""
     if reorient:
-        return f"the patients lie differently ({told(counted)}): all are turned to {usual(counted)}."
-    return (f"the patients lie differently ({told(counted)}), by their affines: if these are true, --reorient turns all to "
-            f"{usual(counted)} in training, or --flip, --flip_slices and --rotation=180 teach the network all of them.")
+        return f"the patients lie differently ({cohort.told}): all are turned to {cohort.usual}.{doubt(cohort)}"
+    return (f"the patients lie differently ({cohort.told}), by their affines: if these are true, --reorient turns all to "
+            f"{cohort.usual} in training, or --flip, --flip_slices and --rotation=180 teach the network all of them.{doubt(cohort)}")
+
+
+def doubt(*cohorts: Cohort) -> str:
+    """A sentence, behind another, where affines of cohorts do not hold the voxel sizes; "" where all do."""
+    return "" if all(cohort.scaled for cohort in cohorts) else " Some affines hold no voxel sizes: these are often not true, so look at pictures first."
 
 
 @dataclasses.dataclass(frozen=True)

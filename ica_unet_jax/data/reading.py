@@ -129,7 +129,8 @@ def codes_of(case: Case) -> str:
     return orientation.codes_of(header) if header else ""
 
 
-def has_scale(case: Case) -> bool:
-    """Whether the affine of a case has the voxel sizes, by its header alone. See `orientation`."""
-    header = nifti.read_header(case.image) if case.image else None
-    return bool(header) and orientation.has_scale(header)
+def lie(cases: Iterable[Case]) -> orientation.Cohort:
+    """How cases lie, as they are stored, by their headers alone."""
+    headers = [nifti.read_header(case.image) if case.image else None for case in cases]
+    codes = orientation.count(orientation.codes_of(header) if header else "" for header in headers)
+    return orientation.Cohort(codes, all(orientation.has_scale(header) for header in headers if header))

@@ -21,11 +21,11 @@ def codes_for(run_dir: str | Path, data: DataConfig, chosen: Options) -> str:
     """
     if not chosen.turns(data):
         return ""
-    if codes := orientation.usual(run_folder.read_codes(run_dir)):
+    if codes := run_folder.read_orientation(run_dir).usual:
         return codes
     raise UserError(
         f"--reorient: {run_dir} does not say how its training patients lay, as it is of an earlier version or they had no orientation: "
-        f'leave it out, or, if you know, write {{"LPS": 80}} or the like into {Path(run_dir) / "orientation.json"}.'
+        f"leave it out, or, if you know, write {run_folder.ORIENTATION} or the like into {Path(run_dir) / 'orientation.json'}."
     )
 
 
@@ -47,17 +47,16 @@ def remark(run_dir: str | Path, cases: Iterable[Case], codes: str) -> str:
 
     `codes` as `codes_for` gives them.
     """
-    trained, cases = run_folder.read_codes(run_dir), list(cases)
-    known = {codes} if codes else set(trained)
+    trained, cases = run_folder.read_orientation(run_dir), list(cases)
+    known = {codes} if codes else set(trained.codes)
     others = [case for case in cases if reading.codes_of(case) not in known]
-    if not orientation.usual(trained) or not others:
+    if not trained.usual or not others:
         return ""
-    which = f"{len(others)} of {len(cases)} cases" if len(cases) > 1 else f"{cases[0].image}"
-    lie = orientation.told(orientation.count(map(reading.codes_of, others)))
+    which, lie = f"{len(others)} of {len(cases)} cases" if len(cases) > 1 else f"{cases[0].image}", reading.lie(others)
+    doubt = orientation.doubt(trained, lie)
     if codes:
-        return f"{which}: turned to {codes}, as the training patients lay ({lie})."
-    made_up = "" if any(map(reading.has_scale, others)) else " These affines hold no voxel size, so they may not be true."
+        return f"{which}: turned to {codes}, as the training patients lay ({lie.told}).{doubt}"
     return (
-        f"{which}: by the affine they lie otherwise in the patient ({lie}) than the training's ({orientation.told(trained)}). If that is "
-        f"true, the network sees mirrored or turned hearts and finds less of them, of the RV above all: --reorient turns them.{made_up}"
+        f"{which}: by the affine they lie otherwise in the patient ({lie.told}) than the training's ({trained.told}). If that is true, "
+        f"the network sees mirrored or turned hearts and finds less of them, of the RV above all: --reorient turns them.{doubt}"
     )

@@ -12,7 +12,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ica_unet_jax.config import Config, unread
-from ica_unet_jax.data.orientation import is_codes
+from ica_unet_jax.data.orientation import Cohort, is_codes
 from ica_unet_jax.data.splits import Split
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.runs import provenance
@@ -24,6 +24,7 @@ MAY_CHANGE = {
     "workdir", "data_dir", "cache_dir", "phantom_dir", "log_every", "split_file", "init_from", "final_evaluation",
     "chance_validations", "tensorboard", "skip_bad_cases", "devices", "teacher",
 }  # fmt: skip
+ORIENTATION = '{"codes": {"LPS": 80}, "scaled": true}'  # what `orientation.json` is like
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)  # of file systems without locks, some of networks
 _ADVICE = "name the --workdir of a training"
 
@@ -34,12 +35,12 @@ def essential_changes(config: Config, before: Config) -> dict[str, Any]:
 
 
 def open_run(
-    config: Config, split: Split, left_out: Mapping[str, Sequence[str]] | None = None, codes: Mapping[str, int] | None = None
+    config: Config, split: Split, left_out: Mapping[str, Sequence[str]] | None = None, lie: Cohort | None = None
 ) -> Path:
     """The folder `config.train.workdir` with `config.json`, `split.json` and `provenance.json`; the first process makes them.
 
-    `left_out`, what is wrong with the cases that were left out, goes into `left_out.json` where there are any; `codes`, how many
-    training patients lie how, into `orientation.json`.
+    `left_out`, what is wrong with the cases that were left out, goes into `left_out.json` where there are any; `lie`, how the training
+    patients lie, into `orientation.json`.
 
     Raises:
       UserError: the folder holds a run of another configuration or split.
@@ -55,8 +56,8 @@ def open_run(
     write_json(folder / "provenance.json", provenance.this_process())
     if left_out:
         write_json(folder / "left_out.json", left_out)
-    if codes:
-        write_json(folder / "orientation.json", codes)
+    if lie:
+        write_json(folder / "orientation.json", lie._asdict())
     write_text(folder / "config.json", config.to_json())
     return folder
 
@@ -117,18 +118,21 @@ def read_config(run_dir: str | Path) -> Config:
         raise UserError(f"{path} describes no run of this version ({reason}): {_ADVICE}.") from error
 
 
-def read_codes(run_dir: str | Path) -> dict[str, int]:
-    """How many training patients of a run have which axis letters; {} where it does not say. See `data.orientation`.
+def read_orientation(run_dir: str | Path) -> Cohort:
+    """How the training patients of a run lie; without any letters where it does not say.
 
-    Raises UserError where that is no such list.
+    Raises UserError where what it says cannot be.
     """
     path = Path(run_dir) / "orientation.json"
     if not path.is_file():
-        return {}
-    codes = read_object(path, _ADVICE)
-    if not all(letters == "" or is_codes(letters) for letters in codes) or not all(isinstance(number, int) for number in codes.values()):
-        raise UserError(f'{path} must be as {{"LPS": 80}}, the number of training patients with these axis letters: correct or remove it.')
-    return codes
+        return Cohort({}, True)
+    known = read_object(path, _ADVICE)
+    codes, scaled = known.get("codes"), known.get("scaled")
+    well_formed = isinstance(codes, dict) and isinstance(scaled, bool) and all(
+        (letters == "" or is_codes(letters)) and isinstance(number, int) for letters, number in codes.items())
+    if not well_formed:
+        raise UserError(f"{path} must be as {ORIENTATION}, how many training patients have these axis letters: correct or remove it.")
+    return Cohort(codes, scaled)
 
 
 def began_in(run_dir: str | Path) -> Path | None:

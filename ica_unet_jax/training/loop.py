@@ -53,10 +53,10 @@ def train(config: Config, *, draw: Draw | None = None) -> State:
     run_folder.refuse_changes(config)
     samples, cines, split, left_out = load(config)
     teacher = distillation.given_teacher(config, split)
-    codes = axis_codes(config)
-    if processes.is_first() and (told := orientation.of_training(codes, config.data.reorient)):
+    lie = orientation_of(config)
+    if processes.is_first() and (told := orientation.remark(lie, config.data.reorient)):
         print(f"note: {told}", file=sys.stderr)
-    folder = run_folder.open_run(config, split, left_out, codes)
+    folder = run_folder.open_run(config, split, left_out, lie)
     if own := distillation.own_teacher(config):
         if processes.is_first():
             print(f"the teacher first ({own.train.workdir})", file=sys.stderr)
@@ -151,7 +151,7 @@ def load(config: Config) -> tuple[list[LearningFrame], list[Cine], splits.Split,
     chosen = [case for part in ("train", "val") for case in splits.select(split, cases, part)]
     reach = distillation.reach(config)
     learning, options = set(split["train"]), {name: getattr(data, name) for name in ("spacing", "label_map", "cyclic", "cache_dir", "train_window")}
-    codes = orientation.usual(axis_codes(config)) if data.reorient else ""
+    codes = orientation_of(config).usual if data.reorient else ""
 
     def read(case: Case) -> list[LearningFrame] | Cine:
         if case.name in learning:
@@ -170,12 +170,13 @@ def load(config: Config) -> tuple[list[LearningFrame], list[Cine], splits.Split,
     return samples, cines, split, left_out
 
 
-def axis_codes(config: Config) -> dict[str, int]:
-    """How many training patients have which axis letters, by their headers or as the run folder has it; see `orientation.count`."""
-    if kept := run_folder.read_codes(config.train.workdir):
+def orientation_of(config: Config) -> orientation.Cohort:
+    """How the training patients lie, as the run folder has it or else by their headers."""
+    kept = run_folder.read_orientation(config.train.workdir)
+    if kept.codes:
         return kept
     cases = cohort.open_cohort(config.data)
-    return orientation.count(map(reading.codes_of, splits.select(cohort.choose_split(config.data, cases), cases, "train")))
+    return reading.lie(splits.select(cohort.choose_split(config.data, cases), cases, "train"))
 
 
 def begin(config: Config, saved: Checkpoints, samples: Sequence[LearningFrame]) -> tuple[State, bool, list[int]]:

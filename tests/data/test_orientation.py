@@ -12,7 +12,7 @@ from turned import turned_cohort
 from ica_unet_jax.config import Config
 from ica_unet_jax.data import orientation, reading
 from ica_unet_jax.data.case import Case
-from ica_unet_jax.data.orientation import Turn
+from ica_unet_jax.data.orientation import Cohort, Turn
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.inference import options, turning
 from ica_unet_jax.runs import run_folder
@@ -56,7 +56,8 @@ def test_a_turn_moves_voxels_as_nibabel_does_and_back(codes):
 
 def test_the_usual_letters_are_the_most_frequent_ones():
     assert orientation.count(["LAS", "LPS", "LPS", ""]) == {"LPS": 2, "": 1, "LAS": 1}
-    assert orientation.usual({"": 5, "LAS": 1}) == "LAS" and orientation.usual({"": 5}) == orientation.usual({}) == ""
+    usual = [Cohort(codes, True).usual for codes in ({"": 5, "LAS": 1}, {"": 5}, {}, {"RAS": 10**15, "LAS": 10**15})]
+    assert usual == ["LAS", "", "", "LAS"]
     assert [orientation.is_codes(text) for text in ("LPS", "SAR", "LRS", "LP", "LPX", "")] == [True, True, False, False, False, False]
 
 
@@ -68,17 +69,18 @@ def test_a_mixed_cohort_is_brought_to_its_usual_letters_and_says_so(cohort, tmp_
     mixed = turned_cohort(cohort, tmp_path / "mixed", ["LPS", "RAS", "LPS", "SLP"])
     common = LOOP | dict(cache_dir=str(tmp_path / "cache"), split_file=str(tmp_path / "split.json"), workdir=str(tmp_path / "run"))
     config = Config.make(**common, data_dir=str(mixed), reorient=True)
-    assert loop.axis_codes(config) == {"LPS": 2, "RAS": 1}
+    assert loop.orientation_of(config) == Cohort({"LPS": 2, "RAS": 1}, True)
     samples, [cine], _, _ = loop.load(config)
     expected, [same], _, _ = loop.load(config.replace(data_dir=str(upright), reorient=False))
     for one, other in zip(samples, expected, strict=True):
         np.testing.assert_array_equal(one.frames, other.frames)
         np.testing.assert_array_equal(one.labels, other.labels)
     np.testing.assert_array_equal(cine.frames, same.frames)
-    assert cine.spacing == same.spacing and "all are turned to LPS" in orientation.of_cohort(loop.axis_codes(config), True)
-    assert "--reorient turns all to LPS in training" in orientation.of_cohort(loop.axis_codes(config))
-    folder = run_folder.open_run(config, split, codes={"LAS": 3})
-    assert run_folder.read_codes(folder) == {"LAS": 3} == loop.axis_codes(config)  # what it began with
+    assert cine.spacing == same.spacing and "all are turned to LPS" in orientation.remark(loop.orientation_of(config), True)
+    assert "--reorient turns all to LPS in training" in orientation.remark(loop.orientation_of(config))
+    began = Cohort({"LAS": 3}, False)
+    folder = run_folder.open_run(config, split, lie=began)
+    assert run_folder.read_orientation(folder) == began == loop.orientation_of(config)
 
 
 def test_a_case_that_does_not_tell_cannot_be_turned(cohort, tmp_path):
@@ -97,19 +99,22 @@ def test_a_run_that_does_not_say_how_its_patients_lay_cannot_turn(tiny_run, coho
     with pytest.raises(UserError, match="--reorient: .* does not say how its training patients lay"):
         turning.codes_for(tiny_run, data, chosen)
     assert turning.codes_for(tiny_run, data, options.USUAL) == "" == turning.remark(tiny_run, reading.find_cases(cohort), "")
-    (tmp_path / "orientation.json").write_text('{"LPX": 3}')
+    write_json(tmp_path / "orientation.json", dict(codes={"LPX": 3}, scaled=True))
     with pytest.raises(UserError, match="must be as"):
-        run_folder.read_codes(tmp_path)
+        run_folder.read_orientation(tmp_path)
 
 
 @pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="needs the ACDC samples")
 def test_the_remark_says_whose_letters_differ_and_what_an_affine_without_scale_is_worth(tmp_path):
-    write_json(tmp_path / "orientation.json", {"LPS": 80})
+    write_json(tmp_path / "orientation.json", Cohort({"LPS": 80}, True)._asdict())
     told = {name: turning.remark(tmp_path, reading.find_cases(SHARED_DATA / name), "") for name in ("acdc_full", "acdc_mini")}
     assert told["acdc_full"] == ""
     assert told["acdc_mini"].startswith("21 of 21 cases: by the affine they lie otherwise in the patient (21 LAS) than the training's (80 LPS).")
-    write_json(tmp_path / "orientation.json", {"LAS": 15})
-    assert turning.remark(tmp_path, reading.find_cases(SHARED_DATA / "acdc_full"), "").endswith("These affines hold no voxel size, so they may not be true.")
+    doubt, mini = "Some affines hold no voxel sizes: these are often not true, so look at pictures first.", reading.find_cases(SHARED_DATA / "acdc_mini")
+    assert not told["acdc_mini"].endswith(doubt)
+    write_json(tmp_path / "orientation.json", Cohort({"LPS": 80}, False)._asdict())  # as those of ACDC are
+    assert turning.remark(tmp_path, mini, "").endswith(doubt) and turning.remark(tmp_path, mini, "LPS").endswith(doubt)
+    assert reading.lie(reading.find_cases(SHARED_DATA / "acdc_full")) == Cohort({"LPS": 10}, False) and reading.lie(mini) == Cohort({"LAS": 21}, True)
 
 
 @pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="needs the ACDC samples")

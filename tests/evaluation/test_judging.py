@@ -39,7 +39,7 @@ def cases_of(folder):
 def test_turned_patients_are_judged_as_the_upright_ones(tiny_run, cohort, tmp_path, capsys, codes):
     """To the last digit with --reorient, by the letters that the run keeps of its training patients; a note without."""
     run = shutil.copytree(tiny_run, tmp_path / "run")
-    (run / "orientation.json").write_text('{"LPS": 2}')
+    (run / "orientation.json").write_text('{"codes": {"LPS": 2}, "scaled": true}')
     upright, turned = (turned_cohort(cohort, tmp_path / name, [letters] * 4) for name, letters in (("upright", "LPS"), ("turned", codes)))
     options = dict(split="all", cines=0, pictures=False)
     expected = judging.evaluate(run, tmp_path / "a", data_dir=upright, **options)

@@ -97,7 +97,7 @@ def as_read(array):
 @pytest.fixture(scope="module")
 def run(tiny_run, tmp_path_factory):
     folder = shutil.copytree(tiny_run, tmp_path_factory.mktemp("turned") / "run")
-    write_json(folder / "orientation.json", {UPRIGHT: 2})
+    write_json(folder / "orientation.json", {"codes": {UPRIGHT: 2}, "scaled": True})
     return folder
 
 
