@@ -1,4 +1,4 @@
-"""Where the time of a compiled call goes: processor time by part of the network, from JAX's own profiler."""
+"""Where the time of a compiled call goes, by parts of the network, from JAX's own profiler."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _OPERAND = re.compile(r"%([\w.\-]+)")
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Milliseconds of processor time a call, all threads together, in a part of the network."""
+    """Milliseconds a call in a part of the network, the times of XLA's operations on all threads added."""
 
     name: str
     forward: float
@@ -45,7 +45,8 @@ def profile(call: Callable[[], Any], config: ModelConfig, frames: int = 1) -> li
       frames: of a call; the times are of one.
 
     The parts are the modules and methods of the network, and the `jax.named_scope`s of what is no module. What XLA fuses into
-    one loop counts for the part that the loop is named after.
+    one loop counts for the part that the loop is named after. A library that XLA calls for a product is timed on the thread that
+    calls it. Work outside of XLA is not in it.
     """
     jax.block_until_ready(call())
     with tempfile.TemporaryDirectory() as folder:

@@ -61,7 +61,7 @@ def profile(name: str, row: dict[str, Any]) -> list[str]:
     shown = [part for part in parts if part["forward"] + part["backward"] >= whole / 100]
     everything = {"name": "all", **{key: sum(part[key] for part in parts) for key in ("forward", "backward", "products")}}
     return table(
-        f"{name}: milliseconds of processor time, all threads together",
+        f"{name}: milliseconds in XLA's operations, those of several threads added",
         ("part", "forward", "backward", "share", "of it products and convolutions"),
         [
             (part["name"], ms(part["forward"]), ms(part["backward"]), percent(total / whole), percent(part["products"] / total))
