@@ -112,8 +112,9 @@ def benchmark(
       best: the machine's ceilings; by default measured.
       profiled: each row has a `profile` too, the parts of the network with what they take.
     """
-    if not profiled:  # a program from the disk has the names that its parts had when it was compiled
-        compilation.keep_on_disk()
+    compilation.keep_on_disk()
+    if profiled:  # a program from the disk has the names that its parts had when it was compiled
+        jax.config.update("jax_enable_compilation_cache", False)
     best = best or ceilings(3 * seconds)
     result = {"machine": provenance.this_process(), "ceilings": dataclasses.asdict(best), "seconds": seconds, "rows": {}}
     with Progress(len(rows), unit="row") as progress:
