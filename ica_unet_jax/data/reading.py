@@ -130,7 +130,6 @@ def codes_of(case: Case) -> str:
 
 
 def lie(cases: Iterable[Case]) -> orientation.Cohort:
-    """How cases lie, as they are stored, by their headers alone."""
-    headers = [nifti.read_header(case.image) if case.image else None for case in cases]
-    codes = orientation.count(orientation.codes_of(header) if header else "" for header in headers)
-    return orientation.Cohort(codes, all(orientation.has_scale(header) for header in headers if header))
+    """How cases lie, as they are stored, by those of their headers that can be read."""
+    headers = [header for case in cases if case.image and (header := nifti.read_header(case.image))]
+    return orientation.Cohort(orientation.count(map(orientation.codes_of, headers)), all(map(orientation.has_scale, headers)))

@@ -239,7 +239,7 @@ def _(folder):
     rewrite(folder, "4d", lambda cine: cine.transpose(3, 0, 1, 2))
 
 
-@damage("patient001_4d.nii.gz changes less from slice to slice than from frame to frame, so that its third axis seems to be time; save it as (x, y, z, t).")
+@damage("patient001_4d.nii.gz changes less from slice to slice than from frame to frame, so that its slices seem to be frames; save it as (x, y, z, t).")
 def _(folder):
     only_cine(folder)
     slices = np.random.default_rng(0).integers(0, 99, (64, 64, 1, 3))
