@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # not this folder, whose modules would hide the standard library's
 
+from ica_unet_jax.benchmarking import report  # noqa: E402
 from ica_unet_jax.config import fields  # noqa: E402
 from ica_unet_jax.reporting.markup import NONE, number, p_value, plain_table  # noqa: E402
 from ica_unet_jax.runtime.files import write_text  # noqa: E402
@@ -146,6 +147,12 @@ def paper_settings() -> str:
     return plain_table(("Setting", "Meaning"), rows)
 
 
+def profiled(row: str) -> str:
+    """Where the time of a benchmark's row goes."""
+    found = report.profile(row, report.read(RESULTS / "profile_acdc" / "benchmark.json")["rows"][row])
+    return "\n".join(found[2:]).strip()
+
+
 def modules() -> str:
     """Every module of the package and of ablations/, with the first line of its docstring."""
     found = []
@@ -250,6 +257,8 @@ PARTS: dict[str, Callable[[], str]] = {
     ),
     "in_the_paper": lambda: systems(printed_in_paper, ("System", "Dice RV", "Dice MYO", "Dice LV", "Dice mean", "FPS", "Latency (ms, paper)")),
     "ratios": ratios,
+    "profile_frame": lambda: profiled("acdc/own"),
+    "profile_step": lambda: profiled("acdc/train"),
     "paper_settings": paper_settings,
     "modules": modules,
 }
