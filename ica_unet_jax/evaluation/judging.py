@@ -95,7 +95,7 @@ def evaluate(
     summary = {
         "split": split,
         "metrics_version": cases.METRICS_VERSION,
-        "notes": [*notes(trained, labelled, split, chosen, left_out), *filter(None, [told])],
+        "notes": [*notes(trained, labelled, split, chosen, left_out), *filter(None, [told.removesuffix(".")])],
         "patients": [case.name for case in labelled],
         "patients_without_ground_truth": [case.name for case in patients if not (case.labels or case.problems)],
         "left_out": left_out,

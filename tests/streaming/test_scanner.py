@@ -106,3 +106,12 @@ def test_a_cine_is_played_with_its_bad_frames_but_needs_voxels_and_time(tmp_path
         open_source(tmp_path / "flat.nii", config, 22)
     with pytest.raises(UserError, match="does not exist"):
         open_source(tmp_path / "none.nii", config, 22)
+
+
+def test_a_cine_is_played_turned_to_the_training_s_letters(tmp_path):
+    cine = np.random.default_rng(0).random((4, 3, 2, 5)).astype(np.float32)
+    image = nib.Nifti1Image(cine, np.diag([1.4, 1.5, 8.0, 1.0]))  # RAS
+    nib.save(image, tmp_path / "cine.nii.gz")
+    frames, spacing = open_source(tmp_path / "cine.nii.gz", Config.make(**SMALL), 22, codes="PLS")
+    np.testing.assert_array_equal(frames, cine.transpose(1, 0, 2, 3)[::-1, ::-1].T)
+    assert spacing == pytest.approx((8, 1.4, 1.5))

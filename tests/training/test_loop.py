@@ -105,6 +105,7 @@ def test_a_run_leaves_a_folder_that_explains_itself(whole):
     assert Config.from_json((folder(config) / "config.json").read_text()) == config
     split = json.loads((folder(config) / "split.json").read_text())
     assert len(split["train"]) == len(split["val"]) == 2
+    assert json.loads((folder(config) / "orientation.json").read_text()) == {"codes": {"RAS": 2}, "scaled": True}  # as the phantom is written
     assert [line["step"] for line in lines(config) if "loss" in line] == [1, 2, 3, 4]
     assert [line["step"] for line in lines(config) if "dice_mean" in line] == [2, 4]
     assert_same_bytes(checkpoints.restore(folder(config)).averaged, jax.tree.map(np.asarray, state.averaged))
