@@ -49,7 +49,7 @@ def collect(folders: Sequence[Path], workdir: Path, name: str = "compared", ques
     from ica_unet_jax.runtime.files import write_json, writing
     from ica_unet_jax.sweeps import cell, records, setting, tables
 
-    if (held := workdir / "sweep.json").is_file() and [study["name"] for study in json.loads(held.read_text())["studies"]] != [name]:
+    if (held := workdir / "sweep.json").is_file() and [study["name"] for study in json.loads(held.read_text(encoding="utf-8"))["studies"]] != [name]:
         raise UserError(f"--workdir={workdir} holds a sweep of other studies: choose another folder.")
     runs: dict[tuple[str, str], tuple[Run, Path]] = {}
     for folder in (part for given in folders for part in parts(given)):

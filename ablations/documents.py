@@ -31,7 +31,7 @@ Line = dict[str, str]
 
 def main() -> None:
     for path in pages():
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         if (made := remade(text)) != text:
             write_text(path, made)
             print(path.relative_to(ROOT))
@@ -49,7 +49,7 @@ def remade(text: str) -> str:
 
 def lines(path: str) -> list[Line]:
     """The lines of a CSV file below ablations/results, named without its ending."""
-    with (RESULTS / f"{path}.csv").open(newline="") as file:
+    with (RESULTS / f"{path}.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
@@ -141,7 +141,7 @@ def ratios() -> str:
 
 def paper_settings() -> str:
     """What launch/acdc.flags has under "Printed in the paper", and what each setting means."""
-    part = (ROOT / "launch" / "acdc.flags").read_text().split("# Printed in the paper.")[1].split("# Ours")[0]
+    part = (ROOT / "launch" / "acdc.flags").read_text(encoding="utf-8").split("# Printed in the paper.")[1].split("# Ours")[0]
     texts = {field.name: field.metadata["help"] for _, field in fields()}
     rows = [(f"`--{name}={given}`", texts[name]) for name, given in re.findall(r"^--(\w+)=(.*)$", part, re.MULTILINE)]
     return plain_table(("Setting", "Meaning"), rows)
@@ -160,7 +160,7 @@ def modules() -> str:
         files = sorted((ROOT / top).rglob("*.py"), key=lambda path: (path.parent != ROOT / top, path.parent, path.name))
         folder = None
         for path in files:
-            if not (text := ast.get_docstring(ast.parse(path.read_text()))):
+            if not (text := ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))):
                 continue
             if path.parent != folder:
                 folder = path.parent

@@ -159,7 +159,7 @@ def describe(workdir: Path, sweep) -> None:
     path = workdir / "sweep.json"
     new = sweep.description()
     if path.is_file():
-        new = joined(json.loads(path.read_text()), new, workdir)
+        new = joined(json.loads(path.read_text(encoding="utf-8")), new, workdir)
     facts = {
         "command": shlex.join(["python", *map(portable, sys.orig_argv[1:])]),
         "commit": commit(),

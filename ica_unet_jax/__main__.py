@@ -10,6 +10,7 @@ import sys
 
 import ica_unet_jax
 from ica_unet_jax import command_line
+from ica_unet_jax.runtime import streams
 
 COMMANDS = (
     "train", "evaluate", "predict", "stream", "export", "cross_validate", "benchmark", "tables", "decompose", "curves", "check_data", "phantom",
@@ -20,7 +21,8 @@ def main() -> None:
     """Runs the command that is named first, as `python -m ica_unet_jax.COMMAND` would; exit code 2 where there is none of that name."""
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in command_line.HELP:
-        print(listing())
+        with streams.for_people():
+            print(listing())
     elif name in command_line.VERSION:
         print(f"ica_unet_jax {ica_unet_jax.__version__}")
     elif name in COMMANDS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import re
 import textwrap
@@ -20,7 +21,8 @@ def parse(arguments: Sequence[str], values: flags.FlagValues) -> None:
     """Sets the flags. What is typed wins over a launch file wherever it stands, and ~ is the home folder in every value.
 
     Raises:
-      UserError: a flag is not known, lacks its value or has one that cannot be, or a launch file cannot be read.
+      UserError: a flag is not known, lacks its value or has one that cannot be, a number is not finite, there is no home folder for a
+        ~, or a launch file cannot be read.
     """
     files, typed = _split(arguments)
     try:
@@ -32,9 +34,11 @@ def parse(arguments: Sequence[str], values: flags.FlagValues) -> None:
     for name in values:
         flag = values[name]
         if isinstance(flag.value, str):
-            flag.value = _expanded(flag.value)
+            flag.value = _expanded(name, flag.value)
         elif isinstance(flag.value, list):
-            flag.value = [_expanded(value) for value in flag.value]
+            flag.value = [_expanded(name, value) for value in flag.value]
+        elif isinstance(flag.value, float) and not math.isfinite(flag.value):
+            raise UserError(f"--{name}={flag.value} must be a finite number.")
 
 
 def typed(arguments: Sequence[str], known: Container[str]) -> set[str]:
@@ -85,8 +89,11 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return files, others
 
 
-def _expanded(text: str) -> str:
-    return os.path.expanduser(text) if text.startswith("~") else text
+def _expanded(name: str, text: str) -> str:
+    path = os.path.expanduser(text) if text.startswith("~") else text
+    if path == "~" or path.startswith("~/"):
+        raise UserError(f"--{name}={text}: there is no home folder here; write the whole path.")
+    return path
 
 
 def _sentence(error: Exception, values: flags.FlagValues) -> str:

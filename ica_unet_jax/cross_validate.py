@@ -28,7 +28,7 @@ def main() -> None:
     if missing:
         print(f"still to be run: fold {', '.join(map(str, missing))}")
     else:
-        print((Path(config.train.workdir) / "table.md").read_text())
+        print((Path(config.train.workdir) / "table.md").read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

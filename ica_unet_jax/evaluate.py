@@ -35,7 +35,7 @@ def main() -> None:
         skip_bad_cases=launcher.FLAGS.skip_bad_cases,
         **options.given(options.JUDGE),
     )
-    print((out / "table.md").read_text())
+    print((out / "table.md").read_text(encoding="utf-8"))
     print(f"pictures in {out / 'pictures'}")
 
 

@@ -9,6 +9,7 @@ from absl import flags
 
 from ica_unet_jax import launcher
 from ica_unet_jax.inference import options
+from ica_unet_jax.runtime import files
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of a training.", required=True)
 _LIKE = flags.DEFINE_string(
@@ -22,6 +23,7 @@ options.define(options.EXPORT)
 def main() -> None:
     from ica_unet_jax.inference import exporting
 
+    files.check_place(_OUTPUT.value)
     given = options.given(options.EXPORT)
     exporting.export(_WORKDIR.value, _LIKE.value, _OUTPUT.value, platforms=_PLATFORMS.value, **given)
     print(_OUTPUT.value)

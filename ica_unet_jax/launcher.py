@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable
 
@@ -14,10 +16,14 @@ from ica_unet_jax import command_line
 from ica_unet_jax.config import Config, fields, unread
 from ica_unet_jax.errors import Interrupted, UserError
 from ica_unet_jax.knobs import Value
-from ica_unet_jax.runtime import memory
+from ica_unet_jax.runtime import environment, files, memory, streams
+from ica_unet_jax.runtime.interruption import Interruption, leave
 
 FLAGS = flags.FLAGS
 GROUPS = {"model": "Network", "loss": "Loss", "data": "Data", "train": "Training"}
+_NO_ROOM, _NO_HANDLES = (errno.ENOSPC, errno.EDQUOT), (errno.EMFILE, errno.ENFILE)
+# Flags that name what a command writes, of all commands, and whether that is a folder; None: either. See `files.check_place`.
+_PLACES = {"json": False, "gif": False, "output": None, "out": None}
 
 
 def define(names: Iterable[str] | None = None) -> None:
@@ -87,43 +93,71 @@ def integers(name: str, values: list[str]) -> tuple[int, ...]:
 def run(main: Callable[[], None]) -> None:
     """Runs a launcher: parses the flags, calls `main()`, and turns bad input into one sentence and exit code 2.
 
-    With --help it lists the flags instead, with --version it tells the version.
+    With --help it lists the flags instead, with --version it tells the version. A signal ends it with exit code 128 + its number,
+    at once or where `main` has something to save; a closed pipe ends it in silence.
     """
-    arguments = sys.argv[1:]
+    with streams.for_people():
+        try:
+            with Interruption():
+                _run(main, sys.argv[1:])
+        except UserError as error:
+            _refuse(str(error))
+        except KeyboardInterrupt as stop:
+            number = stop.number if isinstance(stop, Interrupted) else signal.SIGINT
+            print(stop if isinstance(stop, Interrupted) else "SIGINT", file=sys.stderr)
+            _flush()
+            leave(number)
+        except Exception as error:
+            _refuse(_explained(error))
+
+
+def _run(main: Callable[[], None], arguments: list[str]) -> None:
     if command_line.HELP & set(arguments):
         print(command_line.help_text(sys.modules[main.__module__].__doc__ or "", FLAGS, list(GROUPS.values())))
         return
     if command_line.VERSION & set(arguments):
         print(f"ica_unet_jax {ica_unet_jax.__version__}")
         return
-    try:
-        command_line.parse(arguments, FLAGS)
-        # orbax announces every save, and shows tracebacks of what is then told in a sentence.
-        logging.set_verbosity(logging.FATAL)
-        memory.keep_freed()
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        _leave(2)
-    except Interrupted as stop:
-        print(stop, file=sys.stderr)
-        sys.exit(128 + stop.number)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
+    environment.settle()
+    command_line.parse(arguments, FLAGS)
+    for name, folder in _PLACES.items():
+        if name in FLAGS and FLAGS[name].value:
+            files.check_place(FLAGS[name].value, folder=folder)
+    if "workdir" in FLAGS and FLAGS.find_module_defining_flag("workdir") == GROUPS["train"]:  # a training's own; elsewhere it is read
+        files.check_place(FLAGS["workdir"].value, folder=True)
+    # orbax announces every save, and shows tracebacks of what is then told in a sentence.
+    logging.set_verbosity(logging.FATAL)
+    memory.keep_freed()
+    main()
+
+
+def _explained(error: Exception) -> str:
+    """What the user can do about an error that the machine has made; of the program's own ones it is raised again."""
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
         where = f"{error.filename} cannot be written" if error.filename else "nothing more can be written"
-        print(f"error: {where} ({error.strerror}): make room, then the same command goes on.", file=sys.stderr)
-        _leave(2)
+        return f"{where} ({error.strerror}): make room, then the same command goes on."
+    if isinstance(error, OSError) and error.errno in _NO_HANDLES:
+        return f"no more files can be opened ({error.strerror}): raise the limit, as by ulimit -n 1024; then the same command goes on."
+    if missing := environment.missing_device():
+        return missing
+    raise error
+
+
+def _refuse(sentence: str) -> None:
+    print(f"error: {sentence}", file=sys.stderr)
+    _leave(2)
 
 
 def _leave(code: int) -> None:
     """Ends the process; at once where others belong to it, for whom JAX would otherwise wait, and they for this one."""
     jax = sys.modules.get("jax")  # a wrong flag is told before it is imported
     if jax and jax.distributed.is_initialized():
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _flush() -> None:
+    with contextlib.suppress(SystemExit):  # nobody reads it
+        sys.stdout.flush()
+    sys.stderr.flush()

@@ -6,9 +6,12 @@
 
 from __future__ import annotations
 
+import signal
+
 from absl import flags
 
 from ica_unet_jax import launcher
+from ica_unet_jax.errors import Interrupted
 from ica_unet_jax.inference import options
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of a training.", required=True)
@@ -16,7 +19,7 @@ _INPUT = flags.DEFINE_string(
     "input", None, "4D NIfTI file, repeated without end, or phantom: a beating heart.", required=True
 )
 options.define(options.STREAM)
-_RATE = flags.DEFINE_float("rate", 22.0, "Frames a second.", lower_bound=0.01)
+_RATE = flags.DEFINE_float("rate", 22.0, "Frames a second.", lower_bound=0.01, upper_bound=1000.0)
 _SECONDS = flags.DEFINE_float("seconds", 60.0, "For so long.", lower_bound=0.0)
 _QUEUE = flags.DEFINE_integer("queue", 2, "Frames that may wait; the oldest is dropped for one more.", lower_bound=1)
 _DEADLINE = flags.DEFINE_float(
@@ -41,6 +44,8 @@ def main() -> None:
         **options.given(options.STREAM),
     )
     print(tally.describe(summary))
+    if summary["interrupted"]:
+        raise Interrupted(signal.Signals[summary["interrupted"]], f" after {summary['frames']} frames: this is the summary of these")
 
 
 if __name__ == "__main__":

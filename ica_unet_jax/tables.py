@@ -21,7 +21,7 @@ def main() -> None:
 
     config = launcher.config(several_networks=True)  # --width_multiplier is of the rivals
     folder = comparing.compare(config, only=_ONLY.value, split=_SPLIT.value, seconds=_SECONDS.value, timed=_TIMED.value)
-    print((folder / "tables.md").read_text())
+    print((folder / "tables.md").read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ def main() -> None:
     processes.connect(_COORDINATOR.value, _PROCESSES.value, _PROCESS_ID.value)
     out = experiment.run(config)
     if out:
-        print((out / "table.md").read_text())
+        print((out / "table.md").read_text(encoding="utf-8"))
     if processes.is_first():
         print(f"report in {config.train.workdir}/report.md")
 

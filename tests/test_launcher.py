@@ -1,9 +1,12 @@
 """Flags are the configuration; the user's own win over a flag file."""
 
 import errno
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from absl import flags
@@ -15,6 +18,9 @@ from ica_unet_jax import launcher
 from ica_unet_jax.config import Config, fields, unread
 from ica_unet_jax.errors import BadData, Interrupted, UserError
 
+TOO_MANY = (
+    "error: no more files can be opened (Too many open files): raise the limit, as by ulimit -n 1024; then the same command goes on.\n"
+)
 ACDC = f"--flagfile={ROOT}/launch/acdc.flags"
 
 
@@ -219,7 +225,8 @@ def test_the_version(command, capsys):
     [
         (Interrupted(15, " at step 3: saved"), 143, "SIGTERM at step 3: saved\n"),
         (Interrupted(2), 130, "SIGINT\n"),
-        (KeyboardInterrupt(), 130, "interrupted\n"),
+        (KeyboardInterrupt(), 130, "SIGINT\n"),
+        (OSError(errno.EMFILE, "Too many open files", "/x/y"), 2, TOO_MANY),
         (BadData(["one.", "two."]), 2, "error: one.\ntwo.\n"),
         (
             OSError(errno.ENOSPC, "No space left on device", "/x/y"),
@@ -228,10 +235,11 @@ def test_the_version(command, capsys):
         ),
     ],
 )
-def test_how_a_command_ends(command, capsys, error, code, told):
+def test_how_a_command_ends(command, capsys, monkeypatch, error, code, told):
     def main():
         raise error
 
+    monkeypatch.setattr(os, "_exit", sys.exit)
     with pytest.raises(SystemExit) as left:
         command(main)
     assert left.value.code == code and capsys.readouterr().err == told
@@ -258,3 +266,107 @@ def test_the_launcher_itself(tmp_path):
     assert process.returncode == 2 and process.stdout == ""
     assert process.stderr == "error: --crop=192,192 needs three numbers: d,h,w.\n"
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def heard():
+    """SIGINT as Python has it; a shell's background job ignores it, and so do its children."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_xla_compiles(number, heard):
+    """A program that compiles for a minute and more. JAX raises in the main thread, and Python's own end would wait, and crash."""
+    script = """
+import jax, jax.numpy as jnp
+from ica_unet_jax import launcher
+def main():
+    def f(x):
+        for i in range(1500):
+            x = jnp.sin(jnp.sort(x, axis=i % 2) @ x) + i
+        return x
+    lowered = jax.jit(f).lower(jnp.ones((8, 8)))
+    print("compiles", flush=True)
+    lowered.compile()
+launcher.run(main)
+"""
+    options = {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_COMPILATION_CACHE": "0", "XLA_FLAGS": ""}
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | options
+    ) as process:
+        assert process.stdout.readline() == "compiles\n"
+        time.sleep(0.5)
+        process.send_signal(number)
+        began = time.monotonic()
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 128 + number and time.monotonic() - began < 5
+    assert told == f"{signal.Signals(number).name}\n"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], []])
+def test_a_pipe_that_nobody_reads_ends_a_command_in_silence(arguments):
+    script = "from ica_unet_jax import launcher\ndef main():\n    print('x' * 100000)\nlauncher.define()\nlauncher.run(main)"
+    ears, mouth = os.pipe()
+    os.close(ears)
+    done = subprocess.run([sys.executable, "-c", script, *arguments], stdout=mouth, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(mouth)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_notes_that_nobody_reads_end_nothing(tmp_path):
+    script = (
+        "import sys\nfrom ica_unet_jax import launcher\nfrom ica_unet_jax.runtime.progress import Progress\ndef main():\n"
+        "    for _ in range(3):\n        Progress(3).note('x' * 100000)\n    print('done')\nlauncher.run(main)"
+    )
+    ears, mouth = os.pipe()
+    os.close(ears)
+    done = subprocess.run([sys.executable, "-c", script], stderr=mouth, stdout=subprocess.PIPE, text=True, check=False)
+    os.close(mouth)
+    assert (done.returncode, done.stdout) == (0, "done\n")
+
+
+ASCII = ({"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"})
+
+
+@pytest.mark.parametrize("variables", ASCII)
+def test_letters_that_the_terminal_lacks_and_files_in_utf8(variables, tmp_path):
+    (tmp_path / "a.flags").write_text("# 0.9 \N{PLUS-MINUS SIGN} 0.1\n--steps=7\n", encoding="utf-8")
+    script = (
+        "from ica_unet_jax import launcher\nfrom ica_unet_jax.runtime.files import append_line, write_text\ndef main():\n"
+        "    for write in (write_text, append_line):\n        write('out.txt', '\\u2013 \\xb1\\n')\n"
+        "    print('EF \\u2013', open('out.txt').read() == '\\u2013 \\xb1\\n' * 2 + '\\n', launcher.FLAGS.steps)\n"
+        "launcher.define()\nlauncher.run(main)"
+    )
+    command = [sys.executable, "-c", script, "--flagfile=a.flags"]
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ | variables, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"") and done.stdout == b"EF ? True 7\n"
+    assert (tmp_path / "out.txt").read_bytes().decode() == "\N{EN DASH} \N{PLUS-MINUS SIGN}\n" * 2 + "\n"
+
+
+@pytest.mark.parametrize("name", ["rate", "alpha"])
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan"])
+def test_numbers_are_finite(command, capsys, name, value):
+    flags.DEFINE_float("rate", 22.0, "Frames a second.", flag_values=launcher.FLAGS)
+    with pytest.raises(SystemExit) as left:
+        command(never, f"--{name}={value}")
+    assert left.value.code == 2 and capsys.readouterr().err == f"error: --{name}={value} must be a finite number.\n"
+
+
+def test_a_home_folder_that_is_not_there(parse, capsys, monkeypatch):
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as it is for a user whom the system does not know
+    assert refusal(parse, capsys, "--workdir=~/run") == "error: --workdir=~/run: there is no home folder here; write the whole path.\n"
+    assert parse("--workdir=~backup").train.workdir == "~backup"
+
+
+@pytest.mark.parametrize("flag", ["json", "gif", "output", "out", "workdir"])
+def test_what_cannot_be_written_is_told_before_the_work(command, capsys, tmp_path, flag):
+    if flag != "workdir":
+        flags.DEFINE_string(flag, "", "To write.", flag_values=launcher.FLAGS)
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file" / "below", tmp_path / ("n" * 256)):
+        with pytest.raises(SystemExit) as left:
+            command(never, f"--{flag}={path}")
+        assert left.value.code == 2 and f"{path} cannot be written" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

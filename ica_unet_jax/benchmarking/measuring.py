@@ -89,7 +89,7 @@ def dice_of(run_dir: str | Path) -> float | None:
     for split in ("test", "val"):
         path = Path(run_dir) / f"evaluation_{split}" / "summary.json"
         if path.is_file():
-            return json.loads(path.read_text())["dice"]["mean"]
+            return json.loads(path.read_text(encoding="utf-8"))["dice"]["mean"]
     return None
 
 

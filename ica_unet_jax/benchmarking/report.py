@@ -17,7 +17,7 @@ CANNOT = "cannot keep up"
 def read(path: str | Path) -> Result:
     """A result from the file that `--json` wrote. Raises UserError where it is none."""
     try:
-        result = json.loads(Path(path).read_text())
+        result = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         result = None
     if not isinstance(result, dict) or not {"machine", "ceilings", "rows"} <= set(result):

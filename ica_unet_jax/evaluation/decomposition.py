@@ -235,7 +235,7 @@ def write_csv(path: str | Path, rows: Sequence[Row]) -> None:
     Raises UserError where nothing can be written.
     """
     columns = dict.fromkeys([*COLUMNS, *(name for row in rows for name in row)])
-    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows({name: value if name == "patient" else f"{round(value, 12):.6g}" for name, value in row.items()} for row in rows)
@@ -244,7 +244,7 @@ def write_csv(path: str | Path, rows: Sequence[Row]) -> None:
 def read_csv(path: str | Path) -> list[Row]:
     """The rows that `write_csv` wrote. Raises UserError for a file that is none of these."""
     try:
-        with Path(path).open(newline="") as file:
+        with Path(path).open(newline="", encoding="utf-8") as file:
             return [
                 {name: text if name == "patient" else (int if name == "frame" else float)(text) for name, text in row.items()}
                 for row in csv.DictReader(file)

@@ -116,7 +116,7 @@ def coefficients_grid(path: str | Path, part: Decomposition, most: int = _MOST) 
         _show_basis(column[0], part, basis)
         _show_signed(column[1], part.coefficients[middle // 2, :, :, basis])
         _show_signed(column[2], (part.mixed * part.cells[..., None])[middle // 2, :, :, basis])
-    for ax, text in zip(axes[:, 0], ("X", "$A_n$ (before)", "$A'_{c,n}$ (after)"), strict=True):
+    for ax, text in zip(axes[:, 0], ("X", "A (before)", "A' (after)"), strict=True):
         ax.set_ylabel(text, fontsize=8, labelpad=3)
     _title(
         figure,

@@ -43,7 +43,7 @@ def judge(cine: Cine, labels: Mapping[int, np.ndarray]) -> list[Row]:
 
 def write_csv(path: str | Path, rows: Iterable[Row]) -> None:
     """Rows of `metrics.faults.slice_faults` with patient, group, frame (from 1) and phase. UserError where it cannot be written."""
-    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
@@ -52,7 +52,7 @@ def write_csv(path: str | Path, rows: Iterable[Row]) -> None:
 def read_csv(path: str | Path) -> list[Row]:
     """The rows that `write_csv` wrote. UserError for a file that is none of these."""
     try:
-        with Path(path).open(newline="") as file:
+        with Path(path).open(newline="", encoding="utf-8") as file:
             return [row | {name: int(row[name]) for name in _NUMBERS} for row in csv.DictReader(file)]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} cannot be read as a table of faults ({error}): evaluate again.") from error

@@ -19,10 +19,11 @@ from ica_unet_jax.inference.postprocessing import largest_components
 from ica_unet_jax.inference.segmenters import Segmenter
 from ica_unet_jax.reporting import figures
 from ica_unet_jax.runs import run_folder
-from ica_unet_jax.runtime.files import replacing, write_json
+from ica_unet_jax.runtime.files import check_place, replacing, write_json
 from ica_unet_jax.runtime.progress import Progress
 
 _SUFFIXES = (".nii.gz", ".nii")
+_SUMMARY = "_summary.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +33,10 @@ class Job:
     source: Path
     target: Path
     case: Case
+
+    def beside(self, ending: str) -> Path:
+        """A file beside the labels, as LABELS_summary.json."""
+        return self.target.with_name(stem(self.target) + ending)
 
 
 def predict(
@@ -64,6 +69,9 @@ def predict(
     chosen = options.choose(options.PREDICT, given)
     codes = turning.codes_for(run_dir, run_folder.read_config(run_dir).data, chosen)
     jobs = find_jobs(Path(source), Path(target), acdc_names, skip_bad_cases, codes)
+    for job in jobs:
+        for path in ([job.target] if acdc_names else [job.target, job.beside(_SUMMARY)]):  # its name is the longest
+            check_place(path)
     segmenter = segmenters.load(run_dir, checkpoint=chosen.checkpoint, mirror=chosen.mirror)
     if told := turning.remark(run_dir, {job.case.name: job.case for job in jobs}.values(), codes):
         print(f"note: {told}", file=sys.stderr)
@@ -131,14 +139,14 @@ def segment(segmenter: Segmenter, cine: Cine, chosen: options.Options, name: str
 def save_cine(job: Job, cine: Cine, labels: np.ndarray) -> None:
     """Writes the labels and what follows from them, and prints the summary."""
     save_labels(job.target, cine.turn.back(labels), cine.header)
-    beside, nominal = job.target.with_name(stem(job.target)), job.case.nominal_spacing
+    nominal = job.case.nominal_spacing
     curves, seconds = volumes.curves(labels, cine), volumes.frame_seconds(cine.header)
-    volumes.save_csv(beside.with_name(beside.name + "_volumes.csv"), curves, seconds, "nominal_ml" if nominal else "ml")
+    volumes.save_csv(job.beside("_volumes.csv"), curves, seconds, "nominal_ml" if nominal else "ml")
     summary = volumes.summarize(curves, seconds, nominal)
-    write_json(beside.with_name(beside.name + "_summary.json"), summary)
+    write_json(job.beside(_SUMMARY), summary)
     if len(labels) > 1:
         figures.volume_curves(
-            beside.with_name(beside.name + "_volumes.png"),
+            job.beside("_volumes.png"),
             curves,
             seconds=seconds,
             phases={} if summary["ed_frame"] is None else {summary["es_frame"] - 1: "ES", summary["ed_frame"] - 1: "ED"},

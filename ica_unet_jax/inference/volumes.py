@@ -85,7 +85,7 @@ def describe(summary: dict[str, Any]) -> str:
 
 def save_csv(path: Path, volumes: dict[str, np.ndarray], seconds: float | None, unit: str = "ml") -> None:
     """One line a frame: its number from 1, its time in s and the volumes, named by their unit; empty what is not known."""
-    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["frame", "time_s", *(f"{name}_{unit}" for name in volumes)])
         for time, values in enumerate(zip(*volumes.values(), strict=True)):

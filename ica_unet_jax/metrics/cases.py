@@ -108,7 +108,7 @@ def summarize(rows: Sequence[Row]) -> dict[str, Any]:
 
 def write_cases_csv(path: str | os.PathLike, rows: Iterable[Row]) -> None:
     """Writes the rows under COLUMNS, whole or not at all; nominal_spacing as 0 or 1, inf as inf, NaN as nan."""
-    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows({**row, "nominal_spacing": int(row["nominal_spacing"])} for row in rows)
@@ -120,7 +120,7 @@ def read_cases_csv(path: str | os.PathLike) -> list[Row]:
     Raises UserError where the file is not one of its.
     """
     try:
-        with open(path, newline="") as file:
+        with open(path, newline="", encoding="utf-8") as file:
             lines = list(csv.DictReader(file))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as the cases of an evaluation ({error!r}): run it again.") from error

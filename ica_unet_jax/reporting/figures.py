@@ -270,8 +270,11 @@ def outline(ax: Any, truth: np.ndarray) -> None:
 def save(figure: Any, path: str | Path) -> None:
     """Writes a figure of matplotlib as PNG, the same bytes every time. Raises UserError where it cannot be written."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.text import Text
 
     FigureCanvasAgg(figure)
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # a $ in the name of a patient, a file or a run is no formula
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=120, metadata={"Software": None})
 

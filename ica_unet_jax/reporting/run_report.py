@@ -57,7 +57,7 @@ def _patients(folder: Path, split: run_folder.Split) -> str:
     path = folder / "left_out.json"
     if not path.is_file():
         return f"{parts} (`split.json`)."
-    left_out = json.loads(path.read_text())
+    left_out = json.loads(path.read_text(encoding="utf-8"))
     listed = "\n".join(f"- {name}: {' '.join(problems)}" for name, problems in left_out.items())
     return f"{parts} (`split.json`). {len(left_out)} left out as bad:\n\n{listed}"
 
@@ -69,7 +69,7 @@ def _validation(folder: Path) -> list[str]:
         found.append("## Curves\n\n![learning curves](curves.png)")
     page = folder / "evaluation_val" / "table.md"
     if page.is_file():
-        _, _, below = page.read_text().partition("\n")
+        _, _, below = page.read_text(encoding="utf-8").partition("\n")
         found.append(f"## Validation patients\n\n{below.strip()}")
     return found
 
@@ -91,4 +91,4 @@ def _provenance(folder: Path) -> str:
         f"{known['devices']} x {known['device']}, {known['cores']} cores, {known['machine']}."
     )
     log = folder / "training.log"
-    return text + (f"\n\nLog:\n\n```\n{log.read_text().strip()}\n```" if log.is_file() else "")
+    return text + (f"\n\nLog:\n\n```\n{log.read_text(encoding='utf-8').strip()}\n```" if log.is_file() else "")

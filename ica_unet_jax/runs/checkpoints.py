@@ -193,7 +193,7 @@ class Checkpoints:
         """
         folder = self.folder / str(step)
         try:
-            saved = json.loads((folder / DIGESTS).read_text()) if (folder / DIGESTS).exists() else None
+            saved = json.loads((folder / DIGESTS).read_text(encoding="utf-8")) if (folder / DIGESTS).exists() else None
             if saved is None:
                 return "" if self._about(step) is not None else "its metrics cannot be read"
             changed = sorted(set(saved.items()) ^ set(_digests(folder).items()))
@@ -205,7 +205,7 @@ class Checkpoints:
         """{"dice": of its validation}, {} without one; None where this cannot be read."""
         path = self.folder / str(step) / "metrics" / "metrics"  # orbax's place for the metrics of `save`
         try:
-            about = json.loads(path.read_text())
+            about = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
         except (OSError, ValueError):

@@ -56,7 +56,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     found = []
-    for number, line in enumerate(path.read_text(errors="replace").splitlines(keepends=True), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True), start=1):
         if not line.endswith("\n"):
             break
         try:

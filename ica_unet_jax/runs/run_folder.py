@@ -96,7 +96,8 @@ def refuse_changes(config: Config, folder: Path | None = None) -> bool:
     before = read_config(folder)
     if changed := essential_changes(config, before):
         was = before.flat()
-        raise UserError(_refusal(folder, ", ".join(f"{k} {was[k]} -> {v}" for k, v in changed.items())))
+        more = f" To train its network further, name a new --workdir and --init_from={folder}." if changed.get("steps", 0) > was["steps"] else ""
+        raise UserError(_refusal(folder, ", ".join(f"{k} {was[k]} -> {v}" for k, v in changed.items())) + more)
     return True
 
 

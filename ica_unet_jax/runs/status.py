@@ -38,7 +38,7 @@ def of(config: Config, folder: Path | None = None, split: str = "val", **judged_
 def judged(folder: Path, step: int, split: str = "val", **judged_by: Any) -> bool:
     """Whether the state of that step has been judged, as the last one of its training, on those patients and in that way."""
     path = folder / f"evaluation_{split}" / "summary.json"
-    summary = json.loads(path.read_text()) if path.is_file() else {}
+    summary = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     expected = {"checkpoint": "latest", "checkpoint_step": step} | judged_by
     return all(summary.get(name) == value for name, value in expected.items())
 
@@ -53,5 +53,5 @@ def read(folder: Path) -> dict[str, Any]:
     if (folder / _NOTE).is_file():
         return read_object(folder / _NOTE, "remove it, and the run is judged anew")
     if (folder / _NOTE_BEFORE).is_file():
-        return {"status": DIVERGED, "message": (folder / _NOTE_BEFORE).read_text().strip()}
+        return {"status": DIVERGED, "message": (folder / _NOTE_BEFORE).read_text(encoding="utf-8").strip()}
     return {}

@@ -26,7 +26,7 @@ def read(path: str | Path, other: Collection[str] = ()) -> dict[str, Value]:
       UserError: the file cannot be read, a line is no flag of a known name, or its value is of the wrong kind.
     """
     try:
-        lines = Path(path).read_text().splitlines()
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({getattr(error, 'strerror', 'no text')}): name a launch file.") from error
     found: dict[str, Value] = {}

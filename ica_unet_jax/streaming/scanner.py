@@ -95,17 +95,19 @@ class FrameQueue:
 
 
 class Scanner(threading.Thread):
-    """Puts each shot into the queue when it is due, numbered from 1; closes the queue at the end.
+    """Puts each shot into the queue when it is due, numbered from 1; closes the queue at the end, or when it is `stopped`.
 
     A frame's time stamp is when it was due, so that a thread that comes too late counts against us, not for us. What
     goes wrong here is raised in the thread that calls `finish`.
     """
 
-    def __init__(self, shots: Iterable[Shot], queue: FrameQueue, clock: Callable[[], float] = time.perf_counter):
+    def __init__(
+        self, shots: Iterable[Shot], queue: FrameQueue, clock: Callable[[], float] = time.perf_counter, stopped: threading.Event | None = None
+    ):
         super().__init__(name="scanner", daemon=True)
         self.frames = 0  # handed over so far
         self._shots, self._queue, self._clock = shots, queue, clock
-        self._stopped = threading.Event()
+        self._stopped = stopped or threading.Event()
         self._error: Exception | None = None
 
     def run(self) -> None:

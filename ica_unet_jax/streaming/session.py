@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -13,7 +15,8 @@ from ica_unet_jax.errors import UserError
 from ica_unet_jax.inference import options, segmenters, turning
 from ica_unet_jax.runs import provenance
 from ica_unet_jax.runtime.compilation import Compilations
-from ica_unet_jax.runtime.files import write_json
+from ica_unet_jax.runtime.files import check_place, write_json
+from ica_unet_jax.runtime.interruption import Interruption
 from ica_unet_jax.streaming.recorder import Recorder
 from ica_unet_jax.streaming.scanner import FrameQueue, Handover, Scanner, Shot, at_rate, open_source
 from ica_unet_jax.streaming.segmenter import Result, StreamingSegmenter
@@ -28,9 +31,10 @@ def play(
     queue_size: int = 2,
     deadline_ms: float = 50.0,
     clock: Callable[[], float] = time.perf_counter,
+    stopped: threading.Event | None = None,
     watch: Callable[[Tally, Handover | None, Sequence[Result]], None] = lambda tally, handover, results: None,
 ) -> Tally:
-    """Plays a scanner's shots against a segmenter until they end.
+    """Plays a scanner's shots against a segmenter until they end, or `stopped` is set.
 
     Args:
       segmenter: whose clock is `clock`.
@@ -40,7 +44,7 @@ def play(
       watch: called after each frame with the tally, the frame (None at the end) and what it answered.
     """
     queue, tally = FrameQueue(queue_size), Tally(deadline_ms)
-    scanner = Scanner(shots, queue, clock)
+    scanner = Scanner(shots, queue, clock, stopped)
 
     def done(handover: Handover | None, results: Sequence[Result]) -> None:
         for result in results:
@@ -78,6 +82,8 @@ def stream(
 ) -> dict[str, Any]:
     """Plays a cine or a phantom at a given rate against a trained model, shows it, and returns the summary.
 
+    A signal ends it early, and "interrupted" in the summary names it: all else is of the frames until then.
+
     Args:
       run_dir: of the training.
       source: 4D NIfTI file, or "phantom"; repeated for as long as asked.
@@ -93,6 +99,8 @@ def stream(
     """
     if gif and Path(gif).suffix != ".gif":
         raise UserError(f"--gif={gif} is no GIF: name a file that ends in .gif.")
+    for file in filter(None, (json_file, gif)):
+        check_place(file)
     chosen = options.choose(options.STREAM, given)
     segmenter = segmenters.load(run_dir, checkpoint=chosen.checkpoint)
     window = chosen.seen_through(segmenter.config.data)
@@ -109,9 +117,12 @@ def stream(
             if recorder:
                 recorder.add(handover, results)
 
-        shots = at_rate(frames, rate, seconds)
-        tally = play(live, shots, watch=watch, queue_size=queue_size, deadline_ms=deadline_ms)
+        shots, stopped = at_rate(frames, rate, seconds), threading.Event()
+        with Interruption(stopped.set) as asked:
+            asked.hold("the summary is written")
+            tally = play(live, shots, watch=watch, queue_size=queue_size, deadline_ms=deadline_ms, stopped=stopped)
     summary = tally.summary() | {
+        "interrupted": signal.Signals(asked.received).name if asked.received else "",
         "rate": rate,
         "seconds": seconds,
         "queue": queue_size,

@@ -37,10 +37,10 @@ def main() -> None:
         from ica_unet_jax.sweeps import probe
 
         began = time.perf_counter()
-        parts = probe.measure(Config.from_json(Path(sys.argv[2]).read_text()))
+        parts = probe.measure(Config.from_json(Path(sys.argv[2]).read_text(encoding="utf-8")))
         print(json.dumps(dataclasses.asdict(parts) | {"inside": time.perf_counter() - began}))
     else:
-        run(Config.from_json(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))
+        run(Config.from_json(Path(sys.argv[1]).read_text(encoding="utf-8")), Path(sys.argv[2]))
 
 
 def run(config, finished: Path) -> None:
@@ -82,18 +82,18 @@ def keep_figures(
     temporary.mkdir(parents=True)
     defaults = Config().flat()
     portable = config.replace(**{name: defaults[name] for name in MAY_CHANGE})  # folders of one machine tell nothing
-    (temporary / "config.json").write_text(portable.to_json())
+    (temporary / "config.json").write_text(portable.to_json(), encoding="utf-8")
     for name in ("split.json", "provenance.json", "metrics.jsonl", "evaluation_val/cases.csv", "evaluation_val/ica.csv"):
         source = folder / name
         wanted = status == "done" or name in ("split.json", "provenance.json", "metrics.jsonl")
         if wanted and source.is_file():
             shutil.copy(source, temporary / source.name)
     _anonymous(temporary / "provenance.json")
-    (temporary / "timing.json").write_text(_json(timing(folder, step) | dict(spent or {})))
+    (temporary / "timing.json").write_text(_json(timing(folder, step) | dict(spent or {})), encoding="utf-8")
     judged = folder / "evaluation_val" / "summary.json"
-    version = json.loads(judged.read_text())["metrics_version"] if judged.is_file() else METRICS_VERSION
+    version = json.loads(judged.read_text(encoding="utf-8"))["metrics_version"] if judged.is_file() else METRICS_VERSION
     done = {"status": status, "message": message, "step": step, "metrics_version": version}
-    (temporary / "done.json").write_text(_json(done))
+    (temporary / "done.json").write_text(_json(done), encoding="utf-8")
     if finished.exists():  # of a crash, which this run made good; the tables never meet half of it
         before = finished.with_name(f".before-{finished.name}")
         shutil.rmtree(before, ignore_errors=True)  # left by a kill at this place
@@ -117,7 +117,7 @@ def timing(folder: Path, steps: int) -> dict[str, Any]:
         "frame_ms": None,
         "wall_seconds": None,
         "steps": steps,
-        "device": json.loads(provenance.read_text())["device"] if provenance.is_file() else "",
+        "device": json.loads(provenance.read_text(encoding="utf-8"))["device"] if provenance.is_file() else "",
         "threads": int(os.environ.get("CELL_THREADS", 0)) or None,
     }
 
@@ -125,9 +125,9 @@ def timing(folder: Path, steps: int) -> dict[str, Any]:
 def _anonymous(path: Path) -> None:
     """Drops the command, which names folders of this machine; the sweep's own command stands in sweep.json."""
     if path.is_file():
-        provenance = json.loads(path.read_text())
+        provenance = json.loads(path.read_text(encoding="utf-8"))
         provenance.pop("command", None)
-        path.write_text(_json(provenance))
+        path.write_text(_json(provenance), encoding="utf-8")
 
 
 def _json(value: Any) -> str:

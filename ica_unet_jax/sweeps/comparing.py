@@ -89,6 +89,6 @@ def time_system(config: Config, run: Path, seconds: float) -> None:
         Row(network_name(run.name, width), config.replace(width_multiplier=width), model.crop)
         for width in widths(model.model, model.width_multiplier)
     ]
-    timed = json.loads(path.read_text())["rows"] if path.is_file() else {}
+    timed = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.is_file() else {}
     if any(timed.get(row.name, {}).get("model") != measuring.described_model(row) for row in rows):
         measuring.benchmark(rows, seconds=seconds, json_file=path)

@@ -177,10 +177,10 @@ def probe(config: Config, slot: Slot, say: Callable[[str], Any]) -> tuple[Any, s
 
     with tempfile.TemporaryDirectory() as folder:
         path, output, errors = (Path(folder) / name for name in ("config.json", "output", "errors"))
-        path.write_text(config.to_json())
+        path.write_text(config.to_json(), encoding="utf-8")
         command = [sys.executable, "-m", "ica_unet_jax.sweeps.cell", "--measure", str(path)]
         began = time.perf_counter()
-        with output.open("w") as out, errors.open("w") as err:
+        with output.open("w", encoding="utf-8") as out, errors.open("w", encoding="utf-8") as err:
             # Its standard input closes with this process, and it ends.
             process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out, stderr=err, env=environment(slot))
             try:
@@ -194,7 +194,7 @@ def probe(config: Config, slot: Slot, say: Callable[[str], Any]) -> tuple[Any, s
                 process.stdin.close()
         whole = time.perf_counter() - began
         if process.returncode:
-            lines = [line.strip() for line in errors.read_text(errors="replace").splitlines() if line.strip()]
+            lines = [line.strip() for line in errors.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
             return None, lines[-1][:200] if lines else f"exit code {process.returncode}"
-        figures = json.loads(output.read_text().splitlines()[-1])
+        figures = json.loads(output.read_text(encoding="utf-8").splitlines()[-1])
     return dataclasses.replace(Parts(**{k: v for k, v in figures.items() if k != "inside"}), start=whole - figures["inside"]), ""

@@ -66,7 +66,7 @@ def pool(config: Config) -> None:
     workdir = Path(config.train.workdir)
     folders = [workdir / f"fold{fold}" for fold in range(config.data.folds)]
     parts = [cases.read_cases_csv(folder / "evaluation_val" / "cases.csv") for folder in folders]
-    summaries = [json.loads((folder / "evaluation_val" / "summary.json").read_text()) for folder in folders]
+    summaries = [json.loads((folder / "evaluation_val" / "summary.json").read_text(encoding="utf-8")) for folder in folders]
     if len({summary["metrics_version"] for summary in summaries}) > 1:
         raise UserError(f"{workdir}: the folds were judged by different versions: delete their evaluation_val folders.")
     names = [name for part in parts for name in {row["patient"] for row in part}]
@@ -76,7 +76,7 @@ def pool(config: Config) -> None:
     left_out: dict[str, Any] = {}
     for folder in folders:
         path = folder / "left_out.json"
-        left_out |= json.loads(path.read_text()) if path.is_file() else {}
+        left_out |= json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     about = {"folds": len(folders), "metrics_version": summaries[0]["metrics_version"], "left_out": left_out}
     cases.write_cases_csv(workdir / "cases.csv", rows)
     write_text(workdir / "table.md", page(workdir.resolve().name, rows, parts, sorted(left_out)))

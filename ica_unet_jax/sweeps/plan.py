@@ -175,7 +175,7 @@ def cell_name(config: Config, reference: Config) -> str:
     kept = {k: v for k, v in config.diff(Config()).items() if k not in {*MAY_CHANGE, "seed", "fold"}}
     if config.data.split_file:
         try:
-            kept["split"] = Path(config.data.split_file).read_text()
+            kept["split"] = Path(config.data.split_file).read_text(encoding="utf-8")
         except OSError as error:
             raise UserError(f"--split_file={config.data.split_file} cannot be read ({error.strerror}); correct it.") from error
     digest = hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:10]

@@ -180,7 +180,7 @@ def _by_run(path: Path) -> dict[Key, list[Line]]:
 def _lines(path: Path, advice: str) -> Iterator[Line]:
     """Of a CSV, without the empty fields. Raises UserError where it cannot be read or a line has too few or too many fields."""
     try:
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8") as file:
             for line in csv.DictReader(file, restkey="too many", restval=None):
                 if None in line.values() or "too many" in line:
                     raise UserError(f"{path} is damaged (a line has not as many fields as the first): {advice}.")

@@ -157,7 +157,7 @@ def execute(workdir: Path, run: Run, slot: Slot) -> str:
     config = folder / "cell.json"
     write_text(config, run.config.to_json())
     command = [sys.executable, "-m", "ica_unet_jax.sweeps.cell", str(config), str(end)]
-    with (folder / "log.txt").open("a") as log:
+    with (folder / "log.txt").open("a", encoding="utf-8") as log:
         process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,  # closes with this process, and the child ends
@@ -169,7 +169,7 @@ def execute(workdir: Path, run: Run, slot: Slot) -> str:
         process.stdin.close()
     if status(workdir, run) in ("done", "diverged"):
         return status(workdir, run)
-    lines = [line for line in (folder / "log.txt").read_text(errors="replace").splitlines() if line.strip()]
+    lines = [line for line in (folder / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     reason = f"killed by signal {-code}" if code < 0 else (lines[-1].strip() if lines else f"exit code {code}")
     steps = [line["step"] for line in read_metrics(folder)]
     cell.finish(run.config, end, "crashed", reason[:200], max(steps, default=0))

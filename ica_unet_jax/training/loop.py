@@ -24,14 +24,15 @@ from ica_unet_jax.models.networks import method, same_shapes
 from ica_unet_jax.runs import checkpoints, provenance, run_folder, tensorboard
 from ica_unet_jax.runs.checkpoints import Checkpoints, State
 from ica_unet_jax.runs.log import Log, Metrics
-from ica_unet_jax.runtime import processes
+from ica_unet_jax.runtime import environment, processes
+from ica_unet_jax.runtime.interruption import Interruption
 from ica_unet_jax.runtime.progress import Progress
 from ica_unet_jax.training import distillation, divergence
-from ica_unet_jax.training.interruption import Interruption
 from ica_unet_jax.training.optimizers import warmup_steps
 from ica_unet_jax.training.stepping import init_state, make_step
 from ica_unet_jax.training.validation import Validation
 
+_SAVED = "the state is saved after this step, or where the compiler ends"
 Draw = Callable[[Path, Sequence[Cine], Segmenter], None]
 
 
@@ -104,6 +105,8 @@ def _go_on(
 
         recent = {}  # terms of the steps since the last line, by step
         try:
+            if pending or not alone:
+                asked.hold(_SAVED)
             if pending:
                 judge(state, first)
             # What ended it before still holds, also where it had come to its last step.
@@ -112,6 +115,7 @@ def _go_on(
             started, since = time.perf_counter(), first
             for number, batch in enumerate(batches.iterate(first, config.train.steps), start=first + 1):
                 state, recent[number] = step(state, devices.divide(batch), teacher)
+                asked.hold(_SAVED)  # not before the first step, which compiles for a long time: nothing is lost until it ends
                 judged = due(number, config.train)
                 reported = judged or number % config.train.log_every == 0 or number == first + 1
                 if reported:
@@ -128,11 +132,13 @@ def _go_on(
                 if alone or reported:
                     asked.to_stop(processes.any_signal)
         except Interrupted as stop:
-            reached = int(state.step)
-            take(recent, folder)
-            divergence.check_state(state, folder)
-            if first_process and reached > (saved.latest_step() or 0):
-                saved.save(state)
+            reached = first
+            if asked.waits_for:
+                reached = int(state.step)
+                take(recent, folder)
+                divergence.check_state(state, folder)
+                if first_process and reached > (saved.latest_step() or 0):
+                    saved.save(state)
             kept = f"the state is saved in {folder}; the same command goes on from there" if reached else "nothing is lost"
             raise Interrupted(stop.number, f" at step {reached}: {kept}") from None
     return state
@@ -152,6 +158,7 @@ def load(config: Config) -> tuple[list[LearningFrame], list[Cine], splits.Split,
     reach = distillation.reach(config)
     learning, options = set(split["train"]), {name: getattr(data, name) for name in ("spacing", "label_map", "cyclic", "cache_dir", "train_window")}
     codes = orientation_of(config).usual if data.reorient else ""
+    environment.require_handles(len(learning))  # of frames that are mapped
 
     def read(case: Case) -> list[LearningFrame] | Cine:
         if case.name in learning:

@@ -167,3 +167,11 @@ def test_no_heart_is_said_and_has_no_phases(frames):
 def test_mirroring_needs_a_network_that_knows_it(tiny_run, cohort, tmp_path):
     with pytest.raises(UserError, match="--mirror needs a network that was trained with --flip"):
         prediction.predict(tiny_run, cohort, tmp_path / "out", mirror=True)
+
+
+def test_long_names_are_written_or_refused_before_anything_is_segmented(tiny_run, cine_file, tmp_path, monkeypatch):
+    prediction.predict(tiny_run, cine_file, tmp_path / ("n" * 228 + ".nii.gz"))
+    assert sum(path.name.startswith("nnn") for path in tmp_path.iterdir()) == 4
+    monkeypatch.setattr(prediction, "segment", lambda *_: pytest.fail("was segmented"))
+    with pytest.raises(UserError, match="_summary.json cannot be written .File name too long.: choose another place or make room"):
+        prediction.predict(tiny_run, cine_file, tmp_path / ("n" * 243 + ".nii.gz"))

@@ -61,3 +61,11 @@ def test_curves_of_runs(tiny_run, tmp_path):
 def test_a_training_loads_no_matplotlib():
     script = "import ica_unet_jax.training.loop, sys; assert 'matplotlib' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_a_dollar_in_a_name_is_no_formula(phantom, tmp_path):
+    """Names are as people have them: one that TeX cannot read was a traceback, after the work."""
+    curve = np.arange(4.0)
+    for name in (r"a$b", r"$\x$", r"a$b$_{4d"):
+        figures.volume_curves(tmp_path / f"{name}.png".replace("\\", ""), {"LV": curve}, title=name)
+        figures.learning_curves(tmp_path / "curves.png", {name: [dict(step=1, loss=1.0, seconds_per_step=0.1, compiled=False)]})

@@ -11,7 +11,7 @@ from filelock import FileLock
 from ica_unet_jax.config import Config
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.runs import provenance
-from ica_unet_jax.runs.run_folder import held, open_run, read_config, read_split
+from ica_unet_jax.runs.run_folder import held, open_run, read_config, read_split, refuse_changes
 
 SPLIT = {"train": ["a", "b"], "val": ["c"]}
 
@@ -110,3 +110,12 @@ def test_a_place_that_cannot_be_written_is_a_sentence(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="file cannot be written .*choose another place or make room.$"), held(tmp_path / "file"):
         pass
+
+
+def test_more_steps_than_a_run_had_are_told_how(config):
+    open_run(config, SPLIT)
+    with pytest.raises(UserError, match="To train its network further, name a new --workdir and --init_from="):
+        refuse_changes(config.replace(steps=config.train.steps + 1))
+    with pytest.raises(UserError) as fewer:
+        refuse_changes(config.replace(steps=config.train.steps - 1))
+    assert "--init_from" not in str(fewer.value)

@@ -18,8 +18,8 @@ from ica_unet_jax.errors import Interrupted, UserError
 from ica_unet_jax.evaluation import pictures
 from ica_unet_jax.runs import checkpoints, run_folder
 from ica_unet_jax.runs.checkpoints import Checkpoints
-from ica_unet_jax.training import interruption, loop, validation
-from ica_unet_jax.training.interruption import SIGNALS, Interruption
+from ica_unet_jax.runtime.interruption import SIGNALS
+from ica_unet_jax.training import loop, validation
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
@@ -92,35 +92,6 @@ def test_a_signal_cuts_a_validation_short_which_is_made_up_for(whole, make, monk
     monkeypatch.setattr(validation, "cross_entropy", entropy)
     same_end(config, whole)
     assert spans == [(0, 4), (step, 4)]
-
-
-def test_a_signal_that_comes_twice_at_once_is_one():
-    with Interruption() as asked:
-        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
-            os.kill(os.getpid(), number)
-        with pytest.raises(Interrupted, match="SIGTERM"):
-            asked.to_stop()
-
-
-def test_a_later_second_signal_is_not_held_back(monkeypatch):
-    monkeypatch.setattr(interruption, "TOGETHER", -1.0)
-    with Interruption() as asked:
-        asked.to_stop()
-        os.kill(os.getpid(), signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-        with pytest.raises(Interrupted, match="SIGINT"):
-            asked.to_stop()
-
-
-def test_signals_that_are_ignored_stay_so():
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        with Interruption() as asked:
-            os.kill(os.getpid(), signal.SIGINT)
-            asked.to_stop()
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def test_a_damaged_checkpoint_costs_the_way_from_the_one_before(whole, make, spans, capfd):
@@ -205,7 +176,7 @@ def stop(workdir, cohort, number, wait):
     log = workdir / "metrics.jsonl"
     before = log.stat().st_mtime_ns if log.is_file() else 0
     process = subprocess.Popen(command(workdir, cohort), stderr=subprocess.PIPE, text=True)
-    while process.poll() is None and (not log.is_file() or log.stat().st_mtime_ns == before):
+    while process.poll() is None and (not log.is_file() or log.stat().st_mtime_ns == before or not log.stat().st_size):
         time.sleep(0.01)
     time.sleep(wait)
     process.send_signal(number)
@@ -254,3 +225,27 @@ def test_kill_9_costs_nothing(cohort, uninterrupted, tmp_path):
 @pytest.mark.slow
 def test_thirty_times_kill_9_cost_nothing(cohort, uninterrupted, tmp_path):
     killed(cohort, uninterrupted, tmp_path, 30)
+
+
+@pytest.mark.slow
+def test_twenty_signals_in_the_first_minute(cohort, tmp_path, monkeypatch):
+    """Whatever Python and the compiler do: the exit code of the signal, within 5 s, or a line within 1 s that says what is waited for."""
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.setenv("JAX_ENABLE_COMPILATION_CACHE", "0")
+    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    for kill in range(20):
+        workdir, number = tmp_path / f"run{kill}", SIGNALS[kill % 4 == 3]
+        line = [sys.executable, "-m", "ica_unet_jax.train", f"--flagfile={ROOT}/launch/acdc.flags", f"--data_dir={cohort}", f"--workdir={workdir}"]
+        errors = tmp_path / f"stderr{kill}"
+        with errors.open("wb") as stderr, subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=stderr) as process:
+            time.sleep(1 + 59 * kill / 19)
+            before = errors.stat().st_size
+            process.send_signal(number)
+            began = time.monotonic()
+            time.sleep(1)
+            told = errors.stat().st_size > before
+            code = process.wait(timeout=600)
+            seconds = time.monotonic() - began
+        assert code == 128 + number and (told or seconds < 5), (kill, code, seconds)
+        assert "Traceback" not in errors.read_text(encoding="utf-8")

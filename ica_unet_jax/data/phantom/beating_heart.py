@@ -250,7 +250,7 @@ def _write_patient(cohort, name, phantom, label_every):
         ED=phantom.ed + 1, ES=phantom.es + 1, Group=phantom.group,
         Height=phantom.height, NbFrame=frames, Weight=phantom.weight,
     )
-    (folder / "Info.cfg").write_text("".join(f"{key}: {value}\n" for key, value in facts.items()))
+    (folder / "Info.cfg").write_text("".join(f"{key}: {value}\n" for key, value in facts.items()), encoding="utf-8")
 
     def save(array, suffix):
         image = nib.Nifti1Image(array.T, np.diag([*phantom.spacing[::-1], 1]))
