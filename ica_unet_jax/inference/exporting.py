@@ -70,7 +70,7 @@ def export(
         "config": segmenter.config.flat(),
         "provenance": provenance.this_process(),
     }
-    tracing = contextlib.nullcontext() if set(platforms) == {"cpu"} else compilation.in_one_piece()
+    tracing = contextlib.nullcontext() if set(platforms) == {"cpu"} else compilation.plain()
     with tracing, replacing(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         encode, decode, features = step_functions(segmenter, shape, spacing)
         to_export = {"encode": (encode, (frame,)), "decode": (decode, (features,) * segmenter.decoded)}

@@ -2,8 +2,8 @@
 
 A stream has few channels. Pixels are innermost, so that a processor's vector units are filled by the rows of a plane and
 patches are copies of rows; `layers`, for the many channels of encoder and decoder, has the channels innermost. Written for
-one stream and its kernel; under `vmap` over both XLA would make a grouped convolution, whose gradient it computes many
-times slower on CPUs, so the convolution is written out.
+one stream and its kernel. Under `vmap` over both a convolution becomes a grouped one. That is the plain form, for other
+runtimes and GPUs; XLA computes its gradient many times slower on CPUs, so there the convolution is written out.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from ica_unet_jax.models.layers import Dtype, he_normal
-from ica_unet_jax.runtime.compilation import apart
+from ica_unet_jax.runtime.compilation import apart, is_plain
 
 Stream = Float[Array, "_channels _batch _depth _height _width"]  # underscores: sizes may differ within a call
 Pads = tuple[int, int]  # zeros before and after, in rows and columns alike
@@ -25,6 +25,8 @@ Pads = tuple[int, int]  # zeros before and after, in rows and columns alike
 
 def convolve(x: Stream, kernel: Float[Array, "k k cin cout"], stride: int = 1) -> Stream:
     """In-plane convolution with zero padding, `k` odd; height and width are divided by the stride, 1 or 2."""
+    if is_plain():
+        return _convolve_plain(x, kernel, stride)
     size, pad = kernel.shape[0], kernel.shape[0] // 2
     if size == 1 and stride == 1:
         return _product(kernel[0, 0], x)
@@ -119,7 +121,7 @@ def channels_to_pixels(x: Stream) -> Stream:
     return x.reshape(c // 4, b, d, 2 * h, 2 * w)
 
 
-def _convolve_dense(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+def _convolve_plain(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     c, b, d, h, w = x.shape
     pads = (kernel.shape[0] // 2,) * 2
     numbers = ("CNHW", "HWIO", "CNHW")
@@ -146,7 +148,7 @@ class Conv(nn.Module):
         size = self.kernel_size
         kernel = self.param("kernel", he_normal, (size, size, x.shape[0], self.features)).astype(self.dtype)
         x, kernel = x.astype(self.dtype), _for_each(kernel, self.axis_name)
-        y = _convolve_dense(x, kernel, self.stride) if self.dense else convolve(x, kernel, self.stride)
+        y = _convolve_plain(x, kernel, self.stride) if self.dense else convolve(x, kernel, self.stride)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
             y = y + bias.reshape(self.features, 1, 1, 1, 1)
@@ -166,4 +168,4 @@ class Upsample(nn.Module):
     @nn.compact
     def __call__(self, x: Stream) -> Stream:
         kernel = self.param("kernel", he_normal, (x.shape[0], 2 * 2 * self.features)).astype(self.dtype)
-        return channels_to_pixels(_product(_for_each(kernel, self.axis_name), x.astype(self.dtype)))
+        return channels_to_pixels(convolve(x.astype(self.dtype), _for_each(kernel, self.axis_name)[None, None]))

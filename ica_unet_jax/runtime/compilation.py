@@ -18,7 +18,7 @@ from ica_unet_jax.runtime.paths import compiled_dir
 Function = Callable[..., Any]
 
 _EVENT = "/jax/core/compile/backend_compile_duration"
-_in_one_piece = ContextVar("in_one_piece", default=False)
+_plain = ContextVar("plain", default=False)
 
 
 def threads() -> int:
@@ -56,6 +56,11 @@ def one_window_options() -> dict[str, str | bool]:
     return options
 
 
+def is_plain() -> bool:
+    """Whether a layer is traced as it is meant; otherwise in the form of which XLA makes the fastest code on CPUs."""
+    return _plain.get() or jax.default_backend() != "cpu"
+
+
 def apart(*static: int) -> Callable[[Function], Function]:
     """A decorator: on CPUs XLA compiles the function by itself, and fuses nothing inside with anything outside.
 
@@ -71,7 +76,7 @@ def apart(*static: int) -> Callable[[Function], Function]:
 
         @functools.wraps(function)
         def call(*arguments: Any) -> Any:
-            if jax.default_backend() != "cpu" or _in_one_piece.get():
+            if is_plain():
                 return function(*arguments)
             with set_xla_metadata(inlineable="false"):
                 return compiled(*arguments)
@@ -99,13 +104,13 @@ once.defvjp(lambda x: (_passed(x), None), lambda _, gradient: (_passed(gradient)
 
 
 @contextlib.contextmanager
-def in_one_piece() -> Iterator[None]:
-    """What is traced in this block is compiled as one: for programs that run on other platforms too."""
-    token = _in_one_piece.set(True)
+def plain() -> Iterator[None]:
+    """What is traced in this block is written as it is meant, in few operations: for other platforms and other runtimes."""
+    token = _plain.set(True)
     try:
         yield
     finally:
-        _in_one_piece.reset(token)
+        _plain.reset(token)
 
 
 class Compilations:

@@ -64,7 +64,7 @@ def squares(x):
 def test_what_is_compiled_apart_computes_the_same(transform):
     x = jnp.linspace(-1, 1, 12).reshape(3, 4)
     compiled = jax.jit(transform(squares)).lower(x).compile()
-    with compilation.in_one_piece():
+    with compilation.plain():
         whole = jax.jit(lambda x: transform(squares)(x)).lower(x).compile()
     assert " call(" in compiled.as_text() and " call(" not in whole.as_text()
     np.testing.assert_allclose(compiled(x), whole(x), rtol=1e-6)
