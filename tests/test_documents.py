@@ -114,7 +114,10 @@ LEAVES = {  # a text in each of the files that a chain leaves
 }
 
 
-@pytest.mark.parametrize("name", chains())
+SLOW = ("both", "acdc_mini", "ablations_acdc_mini", "benchmark", "cv")  # what they do is done in part by the others
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in chains()])
 def test_every_command_of_the_documents_runs(name, place):
     for command in chains()[name]:
         run(command, place)
@@ -125,7 +128,7 @@ def test_every_command_of_the_documents_runs(name, place):
 
 
 def test_chains_hold_every_command():
-    assert set(LEAVES) <= set(chains())
+    assert {*LEAVES, *SLOW} <= set(chains())
     assert sorted(line for chain in chains().values() for line in chain) == sorted(commands())
 
 

@@ -57,7 +57,7 @@ def test_the_literal_network_has_none_of_our_departures():
     assert model.bases_from == "frame" and model.decoder_size == "full" and model.concatenation_over == "all"
     assert not (model.mixing_scale or model.upsample_norm or model.concatenation_skip or model.expanding_convs or model.signed_coefficients)
     assert loss.dice_weight == 0 and model.neighbour_gradients
-    assert launched("paper_n3").diff(config) == {"contracting_blocks": 3}
+    assert launched("paper_n3").diff(config) == {"contracting_blocks": 3, "learning_rate": 4e-3}
 
 
 @pytest.mark.parametrize("control", ["no_ica", "no_mixing"])
