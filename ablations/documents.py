@@ -186,8 +186,6 @@ def answers() -> str:
     bases_decided = [line for line in lines("acdc_mini/basis_dimension") if line["decision"] not in ("", "undecided")]
     nothing = [PARTS_OF_THE_METHOD[line["title"]][0] for line in lines("acdc_mini/loss_terms") if line["decision"].startswith("no effect") and " x " not in line["title"]]
     twin = named("acdc_mini/streams", "dense, equal work")
-    search = lines("choosing_learning_rate/learning_rate")
-    finished = [line for line in search if not line["state"]]
     rows = [
         (
             "How accurate is it?",
@@ -219,7 +217,7 @@ def answers() -> str:
         (
             "Better than the other rivals?",
             f"**Not known.** U-Net 3D, MSU-Net, GridNet, Ω-Net and an ensemble reach {min(rest)} to {max(rest)} on the same 6 patients, but at a quarter of their width and "
-            f"untuned. A fair trial, with one recipe for all, has begun: {len(finished)} of {len(search)} trainings of the search for learning rates are done.",
+            "untuned. A fair trial, with one recipe for all, has begun: each network's learning rate is found, the comparison is not made.",
             "[rivals](docs/results/rivals.md), [learning rates](docs/results/learning_rates.md)",
         ),
         (

@@ -56,17 +56,13 @@ def test_three_learning_rates_each():
 
 
 def test_launch_files_have_the_best_of_the_rates_that_were_tried():
-    """Of the committed search on the choosing fold, where all three of a network are finished."""
+    """By the committed search on the choosing fold."""
     with (ROOT / "ablations" / "results" / "choosing_learning_rate" / "learning_rate.csv").open() as file:
-        tried = [(*line["title"].split(", learning rate "), line["dice_mean"]) for line in csv.DictReader(file)]
+        tried = [(*line["title"].split(", learning rate "), line["dice_mean"]) for line in csv.DictReader(file) if line["dice_mean"]]
     own = {title: config.train.learning_rate for title, config in titled("rehearsal").items()}
-    finished = 0
     for title in own:
-        found = {float(rate): float(dice) for name, rate, dice in tried if name == title and dice}
-        if len(found) == 3:
-            assert own[title] == max(found, key=found.get), title
-            finished += 1
-    assert finished >= 9
+        found = {float(rate): float(dice) for name, rate, dice in tried if name == title}
+        assert len(found) == 3 and own[title] == max(found, key=found.get), title
 
 
 def test_published_rows_stand_beside_their_twins():
