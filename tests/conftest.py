@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -25,6 +26,14 @@ install_import_hook("ica_unet_jax", "typecheck.check")  # before the first impor
 def pytest_collection_modifyitems(items):
     """What starts many processes comes first, so that no worker is left alone with it at the end."""
     items.sort(key=lambda item: item.path.name not in ("test_documents.py", "test_parallel.py"))
+
+
+@pytest.fixture
+def signals_heard():
+    """SIGINT as Python has it; a shell's background job ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

@@ -179,30 +179,33 @@ def open_frames(path: Path) -> tuple[nib.Nifti1Image, np.ndarray, list[str]]:
 def check_frames(path: Path) -> tuple[nib.Nifti1Image, np.ndarray, list[str], list[str]]:
     """`open_frames`, and what is wrong with the frames as well; apart from the rest that some, not all, show nothing."""
     image, frames, problems = open_frames(path)
-    faults: dict[str, list[int]] = {}
+    faults: dict[tuple[str, str], list[int]] = {}  # times by what is to be said of one frame, and of several
+    empty: set[tuple[str, str]] = set()
     for time, frame in enumerate(frames):
         low, high = frame.min(), frame.max()
         if not np.isfinite([low, high]).all():
-            faults.setdefault("hold NaN or infinite values; export it again.", []).append(time)
+            fault = tuple(f"{verb} NaN or infinite values; export it again." for verb in ("holds", "hold"))
         elif max(-low, high) > _LARGEST:
-            faults.setdefault(f"hold values beyond {_LARGEST:g}; export it again.", []).append(time)
+            fault = tuple(f"{verb} values beyond {_LARGEST:g}; export it again." for verb in ("holds", "hold"))
         elif low == high:
-            faults.setdefault(f"are constant ({low:g}), so they show nothing; export it again.", []).append(time)
-    told = {text: _told(path, times, text, len(frames)) for text, times in faults.items()}
-    empty = [text for text in told if text.startswith("are constant")]
-    apart = empty if sum(len(faults[text]) for text in empty) < len(frames) else []
-    return image, frames, problems + [told[text] for text in told if text not in apart], [told[text] for text in apart]
+            fault = tuple(f"{subject} constant ({low:g}), so {shows} nothing; export it again." for subject, shows in (("is", "it shows"), ("are", "they show")))
+            empty.add(fault)
+        else:
+            continue
+        faults.setdefault(fault, []).append(time)
+    told = {fault: _told(path, times, fault, len(frames)) for fault, times in faults.items()}
+    apart = empty if sum(len(faults[fault]) for fault in empty) < len(frames) else set()
+    return image, frames, problems + [told[fault] for fault in told if fault not in apart], [told[fault] for fault in told if fault in apart]
 
 
-def _told(path: Path, times: list[int], text: str, count: int) -> str:
-    """A sentence about some frames of an image; `text` is for several."""
+def _told(path: Path, times: list[int], fault: tuple[str, str], count: int) -> str:
+    """A sentence about some frames of an image."""
+    one, several = fault
     if len(times) == 1:
-        for several, one in (("hold", "holds"), ("are", "is"), ("they show", "it shows")):
-            text = re.sub(rf"\b{several}\b", one, text)
-        return f"{path}, frame {times[0] + 1}, {text}" if count > 1 else f"{path} {text}"
+        return f"{path}, frame {times[0] + 1}, {one}" if count > 1 else f"{path} {one}"
     runs = np.split(times, np.flatnonzero(np.diff(times) > 1) + 1)
     listed = ", ".join(f"{run[0] + 1}" if len(run) == 1 else f"{run[0] + 1} to {run[-1] + 1}" for run in runs)
-    return f"{path}, frames {listed}, {text}"
+    return f"{path}, frames {listed}, {several}"
 
 
 def read_volume(path: str | Path) -> tuple[np.ndarray, nib.Nifti1Image]:

@@ -85,7 +85,6 @@ def arrange(nodes: Nodes, x: Tensor, memory: Axes) -> Tensor:
 
 def regroup(nodes: Nodes, x: Tensor, memory: Axes) -> Tensor:
     """The same order of atoms in other axes of memory."""
-    assert x.order == flat(memory), (x.memory, memory)
     sizes = [size(axis) for axis in memory]
     if sizes != [size(axis) for axis in x.memory]:
         x = dataclasses.replace(x, name=nodes.add("Reshape", [x.name, np.array(sizes, np.int64)]))
@@ -127,8 +126,8 @@ def own_axis(nodes: Nodes, x: Tensor, axis: int) -> tuple[Tensor, int]:
         if not inside & set(group):
             memory.append(group)
             continue
-        before = tuple(atom for atom in group[: _first(group, inside)])
-        after = tuple(atom for atom in group[_last(group, inside) + 1 :])
+        places = [i for i, atom in enumerate(group) if atom in inside]
+        before, after = group[: places[0]], group[places[-1] + 1 :]
         memory += [before] * bool(before)
         if atoms not in memory:
             memory.append(atoms)
@@ -147,8 +146,8 @@ def solid(nodes: Nodes, x: Tensor, axis: int) -> Tensor:
 def with_axis(x: Tensor, axis: int, place: int, name: str, length: int) -> Tensor:
     """`x` under another name, after an operation along an axis, alone at a place in memory, that gave it another length."""
     atoms = (Atom(length),) if length > 1 else ()
-    change = lambda axes, i: (*axes[:i], atoms, *axes[i + 1 :])  # noqa: E731
-    return dataclasses.replace(x, name=name, axes=change(x.axes, axis), memory=change(x.memory, place))
+    axes, memory = ((*part[:i], atoms, *part[i + 1 :]) for part, i in ((x.axes, axis), (x.memory, place)))
+    return dataclasses.replace(x, name=name, axes=axes, memory=memory)
 
 
 def reshape(nodes: Nodes, x: Tensor, shape: Sequence[int]) -> Tensor:
@@ -156,7 +155,7 @@ def reshape(nodes: Nodes, x: Tensor, shape: Sequence[int]) -> Tensor:
     try:
         x, axes = _cut(x, shape)
     except ValueError:
-        x = arrange(nodes, x, tuple(axis for axis in x.axes))
+        x = arrange(nodes, x, x.axes)
         name = nodes.add("Reshape", [x.name, np.array(shape, np.int64)])
         return fresh(name, x.dtype, shape)
     return dataclasses.replace(x, axes=axes)
@@ -283,11 +282,3 @@ def _cut(x: Tensor, shape: Sequence[int]) -> tuple[Tensor, Axes]:
         return flat(pieces(part) for part in change[atom]) if atom in change else (atom,)
 
     return x.replaced({atom: pieces(atom) for atom in change}), tuple(axes)
-
-
-def _first(group: Atoms, inside: set[Atom]) -> int:
-    return next(i for i, atom in enumerate(group) if atom in inside)
-
-
-def _last(group: Atoms, inside: set[Atom]) -> int:
-    return max(i for i, atom in enumerate(group) if atom in inside)

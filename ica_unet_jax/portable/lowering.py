@@ -8,15 +8,14 @@ from typing import Any
 
 import jax
 import numpy as np
-import onnx
 from jax.extend.core import Literal
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.portable import layout
+from ica_unet_jax.portable.graph import Graph
 from ica_unet_jax.portable.layout import Atoms, Axes, Tensor
 
-OPSET, IR = 18, 10  # what ONNX Runtime and OpenVINO of 2024 and later take
 Value = Tensor | np.ndarray
 
 UNARY = {
@@ -32,63 +31,6 @@ REDUCES = {"reduce_sum": "ReduceSum", "reduce_max": "ReduceMax", "reduce_min": "
 CALLS = ("jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call", "remat", "checkpoint")
 
 
-class Graph:
-    """Nodes, constants, inputs and outputs of an ONNX graph that grows."""
-
-    def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.initializers: dict[bytes, onnx.TensorProto] = {}
-        self.inputs: list[onnx.ValueInfoProto] = []
-        self.outputs: list[onnx.ValueInfoProto] = []
-        self.known: dict[tuple[Any, ...], str] = {}
-
-    def add(self, operation: str, inputs: Sequence[str | np.ndarray], *, outputs: int = 1, **attributes: Any) -> Any:
-        """Adds a node; gives the name of its output, or those of its `outputs`. The same node is not added twice."""
-        names = [name if isinstance(name, str) else self.constant(name) for name in inputs]
-        key = (operation, *names, outputs, repr(sorted(attributes.items())))
-        if key not in self.known:
-            made = [f"{operation}_{len(self.nodes)}_{i}" for i in range(outputs)]
-            self.nodes.append(helper.make_node(operation, names, made, name=made[0], **attributes))
-            self.known[key] = made[0] if outputs == 1 else made
-        return self.known[key]
-
-    def constant(self, array: np.ndarray) -> str:
-        array = np.ascontiguousarray(array).reshape(np.shape(array))
-        key = repr((array.dtype, array.shape)).encode() + array.tobytes()
-        if key not in self.initializers:
-            self.initializers[key] = numpy_helper.from_array(array, f"constant_{len(self.initializers)}")
-        return self.initializers[key].name
-
-    def input(self, name: str, like: Tensor) -> Tensor:
-        """An input with the axes, and in memory the order, of another graph's tensor."""
-        self.inputs.append(_described(name, like))
-        return dataclasses.replace(like, name=name)
-
-    def output(self, name: str, x: Tensor) -> None:
-        self.nodes.append(helper.make_node("Identity", [x.name], [name], name=name))
-        self.outputs.append(_described(name, x))
-
-    def _needed(self) -> list[onnx.NodeProto]:
-        """The nodes without which there is no output."""
-        wanted, found = {output.name for output in self.outputs}, []
-        for node in reversed(self.nodes):
-            if wanted & set(node.output):
-                wanted |= set(node.input)
-                found.append(node)
-        return found[::-1]
-
-    def model(self, name: str, metadata: dict[str, str]) -> onnx.ModelProto:
-        nodes = self._needed()
-        read = {name for node in nodes for name in node.input}
-        inputs = [x for x in self.inputs if x.name in read]
-        constants = [x for x in self.initializers.values() if x.name in read]
-        graph = helper.make_graph(nodes, name, inputs, self.outputs, constants)
-        made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR, producer_name="ica_unet_jax")
-        helper.set_model_props(made, metadata)
-        onnx.checker.check_model(made, full_check=True)
-        return made
-
-
 def lower(graph: Graph, function: Callable[..., Any], *arguments: Tensor) -> list[Tensor]:
     """Adds what `function` does with the arguments, and gives its results, leaves of the tree, as they come to lie.
 
@@ -99,10 +41,6 @@ def lower(graph: Graph, function: Callable[..., Any], *arguments: Tensor) -> lis
     closed = jax.make_jaxpr(function)(*shapes)
     results = _Lowering(graph).run(closed.jaxpr, closed.consts, arguments)
     return [x if isinstance(x, Tensor) else _stored(graph, x) for x in results]
-
-
-def _described(name: str, x: Tensor) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(x.dtype), [int(layout.size(axis)) for axis in x.memory])
 
 
 def _stored(graph: Graph, array: np.ndarray) -> Tensor:
@@ -215,10 +153,7 @@ class _Lowering:
     def _stop_gradient(self, x: Tensor, **_: Any) -> Tensor:
         return x
 
-    _copy = _optimization_barrier = _stop_gradient
-
-    def _name(self, x: Tensor, **_: Any) -> Tensor:
-        return x
+    _copy = _name = _stop_gradient
 
     # What moves axes: nothing is done until it must be.
 
@@ -302,7 +237,7 @@ class _Lowering:
         tensors = [x if isinstance(x, Tensor) else _stored(self.graph, x) for x in given]
         tensors = self._alike_but(tensors, dimension)
         first = max(tensors, key=lambda x: layout.size(x.order))
-        first, place = layout.own_axis(self.graph, layout.expand(self.graph, first, _missing(first, dimension)), dimension)
+        first, place = layout.own_axis(self.graph, layout.whole(self.graph, first), dimension)
         memory = first.memory
         names = []
         for x in tensors:
@@ -466,11 +401,6 @@ def _parts(axis: Atoms, there: set[Any]) -> list[Atoms]:
         else:
             parts.append([atom])
     return [tuple(part) for part in parts] or [()]
-
-
-def _missing(x: Tensor, axis: int) -> list[Any]:
-    """Atoms of all axes but one along which a tensor is broadcast."""
-    return [atom for i, atoms in enumerate(x.axes) for atom in atoms if atom not in x.order]
 
 
 def _as_lies(x: Tensor, atoms: Atoms) -> Atoms:

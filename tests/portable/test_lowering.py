@@ -12,7 +12,8 @@ from ica_unet_jax.errors import UserError  # noqa: E402
 from ica_unet_jax.models.correlation import correlate  # noqa: E402
 from ica_unet_jax.models.mixing import mix  # noqa: E402
 from ica_unet_jax.portable import layout  # noqa: E402
-from ica_unet_jax.portable.lowering import Graph, lower  # noqa: E402
+from ica_unet_jax.portable.graph import Graph  # noqa: E402
+from ica_unet_jax.portable.lowering import lower  # noqa: E402
 from ica_unet_jax.runtime import compilation  # noqa: E402
 
 X = np.random.default_rng(0).standard_normal((2, 4, 6, 8)).astype(np.float32)

@@ -11,13 +11,7 @@ from ica_unet_jax.errors import Interrupted
 from ica_unet_jax.runtime import interruption
 from ica_unet_jax.runtime.interruption import SIGNALS, Interruption
 
-
-@pytest.fixture(autouse=True)
-def heard():
-    """SIGINT as Python has it; a shell's background job ignores it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+pytestmark = pytest.mark.usefixtures("signals_heard")
 
 
 @pytest.fixture

@@ -21,15 +21,7 @@ from ica_unet_jax.runs.checkpoints import Checkpoints
 from ica_unet_jax.runtime.interruption import SIGNALS
 from ica_unet_jax.training import loop, validation
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
-
-@pytest.fixture(autouse=True)
-def heard():
-    """SIGINT as Python has it; a shell's background job ignores it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+pytestmark = pytest.mark.usefixtures("compiled_once", "signals_heard")
 
 
 @pytest.fixture

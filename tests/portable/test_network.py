@@ -12,7 +12,7 @@ from ica_unet_jax.config import Config  # noqa: E402
 from ica_unet_jax.errors import UserError  # noqa: E402
 from ica_unet_jax.inference.segmenters import segmenter_of  # noqa: E402
 from ica_unet_jax.models.networks import init_variables  # noqa: E402
-from ica_unet_jax.portable.graphs import graphs  # noqa: E402
+from ica_unet_jax.portable.network import graphs  # noqa: E402
 from ica_unet_jax.runtime import compilation  # noqa: E402
 
 KINDS = {

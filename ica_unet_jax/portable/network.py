@@ -10,7 +10,8 @@ import numpy as np
 import onnx
 
 from ica_unet_jax.portable import layout
-from ica_unet_jax.portable.lowering import Graph, lower
+from ica_unet_jax.portable.graph import Graph
+from ica_unet_jax.portable.lowering import lower
 from ica_unet_jax.runtime import compilation
 
 Shape = tuple[int, ...]
