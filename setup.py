@@ -39,11 +39,12 @@ setup(
         "cuda": ["jax[cuda]>=0.10"],
         "ablations": ["scikit-learn>=1.5"],  # FastICA, beside our bases
         "onnx": ["onnx>=1.17", "onnxruntime>=1.20"],
+        "realtime": ["onnx>=1.17", "openvino>=2025.0"],
         "slurm": ["submitit>=1.5.2"],
         "tensorboard": ["tensorboardX>=2.6.2"],
         "test": [
             "pytest>=8", "pytest-xdist>=3.6", "beartype>=0.20", "hypothesis>=6.100", "ruff>=0.9", "scikit-learn>=1.5", "submitit>=1.5.2",
-            "tensorboardX>=2.6.2", "statsmodels>=0.14", "import-linter>=2.4", "onnx>=1.17", "onnxruntime>=1.20",
+            "tensorboardX>=2.6.2", "statsmodels>=0.14", "import-linter>=2.4", "onnx>=1.17", "onnxruntime>=1.20", "openvino>=2025.0",
         ],
         "oracle": ["torch", "monai>=1.6", "medpy>=0.5.2", "scikit-learn>=1.5"],
     },

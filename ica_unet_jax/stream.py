@@ -18,7 +18,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of a training.", req
 _INPUT = flags.DEFINE_string(
     "input", None, "4D NIfTI file, repeated without end, or phantom: a beating heart.", required=True
 )
-options.define(options.STREAM)
+options.define(options.STREAM, **options.REAL_TIME)
 _RATE = flags.DEFINE_float("rate", 22.0, "Frames a second.", lower_bound=0.01, upper_bound=1000.0)
 _SECONDS = flags.DEFINE_float("seconds", 60.0, "For so long.", lower_bound=0.0)
 _QUEUE = flags.DEFINE_integer("queue", 2, "Frames that may wait; the oldest is dropped for one more.", lower_bound=1)

@@ -41,8 +41,8 @@ def evaluate(
 
     Args:
       run_dir: of the training.
-      out: folder to write into; empty: evaluation_SPLIT in `run_dir`, with _best, _WINDOW, _largest_component, _mirror, _reorient, _itself
-        and, as in _nsd_1mm, another tolerance where these are asked for.
+      out: folder to write into; empty: evaluation_SPLIT in `run_dir`, with _best, _WINDOW, _largest_component, _mirror, _reorient, _itself,
+        a runtime, an arithmetic and, as in _nsd_1mm, another tolerance where these are asked for.
       split: "val", "test" or "train" of the run's split, or "all" patients of the cohort.
       cines: so many patients that have a cine are segmented whole, for the figures over time.
       nsd_mm: tolerance of the normalized surface Dice, in mm.
@@ -55,7 +55,7 @@ def evaluate(
       BadData: all that is wrong with the chosen patients that have one.
     """
     chosen = choose(JUDGE, given)
-    segmenter = segmenters.load(run_dir, checkpoint=chosen.checkpoint, mirror=chosen.mirror)
+    segmenter = segmenters.load_as(run_dir, chosen)
     trained, data = run_folder.read_split(run_dir), chosen.cohort(segmenter.config.data)
     patients = choose_cases(trained, data, split, None if chosen.data_dir else run_folder.began_in(run_dir))
     codes = turning.codes_for(run_dir, segmenter.config.data, chosen)
@@ -101,6 +101,8 @@ def evaluate(
         "left_out": left_out,
         "checkpoint": chosen.checkpoint,
         "checkpoint_step": segmenter.step,
+        "runtime": segmenter.runtime,
+        "compute_dtype": segmenter.config.model.compute_dtype,
         "window": window,
         "largest_component": chosen.largest_component,
         "mirror": chosen.mirror,
@@ -136,6 +138,8 @@ def _name(split: str, chosen: Options, trained_on: DataConfig, nsd_mm: float) ->
         "reorient" if chosen.reorient else "noreorient": chosen.turns(trained_on) != trained_on.reorient,
         chosen.neighbour_frames: chosen.neighbour_frames == "itself",
         f"nsd_{nsd_mm:g}mm": nsd_mm != NSD_MM,
+        chosen.runtime: chosen.runtime != USUAL.runtime,
+        str(chosen.compute_dtype): chosen.compute_dtype is not None,
     }
     return "_".join(["evaluation", split, *(name for name, told in asked.items() if told)])
 

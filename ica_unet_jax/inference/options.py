@@ -14,6 +14,7 @@ from absl import flags
 from ica_unet_jax.config import DataConfig
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.knobs import Part, knob
+from ica_unet_jax.portable.runtimes import AUTO, JAX, RUNTIMES
 
 WINDOWS = ("centre", "follow")
 ORACLE = "oracle"  # needs a ground truth
@@ -38,6 +39,15 @@ class Options(Part):
     neighbour_frames: str = knob(
         "cine", "A frame's neighbours: those of the cine, or the frame itself, to tell what they are worth.", choices=("cine", "itself")
     )
+    runtime: str = knob(
+        JAX,
+        "What computes the network: jax, or on CPUs openvino or onnxruntime, which are faster and differ by round-off; auto: openvino where it is "
+        "installed, otherwise jax.",
+        choices=RUNTIMES,
+    )
+    compute_dtype: str | None = knob(
+        None, "Arithmetic of the network, for processors that have bfloat16. By default as it was trained.", choices=("float32", "bfloat16")
+    )
     data_dir: str | Path = knob("", "Cohort; empty: the one of the training.")
     label_map: str | None = knob(None, "Label order of that cohort, as from:to pairs; by default the training's.")
 
@@ -56,12 +66,14 @@ class Options(Part):
 
 
 USUAL = Options()
+REAL_TIME = dict(runtime=AUTO)  # where each millisecond counts; elsewhere the same bytes on every machine do
 FIELDS = {field.name: field for field in dataclasses.fields(Options)}
 # What each function takes.
-LOAD = ("checkpoint", "mirror")
+COMPUTE = ("runtime", "compute_dtype")
+LOAD = ("checkpoint", "mirror", *COMPUTE)
 EXPORT = ("checkpoint",)
-STREAM = ("checkpoint", "window", "reorient")
-PREDICT = ("checkpoint", "window", "largest_component", "mirror", "reorient")
+STREAM = ("checkpoint", "window", "reorient", *COMPUTE)
+PREDICT = ("checkpoint", "window", "largest_component", "mirror", "reorient", *COMPUTE)
 DECOMPOSE = ("checkpoint", "data_dir", "label_map")
 JUDGE = tuple(FIELDS)
 
@@ -81,15 +93,15 @@ def choose(names: tuple[str, ...], given: dict[str, Any]) -> Options:
     return options
 
 
-def define(names: tuple[str, ...]) -> None:
-    """A flag for each of the options of those `names`."""
+def define(names: tuple[str, ...], **defaults: Any) -> None:
+    """A flag for each of the options of those `names`, with other `defaults` than elsewhere for some."""
     for name in names:
         field = FIELDS[name]
-        text, choices = field.metadata["help"], field.metadata["choices"]
+        text, choices, default = field.metadata["help"], field.metadata["choices"], defaults.get(name, field.default)
         if choices:
-            flags.DEFINE_enum(name, field.default, choices, text)
+            flags.DEFINE_enum(name, default, choices, text)
         else:
-            (flags.DEFINE_bool if "bool" in field.type else flags.DEFINE_string)(name, field.default, text)
+            (flags.DEFINE_bool if "bool" in field.type else flags.DEFINE_string)(name, default, text)
 
 
 def given(names: tuple[str, ...]) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def predict(
     for job in jobs:
         for path in ([job.target] if acdc_names else [job.target, job.beside(_SUMMARY)]):  # its name is the longest
             check_place(path)
-    segmenter = segmenters.load(run_dir, checkpoint=chosen.checkpoint, mirror=chosen.mirror)
+    segmenter = segmenters.load_as(run_dir, chosen)
     if told := turning.remark(run_dir, {job.case.name: job.case for job in jobs}.values(), codes):
         print(f"note: {told}", file=sys.stderr)
     for job in jobs:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
@@ -17,11 +18,16 @@ from ica_unet_jax.data.geometry import Placement, place
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.inference import roi
 from ica_unet_jax.inference.native_grid import NativeGrid, Views, Windows
-from ica_unet_jax.inference.options import LOAD, choose
+from ica_unet_jax.inference.options import LOAD, Options, choose
 from ica_unet_jax.inference.roi import Window
 from ica_unet_jax.models.networks import build_model, init_variables, same_shapes
+from ica_unet_jax.portable import runtimes
+from ica_unet_jax.portable.runtimes import AUTO, JAX
 from ica_unet_jax.runs import checkpoints, run_folder
 from ica_unet_jax.runtime import compilation
+
+if TYPE_CHECKING:
+    from ica_unet_jax.portable.network import Network
 
 Frames = Mapping[int, np.ndarray] | np.ndarray  # (s, h, w) by number
 Times = tuple[int, ...]  # a frame between its neighbours: t - reach ... t ... t + reach, three for most networks
@@ -33,13 +39,14 @@ class Segmenter:
 
     From a native frame to native logits or labels everything is compiled: the network once, for a batch of one window;
     the way to the windows and back once for each native grid, wherever the windows lie in it. `variables` are given at
-    construction or, during training, replaced before a call; `step` is the step they are of.
+    construction or, during training, replaced before a call; `step` is the step they are of. The network is computed by
+    `runtime`, one of `runtimes.RUNTIMES` but auto; all but JAX keep the variables that it had when it was first asked.
     """
 
     position = 0  # of the answer that is read, among those of one run of the network
 
-    def __init__(self, config: Config, variables=None, *, mirror: bool = False, step: int = 0):
-        self.config, self.variables, self.mirror, self.step = config, variables, mirror, step
+    def __init__(self, config: Config, variables=None, *, mirror: bool = False, step: int = 0, runtime: str = JAX):
+        self.config, self.variables, self.mirror, self.step, self.runtime = config, variables, mirror, step, runtime
         self.traces = 0  # of the network so far; a test holds it down
         self._grids: dict[Placement, NativeGrid] = {}
 
@@ -81,17 +88,35 @@ class Segmenter:
     @functools.cached_property
     def _network(self) -> tuple[Callable, Callable]:
         """The same, compiled."""
+        if self.runtime != JAX:
+            network = self._elsewhere()
+            return (lambda _, *view: network.encode(*view)), (lambda _, *features: network.decode(*features))
         variables = jax.eval_shape(lambda key: init_variables(self.config.model, key), jax.random.key(0))
         image = jax.ShapeDtypeStruct((1, *self.config.model.crop, 1), jnp.float32)
         encode, decode = map(jax.jit, self.functions)
         encoder, options = encode.lower(variables, image, image), compilation.one_window_options()
         return encoder.compile(options), decode.lower(variables, *[encoder.out_info] * self.decoded).compile(options)
 
+    def _elsewhere(self) -> Network:
+        """The network as another runtime computes it."""
+        from ica_unet_jax.portable import network  # needs onnx
+
+        window = (1, *self.config.model.crop, 1)
+        graphs = network.graphs(*self.portable_functions, [window, window], self.decoded)
+        return network.Network(graphs, self.runtime, self.config.model.compute_dtype)
+
+    @property
+    def portable_functions(self) -> tuple[Callable, Callable]:
+        """`functions` in float32, with the variables in them, to be traced for other runtimes."""
+        exact = dataclasses.replace(self.config.model, compute_dtype="float32")
+        encode, decode = self._functions(build_model(exact))
+        return functools.partial(encode, self.variables), functools.partial(decode, self.variables)
+
     def without_mirror(self) -> Segmenter:
         """The same network, on each window as it is; what is compiled of it is shared."""
         if not self.mirror:
             return self
-        twin = type(self)(self.config, self.variables, step=self.step)
+        twin = type(self)(self.config, self.variables, step=self.step, runtime=self.runtime)
         twin._network = self._network
         return twin
 
@@ -219,8 +244,8 @@ class SnippetSegmenter(Segmenter):
     is seen at `position` of a snippet of its own, 0 to span - 1; by default in the middle.
     """
 
-    def __init__(self, config: Config, variables=None, *, mirror: bool = False, step: int = 0):
-        super().__init__(config, variables, mirror=mirror, step=step)
+    def __init__(self, config: Config, variables=None, *, mirror: bool = False, step: int = 0, runtime: str = JAX):
+        super().__init__(config, variables, mirror=mirror, step=step, runtime=runtime)
         self.position = config.model.span // 2
 
     @property
@@ -248,25 +273,33 @@ class SnippetSegmenter(Segmenter):
         return tuple(range(first, first + self.decoded))
 
 
-def segmenter_of(config: Config, variables=None, *, mirror: bool = False, step: int = 0) -> Segmenter:
-    """The segmenter for the network of a configuration."""
-    if config.model.answered > 1:
-        return SnippetSegmenter(config, variables, mirror=mirror, step=step)
-    return Segmenter(config, variables, mirror=mirror, step=step)
+def segmenter_of(config: Config, variables=None, **options: Any) -> Segmenter:
+    """The segmenter for the network of a configuration; keywords as `Segmenter` has them."""
+    kind = SnippetSegmenter if config.model.answered > 1 else Segmenter
+    return kind(config, variables, **options)
 
 
 def load(run_dir: str | Path, **options: Any) -> Segmenter:
-    """The trained model of a run folder; see `segmenter_of`. Keywords: `options.LOAD`, as in `load("RUN", checkpoint="best")`.
+    """The trained model of a run folder; see `segmenter_of`. Keywords: `options.LOAD`, as in `load("RUN", runtime="openvino")`.
 
     Raises:
-      UserError: the folder is no run folder, holds no checkpoint, or never saw a mirrored heart that `mirror` shows it.
+      UserError: the folder is no run folder, holds no checkpoint, or never saw a mirrored heart that `mirror` shows it; the
+        runtime cannot be taken here.
     """
-    chosen = choose(LOAD, options)
+    return load_as(run_dir, choose(LOAD, options))
+
+
+def load_as(run_dir: str | Path, chosen: Options) -> Segmenter:
+    """`load`, of what was chosen for another function."""
     config = run_folder.read_config(run_dir)
     if chosen.mirror and not config.data.flip:
         raise UserError(f"--mirror needs a network that was trained with --flip, as {run_dir} was not: leave it out.")
+    config = config.replace(compute_dtype=chosen.compute_dtype or config.model.compute_dtype)
+    runtime = runtimes.choose(chosen.runtime, config.model.compute_dtype)
+    if chosen.runtime == AUTO and not config.model.network.portable:
+        runtime = JAX
     state = checkpoints.restore(run_dir, chosen.checkpoint)
     expected = jax.eval_shape(lambda key: init_variables(config.model, key), jax.random.key(0))
     if not same_shapes(expected, state.variables):
         raise UserError(f"{run_dir} was trained by another version of this package: its checkpoint does not fit the network.")
-    return segmenter_of(config, jax.device_put(state.variables), mirror=chosen.mirror, step=int(state.step))
+    return segmenter_of(config, jax.device_put(state.variables), mirror=chosen.mirror, step=int(state.step), runtime=runtime)

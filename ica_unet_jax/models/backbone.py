@@ -53,7 +53,7 @@ class UpsampleBlock(nn.Module):
         if self.normed:
             x = self.act(self.norm()(x, train, counted))
         if skip is not None:
-            x = jnp.concatenate([x, skip])
+            x = (x, skip) if self.convs else jnp.concatenate([x, skip])
         for _ in range(self.convs):
             x = self.block(self.features)(x, train, counted)
         return x

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from ica_unet_jax.runtime.compilation import apart
+from ica_unet_jax.runtime.compilation import apart, is_for_elsewhere
 
 Streams = Float[Array, "streams channels batch depth height width"]
 
@@ -23,12 +24,28 @@ def correlate(current: Streams, neighbour: Streams, radius: int) -> Float[Array,
     # A row of the frame against whole rows of the neighbour is a matrix product; of it a band along the diagonal is kept.
     # That is more arithmetic than is needed, but in few products of a size that fills a processor.
     here, there = (x.transpose(2, 3, 4, 5, 0, 1).reshape(batch, depth, height, width, count) for x in (current, neighbour))
-    products = jnp.einsum("bdyxc,bdyinc->bdyixn", here, _rows_around(there, radius), preferred_element_type=jnp.float32) / count
+    multiply = _products_by_table if is_for_elsewhere() else _products
+    products = multiply(here, there, radius) / count
     # Entry (x, x + j) of rows of n is entry (x, j) of rows of n + 1.
     products = products.reshape(batch, depth, height, side, width * (width + 2 * radius))
     products = jnp.pad(products, ((0, 0), (0, 0), (0, 0), (0, 0), (0, width)))
     band = products.reshape(batch, depth, height, side, width, width + side)[..., :side]
     return band.transpose(3, 5, 0, 1, 2, 4).reshape(side * side, batch, depth, height, width).astype(current.dtype)
+
+
+def _products(here: Array, there: Array, radius: int) -> Array:
+    """(b, d, h, w, c) twice -> (b, d, h, 2 * radius + 1, w, w + 2 * radius): each pixel against all of the rows around it."""
+    return jnp.einsum("bdyxc,bdyinc->bdyixn", here, _rows_around(there, radius), preferred_element_type=jnp.float32)
+
+
+def _products_by_table(here: Array, there: Array, radius: int) -> Array:
+    """The same, of whole rows out of a table, each as it will be multiplied."""
+    b, d, h, w, _ = here.shape
+    side = 2 * radius + 1
+    padded = jnp.pad(there.transpose(0, 1, 2, 4, 3), ((0, 0), (0, 0), (radius, radius), (0, 0), (radius, radius)))
+    rows = jnp.take(lax.optimization_barrier(padded), np.add.outer(np.arange(h), np.arange(side)).ravel(), axis=2)
+    rows = rows.reshape(b, d, h, side, *padded.shape[3:])
+    return jnp.broadcast_to(here[:, :, :, None], (b, d, h, side, *here.shape[3:])) @ rows
 
 
 @apart(1)

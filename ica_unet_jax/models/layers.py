@@ -17,6 +17,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from ica_unet_jax.runtime.compilation import is_plain
+
 Volume = Float[Array, "_batch _depth _height _width _channels"]  # underscores: sizes may differ within a call
 Dtype = Any
 
@@ -34,6 +36,17 @@ def convolve(x: Volume, kernel: Float[Array, "k l cin cout"], stride: int = 1, d
         x, kernel, (stride, stride), (pads, pads), rhs_dilation=(dilation, dilation), dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
     return y.reshape(b, d, *y.shape[1:])
+
+
+def transposed(x: jax.Array, kernel: Float[Array, "cin four_cout"], axes: str) -> jax.Array:
+    """Transposed convolution of planes with a kernel of 2x2 and that stride; four times as many pixels.
+
+    Args:
+      x: with the axes N, C, H, W in the order that `axes` names.
+      kernel: its columns are rows, columns and channels of what becomes of a pixel.
+    """
+    kernel = kernel.reshape(kernel.shape[0], 2, 2, -1)[:, ::-1, ::-1]  # of a convolution of pixels with gaps between them
+    return lax.conv_general_dilated(x, kernel, (1, 1), ((1, 1), (1, 1)), lhs_dilation=(2, 2), dimension_numbers=(axes, "IHWO", axes))
 
 
 class Conv(nn.Module):
@@ -67,6 +80,10 @@ class Upsample(nn.Module):
     @nn.compact
     def __call__(self, x: Volume) -> Volume:
         kernel = self.param("kernel", he_normal, (x.shape[-1], 2 * 2 * self.features)).astype(self.dtype)
+        if is_plain():
+            b, d, h, w, c = x.shape
+            y = transposed(x.astype(self.dtype).reshape(b * d, h, w, c), kernel, "NHWC")
+            return y.reshape(b, d, *y.shape[1:])
         return depth_to_space(x.astype(self.dtype) @ kernel)
 
 
@@ -90,6 +107,8 @@ def coarser(valid: Volume, grid: tuple[int, int, int]) -> Volume:
     """The mask (B, d, h, w, 1) on a coarser grid of slices, rows and columns: a cell is valid where any of its voxels is."""
     b, *sizes, _ = valid.shape
     (d, k), (h, i), (w, j) = ((new, old // new) for new, old in zip(grid, sizes, strict=True))
+    if is_plain():
+        return lax.reduce_window(valid, -jnp.inf, lax.max, (1, k, i, j, 1), (1, k, i, j, 1), "VALID")
     return valid.reshape(b, d, k, h, i, w, j, 1).max((2, 4, 6))
 
 
@@ -138,7 +157,7 @@ class ConvBlock(nn.Module):
     stride: int = 1
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool, valid: Volume | None = None) -> jax.Array:
+    def __call__(self, x: jax.Array | tuple[jax.Array, ...], train: bool, valid: Volume | None = None) -> jax.Array:
         # The norm subtracts a mean, so a bias before it would be without effect.
         x = self.conv(self.features, self.kernel_size, self.stride, use_bias=False)(x)
         return self.act(self.norm()(x, train, valid))

@@ -15,10 +15,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from ica_unet_jax.runtime.compilation import apart, once
+from ica_unet_jax.runtime.compilation import apart, is_for_elsewhere, once
 
 Coefficients = Float[Array, "batch half_depth rows columns m"]
 Bases = Float[Array, "batch depth K L u m"]
@@ -53,11 +54,17 @@ def stamps(bases: Bases) -> Float[Array, "batch taps_depth_m depth_phases_u"]:
     half = depth // 2
     # z - 2j + half - 1 for j = 0 ... half-1 reaches from -half + 1 to depth + half - 2.
     x = jnp.pad(bases, ((0, 0), (half - 1, half - 1), (0, 0), (0, 0), (0, 0), (0, 0)))
-    x = jnp.stack([lax.slice_in_dim(x, 2 * (half - 1 - j), 2 * (half - 1 - j) + depth, axis=1) for j in range(half)], 1)
+    starts = [2 * (half - 1 - j) for j in range(half)]
+    if is_for_elsewhere():
+        x = jnp.take(x, np.add.outer(starts, np.arange(depth)).ravel(), axis=1).reshape(batch, half, depth, *x.shape[2:])
+    else:
+        x = jnp.stack([lax.slice_in_dim(x, start, start + depth, axis=1) for start in starts], 1)
     x = _phases(_phases(x, axis=3), axis=5)
     # now (batch, j, z, tap_y, phase_y, tap_x, phase_x, u, m)
     x = x.transpose(0, 3, 5, 1, 8, 2, 4, 6, 7)
     taps = x.shape[1] * x.shape[2]
+    if is_for_elsewhere():
+        x = _in_order(x.reshape(*x.shape[:6], 2, 2, 2, 2, u), (0, 1, 2, 3, 4, 5, 6, 8, 7, 9, 10))
     return x.reshape(batch, taps * half * m, depth * 16 * u)
 
 
@@ -108,9 +115,16 @@ def mix_with(coefficients: Coefficients, matrix, shape: tuple[int, ...]) -> Mixe
     down, across = _Axis.of(patch_rows, rows), _Axis.of(patch_columns, columns)
     y = _gather_and_multiply(a, matrix, (down, across))
     depth = matrix.shape[2] // (16 * u)
+    if is_for_elsewhere():  # as decoders at half the size read it: 2x2 pixels beside each other
+        y = _in_order(y.reshape(batch, down.blocks, across.blocks, depth, 2, 2, 2, 2, u), (0, 3, 1, 4, 2, 6, 5, 7, 8))
     y = y.reshape(batch, down.blocks, across.blocks, depth, 4, 4, u).transpose(0, 3, 1, 4, 2, 5, 6)
     y = y.reshape(batch, depth, 4 * down.blocks, 4 * across.blocks, u)
     return y[:, :, down.cut : down.cut + 4 * rows, across.cut : across.cut + 4 * columns]
+
+
+def _in_order(x: jax.Array, order: tuple[int, ...]) -> jax.Array:
+    """`x`, put into memory with its axes in this order."""
+    return lax.optimization_barrier(x.transpose(order)).transpose(np.argsort(order))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -130,6 +144,13 @@ def _gather(a: jax.Array, starts: tuple[Starts, Starts], size: tuple[int, int]) 
     """(.., rows, columns, channels) -> (.., *size, taps * channels): `size` of it from each of the starts on, zero outside."""
     zero, still = jnp.zeros((), a.dtype), (0, 0, 0)
     (down, across), (rows, columns) = starts, a.shape[1:3]
+    if is_for_elsewhere():  # a runtime joins many parts slowly, and takes rows out of a table fast
+        around = [(max(0, -min(s)), max(0, max(s) + n - have)) for s, n, have in zip(starts, size, (rows, columns), strict=True)]
+        padded = jnp.pad(a, [(0, 0), *around, (0, 0)])
+        first, second = (np.add.outer(np.arange(n), np.add(s, front)) for n, s, (front, _) in zip(size, starts, around, strict=True))
+        places = first[:, None, :, None] * padded.shape[2] + second[None, :, None, :]
+        table = padded.reshape(a.shape[0], -1, a.shape[3])
+        return jnp.take(table, places.ravel(), axis=1).reshape(a.shape[0], *size, -1)
     taps = [[still, (-i, i + size[0] - rows, 0), (-j, j + size[1] - columns, 0), still] for i in down for j in across]
     return lax.concatenate([lax.pad(a, zero, tap) for tap in taps], 3)
 

@@ -13,10 +13,11 @@ import functools
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from ica_unet_jax.models.layers import Dtype, he_normal
+from ica_unet_jax.models.layers import Dtype, he_normal, transposed
 from ica_unet_jax.runtime.compilation import apart, is_plain
 
 Stream = Float[Array, "_channels _batch _depth _height _width"]  # underscores: sizes may differ within a call
@@ -132,7 +133,9 @@ def _convolve_plain(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 class Conv(nn.Module):
     """In-plane convolution; see `convolve`. `dense`: of one stream of many channels, the control.
 
-    `axis_name` is the mapped axis of streams that share the kernel.
+    Of several parts it is that of their concatenation. Its plain form is the sum of one convolution a part: to interleave the
+    channels of two parts of each stream takes a runtime as long as a convolution. `axis_name` is the mapped axis of streams
+    that share the kernel.
     """
 
     features: int
@@ -144,11 +147,16 @@ class Conv(nn.Module):
     axis_name: str | None = None
 
     @nn.compact
-    def __call__(self, x: Stream) -> Stream:
-        size = self.kernel_size
-        kernel = self.param("kernel", he_normal, (size, size, x.shape[0], self.features)).astype(self.dtype)
-        x, kernel = x.astype(self.dtype), _for_each(kernel, self.axis_name)
-        y = _convolve_plain(x, kernel, self.stride) if self.dense else convolve(x, kernel, self.stride)
+    def __call__(self, x: Stream | tuple[Stream, ...]) -> Stream:
+        parts = x if isinstance(x, tuple) else (x,)
+        size, channels = self.kernel_size, [part.shape[0] for part in parts]
+        kernel = self.param("kernel", he_normal, (size, size, sum(channels), self.features)).astype(self.dtype)
+        kernel, parts = _for_each(kernel, self.axis_name), [part.astype(self.dtype) for part in parts]
+        kernels = jnp.split(kernel, np.cumsum(channels)[:-1], axis=2)
+        if self.dense or not is_plain():  # one convolution of all parts
+            kernels, parts = [kernel], [jnp.concatenate(parts)] if len(parts) > 1 else parts
+        form = _convolve_plain if self.dense else convolve
+        y = functools.reduce(jnp.add, (form(part, kernel, self.stride) for part, kernel in zip(parts, kernels, strict=True)))
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
             y = y + bias.reshape(self.features, 1, 1, 1, 1)
@@ -168,4 +176,9 @@ class Upsample(nn.Module):
     @nn.compact
     def __call__(self, x: Stream) -> Stream:
         kernel = self.param("kernel", he_normal, (x.shape[0], 2 * 2 * self.features)).astype(self.dtype)
-        return channels_to_pixels(convolve(x.astype(self.dtype), _for_each(kernel, self.axis_name)[None, None]))
+        x, kernel = x.astype(self.dtype), _for_each(kernel, self.axis_name)
+        if is_plain():
+            c, b, d, h, w = x.shape
+            y = transposed(x.reshape(c, b * d, h, w), kernel, "CNHW")
+            return y.reshape(y.shape[0], b, d, *y.shape[2:])
+        return channels_to_pixels(convolve(x, kernel[None, None]))

@@ -45,6 +45,7 @@ class Tensor:
     dtype: np.dtype
     axes: Axes  # as the program sees them
     memory: Axes  # as the graph has them
+    lies: Atoms = ()  # the order that a runtime gives it in truth, where that is known: channels last after a convolution
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -56,8 +57,10 @@ class Tensor:
 
     def replaced(self, change: dict[Atom, Atoms]) -> Tensor:
         """With other atoms in the places of some."""
-        axes, memory = (tuple(flat(change.get(atom, (atom,)) for atom in axis) for axis in part) for part in (self.axes, self.memory))
-        return dataclasses.replace(self, axes=axes, memory=memory)
+        axes, memory, (lies,) = (
+            tuple(flat(change.get(atom, (atom,)) for atom in axis) for axis in part) for part in (self.axes, self.memory, (self.lies,))
+        )
+        return dataclasses.replace(self, axes=axes, memory=memory, lies=lies)
 
 
 def fresh(name: str, dtype: np.dtype | type, shape: Sequence[int]) -> Tensor:
@@ -78,9 +81,19 @@ def arrange(nodes: Nodes, x: Tensor, memory: Axes) -> Tensor:
     """`x` with these axes in memory, which hold all its atoms."""
     x = expand(nodes, x, [atom for atom in flat(memory) if atom not in x.order])
     wanted = flat(memory)
+    if x.order != wanted and x.lies not in ((), x.order):  # costs nothing, and the next moves larger pieces
+        x = _transpose(nodes, x, x.lies)
     if x.order != wanted:
         x = _transpose(nodes, x, wanted)
     return regroup(nodes, x, memory)
+
+
+def channels_second(nodes: Nodes, x: Tensor, memory: Axes) -> Tensor:
+    """`arrange` for a convolution, memory (N, C, rows, columns): by way of channels last, as runtimes have it in truth."""
+    batch, channels, *plane = memory
+    if x.order != flat(memory):
+        x = arrange(nodes, x, (batch, *plane, channels))
+    return arrange(nodes, x, memory)
 
 
 def regroup(nodes: Nodes, x: Tensor, memory: Axes) -> Tensor:
@@ -95,7 +108,7 @@ def expand(nodes: Nodes, x: Tensor, atoms: Sequence[Atom]) -> Tensor:
     """`x` with atoms along which it is broadcast in memory, first of all."""
     if not atoms:
         return x
-    x = regroup(nodes, x, (*((),) * len(atoms), *x.memory))
+    x = dataclasses.replace(regroup(nodes, x, (*((),) * len(atoms), *x.memory)), lies=())
     memory = (*((atom,) for atom in atoms), *x.memory[len(atoms) :])
     shape = np.array([size(axis) for axis in memory], np.int64)
     return dataclasses.replace(x, name=nodes.add("Expand", [x.name, shape]), memory=memory)
@@ -147,7 +160,7 @@ def with_axis(x: Tensor, axis: int, place: int, name: str, length: int) -> Tenso
     """`x` under another name, after an operation along an axis, alone at a place in memory, that gave it another length."""
     atoms = (Atom(length),) if length > 1 else ()
     axes, memory = ((*part[:i], atoms, *part[i + 1 :]) for part, i in ((x.axes, axis), (x.memory, place)))
-    return dataclasses.replace(x, name=name, axes=axes, memory=memory)
+    return dataclasses.replace(x, name=name, axes=axes, memory=memory, lies=())
 
 
 def reshape(nodes: Nodes, x: Tensor, shape: Sequence[int]) -> Tensor:
@@ -232,7 +245,7 @@ def _transpose(nodes: Nodes, x: Tensor, order: Atoms) -> Tensor:
     moved = sorted(runs, key=lambda run: x.order.index(run[0]))
     x = regroup(nodes, x, tuple(tuple(run) for run in moved))
     name = nodes.add("Transpose", [x.name], perm=[moved.index(run) for run in runs])
-    return dataclasses.replace(x, name=name, memory=tuple(tuple(run) for run in runs))
+    return dataclasses.replace(x, name=name, memory=tuple(tuple(run) for run in runs), lies=())
 
 
 def _cuts(axis: Atoms) -> list[int]:

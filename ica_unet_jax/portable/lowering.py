@@ -14,7 +14,7 @@ from onnx import helper
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.portable import layout
 from ica_unet_jax.portable.graph import Graph
-from ica_unet_jax.portable.layout import Atoms, Axes, Tensor
+from ica_unet_jax.portable.layout import Atoms, Tensor
 
 Value = Tensor | np.ndarray
 
@@ -115,7 +115,8 @@ class _Lowering:
                 names.append(layout.arrange(self.graph, x, own).name)
             else:
                 names.append(layout.constant(x, first.axes, memory))
-        return Tensor(self.graph.add(operation, names), np.dtype(dtype), first.axes, memory)
+        lies = () if missing else first.lies
+        return Tensor(self.graph.add(operation, names), np.dtype(dtype), first.axes, memory, lies)
 
     def _convert_element_type(self, x: Tensor, *, new_dtype: Any, **_: Any) -> Tensor:
         return self._to(x, new_dtype)
@@ -155,6 +156,10 @@ class _Lowering:
 
     _copy = _name = _stop_gradient
 
+    def _optimization_barrier(self, *given: Tensor) -> list[Tensor]:
+        """In memory as the program sees it from here on; what follows moves larger pieces, or fewer."""
+        return [layout.regroup(self.graph, layout.arrange(self.graph, x, x.axes), x.axes) for x in given]
+
     # What moves axes: nothing is done until it must be.
 
     def _reshape(self, x: Tensor, *, new_sizes: Sequence[int], **_: Any) -> Tensor:
@@ -184,10 +189,23 @@ class _Lowering:
     def _slice(self, x: Tensor, *, start_indices: Sequence[int], limit_indices: Sequence[int], strides: Sequence[int] | None) -> Tensor:
         for i, (start, stop, step) in enumerate(zip(start_indices, limit_indices, strides or [1] * len(start_indices), strict=True)):
             if (start, stop, step) != (0, x.shape[i], 1):
-                x, place = layout.own_axis(self.graph, x, i)
-                limits = (np.array([n], np.int64) for n in (start, stop, place, step))
-                x = layout.with_axis(x, i, place, self.graph.add("Slice", [x.name, *limits]), -(-(stop - start) // step))
+                x = self._cut(x, i, start, stop, step)
         return x
+
+    def _cut(self, x: Tensor, i: int, start: int, stop: int, step: int) -> Tensor:
+        """A slice of one axis; where it begins and ends between its outer atoms, of these alone."""
+        inner: Atoms = ()
+        for atom in x.axes[i][:0:-1]:
+            whole = layout.size((atom, *inner))
+            if start % whole or stop % whole or step > 1:
+                break
+            inner = (atom, *inner)
+        outer, unit = x.axes[i][: len(x.axes[i]) - len(inner)], layout.size(inner)
+        x = dataclasses.replace(x, axes=(*x.axes[:i], outer, *x.axes[i + 1 :], inner))
+        x, place = layout.own_axis(self.graph, x, i)
+        limits = (np.array([n], np.int64) for n in (start // unit, stop // unit, place, step))
+        x = layout.with_axis(x, i, place, self.graph.add("Slice", [x.name, *limits]), -(-(stop - start) // unit // step))
+        return dataclasses.replace(x, axes=(*x.axes[:i], x.axes[i] + x.axes[-1], *x.axes[i + 1 : -1]))
 
     def _split(self, x: Tensor, *, sizes: Sequence[int], axis: int) -> list[Tensor]:
         ends = np.cumsum([0, *sizes]).tolist()
@@ -322,27 +340,42 @@ class _Lowering:
         self, x: Tensor, kernel: Value, *, window_strides: Any, padding: Any, lhs_dilation: Any, rhs_dilation: Any, dimension_numbers: Any,
         feature_group_count: int, batch_group_count: int, **_: Any,
     ) -> Tensor:  # fmt: skip
-        if any(n > 1 for n in lhs_dilation) or batch_group_count > 1 or not isinstance(kernel, np.ndarray):
-            raise UserError("This network cannot be written as ONNX: it has a convolution with gaps in its input. Export it with --format=jax.")
-        placed = layout.arrange(self.graph, x, tuple(x.axes[i] for i in dimension_numbers.lhs_spec))
-        weights = kernel.transpose(dimension_numbers.rhs_spec)
-        (before, after) = zip(*padding, strict=True)
-        name = self.graph.add(
-            "Conv", [placed.name, weights], strides=list(window_strides), pads=[*before, *after], dilations=list(rhs_dilation), group=feature_group_count,
-            kernel_shape=list(weights.shape[2:]),
-        )  # fmt: skip
-        rows, columns = (
-            (n + a + b - dilation * (k - 1) - 1) // stride + 1
-            for n, (a, b), dilation, k, stride in zip(
-                (x.shape[i] for i in dimension_numbers.lhs_spec[2:]), padding, rhs_dilation, weights.shape[2:], window_strides, strict=True
+        if batch_group_count > 1 or not isinstance(kernel, np.ndarray):
+            raise UserError("This network cannot be written as ONNX: it has a convolution of a kind that ONNX lacks. Export it with --format=jax.")
+        placed = layout.channels_second(self.graph, x, tuple(x.axes[i] for i in dimension_numbers.lhs_spec))
+        weights, groups = kernel.transpose(dimension_numbers.rhs_spec), feature_group_count
+        sizes, plane = weights.shape[2:], [x.shape[i] for i in dimension_numbers.lhs_spec[2:]]
+        if any(n > 1 for n in lhs_dilation):
+            name = self._transposed_convolution(placed.name, weights, lhs_dilation, padding, window_strides, rhs_dilation, groups)
+            rows, columns = (n * k for n, k in zip(plane, sizes, strict=True))
+        else:
+            (before, after) = zip(*padding, strict=True)
+            name = self.graph.add(
+                "Conv", [placed.name, weights], strides=list(window_strides), pads=[*before, *after], dilations=list(rhs_dilation), group=groups,
+                kernel_shape=list(sizes),
+            )  # fmt: skip
+            rows, columns = (
+                (n + a + b - dilation * (k - 1) - 1) // stride + 1
+                for n, (a, b), dilation, k, stride in zip(plane, padding, rhs_dilation, sizes, window_strides, strict=True)
             )
-        )
         made = layout.fresh(name, x.dtype, (placed.shape[dimension_numbers.lhs_spec[0]], weights.shape[0], rows, columns))
         back = np.argsort(dimension_numbers.out_spec)
         # The batch's atoms are what they were.
         batch = x.axes[dimension_numbers.lhs_spec[0]]
         memory = (batch, *made.memory[1:])
-        return Tensor(name, x.dtype, tuple(memory[i] for i in back), memory)
+        lies = layout.flat((memory[0], *memory[2:], memory[1]))
+        return Tensor(name, x.dtype, tuple(memory[i] for i in back), memory, lies)
+
+    def _transposed_convolution(
+        self, x: str, weights: np.ndarray, gaps: Sequence[int], padding: Any, strides: Any, dilation: Any, groups: int
+    ) -> str:
+        """A convolution of pixels with gaps between them that are as wide as the kernel: no two stamps overlap."""
+        sizes = weights.shape[2:]
+        if (*gaps, *strides, *dilation, *map(tuple, padding)) != (*sizes, 1, 1, 1, 1, *((k - 1, k - 1) for k in sizes)):
+            raise UserError("This network cannot be written as ONNX: it has a convolution of a kind that ONNX lacks. Export it with --format=jax.")
+        weights = weights.reshape(groups, -1, *weights.shape[1:])[..., ::-1, ::-1].swapaxes(1, 2)
+        weights = weights.reshape(-1, *weights.shape[2:])
+        return self.graph.add("ConvTranspose", [x, weights], strides=list(gaps), kernel_shape=list(sizes), group=groups)
 
     def _reduce_window_max(self, x: Tensor, *, window_dimensions: Any, window_strides: Any, padding: Any, **_: Any) -> Tensor:
         moved = [i for i, n in enumerate(window_dimensions) if n > 1]
@@ -374,12 +407,15 @@ class _Lowering:
         own_a, own_b = (_as_lies(x, layout.flat(x.axes[i] for i in free)) for x, free in ((a, free_a), (b, free_b)))
         # The batch may lie anyhow; with the larger operand's order less is moved.
         batch = _as_lies(big, batch)
-        left = layout.arrange(self.graph, a, (batch, own_a, summed) if batch else (own_a, summed))
-        right = layout.arrange(self.graph, b, (batch, summed, own_b) if batch else (summed, own_b))
+        # An operand that is broadcast along a part of the batch has size 1 there.
+        parts = [part for whole in _parts(batch, set(a.order)) for part in _parts(whole, set(b.order)) if part]
+        batch_left, batch_right = (tuple(part if set(part) <= set(x.order) else () for part in parts) for x in (a, b))
+        left = layout.arrange(self.graph, a, (*batch_left, own_a, summed))
+        right = layout.arrange(self.graph, b, (*batch_right, summed, own_b))
         name = self.graph.add("MatMul", [left.name, right.name])
         axes = (*(a.axes[i] for i in batch_a), *(a.axes[i] for i in free_a), *(b.axes[i] for i in free_b))
-        memory: Axes = (batch, own_a, own_b) if batch else (own_a, own_b)
-        return Tensor(name, left.dtype, axes, memory)
+        there = [tuple(one or other) for one, other in zip(batch_left, batch_right, strict=True)]
+        return Tensor(name, left.dtype, axes, (*there, own_a, own_b))
 
     def _same_axis(self, a: Tensor, i: int, b: Tensor, j: int) -> tuple[Tensor, Tensor]:
         """Two tensors with the same atoms in one axis each."""

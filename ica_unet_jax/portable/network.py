@@ -9,8 +9,9 @@ import jax
 import numpy as np
 import onnx
 
-from ica_unet_jax.portable import layout
+from ica_unet_jax.portable import layout, runtimes
 from ica_unet_jax.portable.graph import Graph
+from ica_unet_jax.portable.layout import Tensor
 from ica_unet_jax.portable.lowering import lower
 from ica_unet_jax.runtime import compilation
 
@@ -27,6 +28,25 @@ class Graphs(NamedTuple):
 
     encode: onnx.ModelProto
     decode: onnx.ModelProto
+
+
+class Network:
+    """Both graphs, compiled by a runtime.
+
+    Args:
+      dtype: float32 or bfloat16, in which they compute.
+    """
+
+    def __init__(self, graphs: Graphs, runtime: str, dtype: str = "float32"):
+        self._encode, self._decode = (runtimes.compiled(model.SerializeToString(), runtime, dtype) for model in graphs)
+
+    def encode(self, *images: Any) -> list[np.ndarray]:
+        """The features of a frame; their shapes are the graph's."""
+        return self._encode({f"image{i}": image for i, image in enumerate(images)})
+
+    def decode(self, *frames: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The answers to the features of frames in the order of time, each of the shape that the function gave it."""
+        return self._decode({f"frame{k}_feature{i}": x for k, features in enumerate(frames) for i, x in enumerate(features)})
 
 
 def graphs(
@@ -47,7 +67,7 @@ def graphs(
         tree = jax.tree.structure(jax.eval_shape(encode, *(jax.ShapeDtypeStruct(shape, np.float32) for shape in images)))
         graph = Graph()
         given = [graph.input(f"image{i}", layout.fresh("", np.float32, shape)) for i, shape in enumerate(images)]
-        features = [layout.whole(graph, x) for x in lower(graph, lambda *x: jax.tree.leaves(encode(*x)), *given)]
+        features = [_as_it_lies(graph, x) for x in lower(graph, lambda *x: jax.tree.leaves(encode(*x)), *given)]
         for i, feature in enumerate(features):
             graph.output(f"feature{i}", feature)
         encoding = graph.model("encode", metadata)
@@ -61,3 +81,9 @@ def graphs(
         for i, answer in enumerate(lower(graph, answers, *given)):
             graph.output(f"answer{i}", layout.arrange(graph, answer, answer.axes))
         return Graphs(encoding, graph.model("decode", metadata))
+
+
+def _as_it_lies(graph: Graph, x: Tensor) -> Tensor:
+    """All of a tensor, in the order that a runtime gives it."""
+    x = layout.whole(graph, x)
+    return layout.arrange(graph, x, tuple((atom,) for atom in x.lies)) if x.lies else x

@@ -61,6 +61,11 @@ def is_plain() -> bool:
     return _plain.get() or jax.default_backend() != "cpu"
 
 
+def is_for_elsewhere() -> bool:
+    """Whether what is traced will be run by another runtime, and has no gradient: a table of places instead of many slices."""
+    return _plain.get()
+
+
 def apart(*static: int) -> Callable[[Function], Function]:
     """A decorator: on CPUs XLA compiles the function by itself, and fuses nothing inside with anything outside.
 

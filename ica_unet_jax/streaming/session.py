@@ -92,7 +92,7 @@ def stream(
       queue_size, deadline_ms: as in `play`.
       json_file: the summary goes there, if named.
       gif: a picture of the last three seconds goes there, if named.
-      given: options of `options.STREAM`.
+      given: options of `options.STREAM`; `runtime` is auto unless given.
 
     Raises:
       UserError: no such run, no readable cine, a file that cannot be written.
@@ -101,8 +101,8 @@ def stream(
         raise UserError(f"--gif={gif} is no GIF: name a file that ends in .gif.")
     for file in filter(None, (json_file, gif)):
         check_place(file)
-    chosen = options.choose(options.STREAM, given)
-    segmenter = segmenters.load(run_dir, checkpoint=chosen.checkpoint)
+    chosen = options.choose(options.STREAM, options.REAL_TIME | given)
+    segmenter = segmenters.load_as(run_dir, chosen)
     window = chosen.seen_through(segmenter.config.data)
     codes = turning.codes_for(run_dir, segmenter.config.data, chosen)
     frames, spacing = open_source(source, segmenter.config, rate, larger=window == "follow", codes=codes)
@@ -134,6 +134,8 @@ def stream(
         "model": {"crop": list(segmenter.config.model.crop), "neighbours": segmenter.config.model.neighbours},
         "checkpoint": chosen.checkpoint,
         "checkpoint_step": segmenter.step,
+        "runtime": segmenter.runtime,
+        "compute_dtype": segmenter.config.model.compute_dtype,
         "provenance": provenance.this_process(),
     }
     if json_file:

@@ -127,8 +127,8 @@ def test_bases_are_judged_by_what_is_read_and_compiled_already(result, tiny_run,
     shown = dict(zip(head.split(" | "), line.split(" | "), strict=True))
     assert shown["Hoyer ↑"] == f"{means['hoyer']:.3f}" and shown["Weighted sparsity"] == f"{means['weighted_sparsity']:.4f}"
 
-    loaded, load, reads, read = [], segmenters.load, [], reading.read
-    monkeypatch.setattr(segmenters, "load", lambda *a, **k: loaded.append(load(*a, **k)) or loaded[-1])
+    loaded, load, reads, read = [], segmenters.load_as, [], reading.read
+    monkeypatch.setattr(segmenters, "load_as", lambda *a, **k: loaded.append(load(*a, **k)) or loaded[-1])
     monkeypatch.setattr(reading, "read", lambda *a, **k: reads.append(a[0].name) or read(*a, **k))
     judging.evaluate(tiny_run, tmp_path, cines=0, pictures=False)
     assert [segmenter.traces for segmenter in loaded] == [2] and reads == ["patient003", "patient004"] * 2

@@ -21,7 +21,7 @@ def test_flags_become_the_keywords_of_their_function(names, monkeypatch):
     options.define(names)
     values(["program"])
     assert options.choose(names, options.given(names)) == Options()
-    told = dict(checkpoint="best", window="follow", mirror=True, largest_component=True, neighbour_frames="itself", data_dir="a", label_map="1:3", reorient=True)
+    told = dict(checkpoint="best", window="follow", mirror=True, largest_component=True, neighbour_frames="itself", data_dir="a", label_map="1:3", reorient=True, runtime="openvino", compute_dtype="bfloat16")
     told = {name: value for name, value in told.items() if name in names}
     values(["program", *(f"--{name}={str(value).lower() if value is True else value}" for name, value in told.items())])
     assert options.given(names) == told and options.choose(names, told) == Options(**told)

@@ -110,7 +110,7 @@ def test_masks_of_the_upright_case_or_a_sentence(run, how, reorient):
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(told), contextlib.redirect_stdout(io.StringIO()):
         path, target = Path(folder) / f"cine{how.suffix}", Path(folder) / "masks.nii.gz"
         write(path, cine, how, how.dtype)
-        with mock.patch.object(segmenters, "load", lambda *a, **k: Stub(Config())), mock.patch.object(prediction.figures, "volume_curves"):
+        with mock.patch.object(segmenters, "load_as", lambda *a, **k: Stub(Config())), mock.patch.object(prediction.figures, "volume_curves"):
             try:
                 prediction.predict(run, path, target, reorient=reorient)
             except UserError as error:

@@ -12,6 +12,7 @@ from ica_unet_jax.config import Config  # noqa: E402
 from ica_unet_jax.errors import UserError  # noqa: E402
 from ica_unet_jax.inference.segmenters import segmenter_of  # noqa: E402
 from ica_unet_jax.models.networks import init_variables  # noqa: E402
+from ica_unet_jax.models.registry import NETWORKS  # noqa: E402
 from ica_unet_jax.portable.network import graphs  # noqa: E402
 from ica_unet_jax.runtime import compilation  # noqa: E402
 
@@ -96,8 +97,13 @@ def test_the_plain_form_has_the_same_values(kind):
     np.testing.assert_allclose(found[0], expected[0], atol=1e-5 * np.abs(expected[0]).max())
 
 
-def test_a_network_that_has_no_graph_is_told():
-    segmenter = made(dict(model="msu_net", width_multiplier=0.0625))
+@pytest.mark.parametrize("model", [name for name, network in NETWORKS.items() if not network.portable])
+def test_a_network_that_has_no_graph_is_told(model):
+    segmenter = made(dict(model=model, width_multiplier=0.0625))
     images, valid = frames(segmenter.config.model.crop, segmenter.decoded)
-    with pytest.raises(UserError, match="cannot be written as ONNX: there is no lowering of `eigh`"):
+    with pytest.raises(UserError, match=r"This network cannot be written as ONNX: .* Export it with --format=jax\."):
         by_runtime(segmenter, images, valid)
+
+
+def test_all_others_are_compared_here():
+    assert {name for name, network in NETWORKS.items() if network.portable} == {kind.get("model", "ica_unet") for kind in KINDS.values()}

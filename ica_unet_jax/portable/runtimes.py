@@ -1,0 +1,115 @@
+"""Which runtime computes a network, and how ONNX Runtime and OpenVINO are asked to."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ica_unet_jax.errors import UserError
+
+AUTO, JAX = "auto", "jax"
+PORTABLE = {"onnxruntime": "onnx", "openvino": "realtime"}  # and the extra that brings each
+RUNTIMES = (AUTO, JAX, *PORTABLE)
+Run = Callable[[Mapping[str, Any]], list[np.ndarray]]
+
+
+def choose(asked: str, dtype: str = "float32") -> str:
+    """One of `RUNTIMES` but `auto`, which is OpenVINO where that is installed and the device is a CPU, and JAX elsewhere.
+
+    Args:
+      dtype: float32 or bfloat16, in which is computed; `auto` takes JAX where OpenVINO cannot do it on this CPU.
+
+    Raises:
+      UserError: it is not installed, runs on CPUs alone and the device is none, or cannot compute in this dtype here.
+    """
+    if asked == JAX or asked == AUTO and ("openvino" not in at_hand() or not _can(dtype)):
+        return JAX
+    if asked == AUTO:
+        return "openvino"
+    if missing := _missing(asked):
+        raise UserError(f'--runtime={asked} needs {" and ".join(missing)}: pip install "ica-unet-jax[{PORTABLE[asked]}]", or take --runtime=auto.')
+    if asked not in at_hand():
+        raise UserError(f"--runtime={asked} computes on CPUs alone, and JAX has another device here: take --runtime=jax, or set JAX_PLATFORMS=cpu.")
+    if dtype == "bfloat16" and asked == "onnxruntime":
+        raise UserError("--compute_dtype=bfloat16: ONNX Runtime computes in float32 on CPUs; take --runtime=openvino or --compute_dtype=float32.")
+    if not _can(dtype):
+        raise UserError(f"--compute_dtype={dtype}: this CPU has no units for it, so it would be slower than float32; take --compute_dtype=float32.")
+    return asked
+
+
+def at_hand() -> list[str]:
+    """The runtimes that can be taken here."""
+    import jax
+
+    on_cpu = jax.default_backend() == "cpu"
+    return [JAX, *(name for name in PORTABLE if on_cpu and not _missing(name))]
+
+
+def _missing(runtime: str) -> list[str]:
+    return [name for name in ("onnx", runtime) if importlib.util.find_spec(name) is None]
+
+
+def _can(dtype: str) -> bool:
+    """Whether OpenVINO has fast arithmetic of this kind on this CPU."""
+    if dtype == "float32":
+        return True
+    return "BF16" in _openvino_module().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def _openvino_module() -> Any:
+    """OpenVINO, without its telemetry: a child process that tells the maker of each use, on a machine with patients' data."""
+    if "openvino" not in sys.modules:
+        known = sys.modules.get("openvino_telemetry")
+        sys.modules["openvino_telemetry"] = None  # as if it were not installed
+        try:
+            importlib.import_module("openvino")
+        finally:
+            del sys.modules["openvino_telemetry"]
+            if known:
+                sys.modules["openvino_telemetry"] = known
+    return sys.modules["openvino"]
+
+
+def compiled(model: bytes, runtime: str, dtype: str = "float32") -> Run:
+    """An ONNX model, ready: arrays by the names of its inputs (others are ignored) -> arrays, its outputs in their order.
+
+    Args:
+      model: as it is written in a file.
+      runtime: one of `PORTABLE`.
+      dtype: in which it computes; what goes in and comes out stays as it is.
+    """
+    return {"onnxruntime": _onnxruntime, "openvino": _openvino}[runtime](model, dtype)
+
+
+def _onnxruntime(model: bytes, dtype: str) -> Run:
+    import onnxruntime
+
+    from ica_unet_jax.runtime.compilation import threads
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads()
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    names = [x.name for x in session.get_inputs()]
+    return lambda given: session.run(None, {name: np.asarray(given[name]) for name in names})
+
+
+def _openvino(model: bytes, dtype: str) -> Run:
+    from ica_unet_jax.runtime.compilation import threads
+
+    core, precision = _openvino_module().Core(), {"float32": "f32", "bfloat16": "bf16"}[dtype]
+    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads(), "INFERENCE_PRECISION_HINT": precision}
+    written = core.read_model(model)
+    names = [x.any_name for x in written.inputs]  # compiled, one may have the name of what was done to it
+    network = core.compile_model(written, "CPU", options)
+    request = network.create_infer_request()
+
+    def run(given: Mapping[str, Any]) -> list[np.ndarray]:
+        # What comes out is copied: the next call writes over the memory of this one.
+        found = request.infer([np.asarray(given[name]) for name in names], share_inputs=True)
+        return [found[output] for output in network.outputs]
+
+    return run
