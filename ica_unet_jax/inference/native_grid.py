@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, Int32, UInt8
 from ica_unet_jax.data.geometry import OUTSIDE_LOGIT, PERCENTILES, Placement, front_padding
 from ica_unet_jax.labels import NUM_CLASSES
 from ica_unet_jax.models.averaging import mean_softmax
+from ica_unet_jax.runtime import compilation
 
 _LANES = 512  # columns of a frame's values while they are counted
 _INT_MAX = np.int32(2**31 - 1)
@@ -209,6 +210,8 @@ def percentiles(frame: Frame) -> tuple[jax.Array, jax.Array]:
     """
     n = frame.size
     places = [percent / 100 * (n - 1) for percent in PERCENTILES]
+    if compilation.is_for_elsewhere():
+        return _percentiles_of_sorted(frame.ravel(), places)
     ranks = np.array([math.floor(place) for place in places], np.int32)
     lanes = max(_LANES, math.ceil(n / 65535))  # so that a column's count fits 16 bits
     keys = jnp.pad(_sortable(frame.ravel()), (0, -n % lanes), constant_values=_INT_MAX).reshape(-1, lanes)
@@ -230,6 +233,19 @@ def percentiles(frame: Frame) -> tuple[jax.Array, jax.Array]:
         follows = jnp.where((keys <= value).sum(dtype=jnp.int32) > rank + 1, value, above)
         value, follows = _number(value), _number(follows)
         result.append(value + (follows - value) * np.float32(place - rank) if place > rank else value)
+    return result[0], result[1]
+
+
+def _percentiles_of_sorted(values: Float[Array, " n"], places: list[float]) -> tuple[jax.Array, jax.Array]:
+    """The values at two places, one near each end, in the order of size: of the few that are smaller, or larger, sorted."""
+    low, high = places
+    smallest = -lax.top_k(-values, math.floor(low) + 2)[0]
+    largest = lax.top_k(values, values.size - math.floor(high))[0][::-1]
+    result = []
+    for ends, place in ((smallest, low), (largest, high - (values.size - largest.size))):
+        at = math.floor(place)
+        between = np.float32(place - at)
+        result.append(ends[at] + (ends[at + 1] - ends[at]) * between if between else ends[at])
     return result[0], result[1]
 
 

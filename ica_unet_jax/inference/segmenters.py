@@ -106,6 +106,11 @@ class Segmenter:
         return network.Network(graphs, self.runtime, self.config.model.compute_dtype)
 
     @property
+    def functions_of_weights(self) -> tuple[Callable, Callable]:
+        """`functions` with the variables in them."""
+        return tuple(functools.partial(function, self.variables) for function in self.functions)
+
+    @property
     def portable_functions(self) -> tuple[Callable, Callable]:
         """`functions` in float32, with the variables in them, to be traced for other runtimes."""
         exact = dataclasses.replace(self.config.model, compute_dtype="float32")

@@ -52,6 +52,10 @@ class Graph:
         self.nodes.append(helper.make_node("Identity", [x.name], [name], name=name))
         self.outputs.append(_described(name, x))
 
+    def read(self) -> set[str]:
+        """The names that the outputs are made of."""
+        return {name for node in self._needed() for name in node.input}
+
     def _needed(self) -> list[onnx.NodeProto]:
         """The nodes without which there is no output."""
         wanted, found = {output.name for output in self.outputs}, []
@@ -62,8 +66,7 @@ class Graph:
         return found[::-1]
 
     def model(self, name: str, metadata: dict[str, str]) -> onnx.ModelProto:
-        nodes = self._needed()
-        read = {name for node in nodes for name in node.input}
+        nodes, read = self._needed(), self.read()
         inputs = [x for x in self.inputs if x.name in read]
         constants = [x for x in self.initializers.values() if x.name in read]
         graph = helper.make_graph(nodes, name, inputs, self.outputs, constants)

@@ -198,8 +198,8 @@ def renewed(x: Tensor) -> Tensor:
 
 
 def broadcast(x: Tensor, shape: Sequence[int]) -> Tensor:
-    """`x` with axes of other sizes where its own are of size 1."""
-    axes = (own if size(own) == n else (Atom(n),) for own, n in zip(x.axes, shape, strict=True))
+    """`x`, or a scalar, with axes of other sizes where its own are of size 1."""
+    axes = (own if size(own) == n else (Atom(n),) for own, n in zip(x.axes or ((),) * len(shape), shape, strict=True))
     return dataclasses.replace(x, axes=tuple(axes))
 
 

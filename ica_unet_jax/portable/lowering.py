@@ -31,19 +31,20 @@ REDUCES = {"reduce_sum": "ReduceSum", "reduce_max": "ReduceMax", "reduce_min": "
 CALLS = ("jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call", "remat", "checkpoint")
 
 
-def lower(graph: Graph, function: Callable[..., Any], *arguments: Tensor) -> list[Tensor]:
+def lower(graph: Graph, function: Callable[..., Any], *arguments: Value) -> list[Value]:
     """Adds what `function` does with the arguments, and gives its results, leaves of the tree, as they come to lie.
+
+    What depends on no tensor of the graph stays an array.
 
     Raises:
       UserError: it does something for which there is no lowering.
     """
     shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in arguments]
     closed = jax.make_jaxpr(function)(*shapes)
-    results = _Lowering(graph).run(closed.jaxpr, closed.consts, arguments)
-    return [x if isinstance(x, Tensor) else _stored(graph, x) for x in results]
+    return _Lowering(graph).run(closed.jaxpr, closed.consts, arguments)
 
 
-def _stored(graph: Graph, array: np.ndarray) -> Tensor:
+def stored(graph: Graph, array: np.ndarray) -> Tensor:
     return layout.fresh(graph.constant(np.asarray(array)), array.dtype, np.shape(array))
 
 
@@ -225,7 +226,7 @@ class _Lowering:
 
     def _pad(self, x: Value, fill: Value, *, padding_config: Sequence[tuple[int, int, int]]) -> Tensor:
         if not isinstance(x, Tensor):
-            x = _stored(self.graph, x)
+            x = stored(self.graph, x)
         if any(inside for *_, inside in padding_config):
             raise UserError("This network cannot be written as ONNX: it pads between values. Export it with --format=jax.")
         cut = [(max(0, -a), n - max(0, -b)) for (a, b, _), n in zip(padding_config, x.shape, strict=True)]
@@ -252,7 +253,7 @@ class _Lowering:
         if len(given) == 1:
             return given[0]
         shapes = [np.shape(x) for x in given]
-        tensors = [x if isinstance(x, Tensor) else _stored(self.graph, x) for x in given]
+        tensors = [x if isinstance(x, Tensor) else stored(self.graph, x) for x in given]
         tensors = self._alike_but(tensors, dimension)
         first = max(tensors, key=lambda x: layout.size(x.order))
         first, place = layout.own_axis(self.graph, layout.whole(self.graph, first), dimension)
@@ -271,7 +272,7 @@ class _Lowering:
         return [dataclasses.replace(new, axes=(*new.axes[:axis], old.axes[axis], *new.axes[axis:])) for new, old in zip(bare, tensors, strict=True)]
 
     def _stack(self, *given: Value, axis: int = 0, **_: Any) -> Tensor:
-        return self._concatenate(*(self._expand_dims(x if isinstance(x, Tensor) else _stored(self.graph, x), dimensions=[axis]) for x in given), dimension=axis)
+        return self._concatenate(*(self._expand_dims(x if isinstance(x, Tensor) else stored(self.graph, x), dimensions=[axis]) for x in given), dimension=axis)
 
     def alone(self, x: Tensor, axes: Iterable[int]) -> Tensor:
         """`x` with several axes of the program as one axis in memory each."""
@@ -394,7 +395,7 @@ class _Lowering:
 
     def _dot_general(self, a: Value, b: Value, *, dimension_numbers: Any, **_: Any) -> Tensor:
         (contract_a, contract_b), (batch_a, batch_b) = dimension_numbers
-        a, b = (layout.renewed(x if isinstance(x, Tensor) else _stored(self.graph, x)) for x in (a, b))
+        a, b = (layout.renewed(x if isinstance(x, Tensor) else stored(self.graph, x)) for x in (a, b))
         paired = [(*pair, True) for pair in zip(contract_a, contract_b, strict=True)] + [(*pair, False) for pair in zip(batch_a, batch_b, strict=True)]
         for i, j, _summed in paired:
             a, b = self._same_axis(a, i, b, j)

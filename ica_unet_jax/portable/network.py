@@ -1,4 +1,5 @@
-"""A network as two ONNX graphs: `encode` makes a frame's features, `decode` answers from those of neighbouring frames."""
+"""A network as ONNX graphs: two, of which one makes a frame's features and the other answers from those of neighbouring frames;
+or one, a step of a stream."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ import onnx
 from ica_unet_jax.portable import layout, runtimes
 from ica_unet_jax.portable.graph import Graph
 from ica_unet_jax.portable.layout import Tensor
-from ica_unet_jax.portable.lowering import lower
+from ica_unet_jax.portable.lowering import Value, lower, stored
 from ica_unet_jax.runtime import compilation
 
 Shape = tuple[int, ...]
@@ -72,18 +73,77 @@ def graphs(
             graph.output(f"feature{i}", feature)
         encoding = graph.model("encode", metadata)
 
-        def answers(*leaves: jax.Array) -> tuple[jax.Array, ...]:
-            count = len(features)
-            return decode(*(jax.tree.unflatten(tree, leaves[i * count : (i + 1) * count]) for i in range(frames)))
-
         graph = Graph()
-        given = [graph.input(f"frame{k}_feature{i}", feature) for k in range(frames) for i, feature in enumerate(features)]
-        for i, answer in enumerate(lower(graph, answers, *given)):
-            graph.output(f"answer{i}", layout.arrange(graph, answer, answer.axes))
+        given = [[graph.input(f"frame{k}_feature{i}", feature) for i, feature in enumerate(features)] for k in range(frames)]
+        _answers(graph, decode, tree, given, "answer{}")
         return Graphs(encoding, graph.model("decode", metadata))
 
 
-def _as_it_lies(graph: Graph, x: Tensor) -> Tensor:
+class Step(NamedTuple):
+    """A stream's frame as one graph: `frame` and `state0`, ... -> `labels` and `next_state0`, ..., the state of the next call.
+
+    model: the graph.
+    begin: so many times the first frame of a cine is given to it before what comes out counts, whatever the state was.
+    """
+
+    model: onnx.ModelProto
+    begin: int
+
+
+def step(
+    encode: Callable[..., Any], decode: Callable[..., Any], image: Shape, offsets: Sequence[int], metadata: dict[str, str] | None = None
+) -> Step:
+    """A stream in one graph; its state are the features of the frames that are needed again, and of them what is needed.
+
+    Args:
+      encode: a float32 array of the shape `image`, the newest frame -> its features, a tree of arrays.
+      decode: such trees, of the frames t-reach, ..., t+reach -> the answer to t.
+      offsets: to t, of the frames that `decode` looks at; where 1 is among them, the newest frame is t+1.
+
+    Raises:
+      UserError: a function does something that has no counterpart in ONNX.
+    """
+    waits, back = int(1 in offsets), -min((0, *offsets))
+    reach, kept = max(1, back), back + waits
+    with compilation.plain():
+        tree = jax.tree.structure(jax.eval_shape(encode, jax.ShapeDtypeStruct(image, np.float32)))
+        graph = Graph()
+        newest = lower(graph, lambda x: jax.tree.leaves(encode(x)), graph.input("frame", layout.fresh("", np.float32, image)))
+        newest = [_as_it_lies(graph, x) if isinstance(x, Tensor) else x for x in newest]
+
+        def of_state(k: int) -> list[Value]:
+            return [graph.input(f"state{k}_{i}", x) if isinstance(x, Tensor) else x for i, x in enumerate(newest)]
+
+        held = [*(of_state(k) for k in range(kept)), newest]  # oldest first; t is `waits` before the end
+        at = {offset: held[kept - waits + offset] for offset in (*offsets, 0)}
+        _answers(graph, decode, tree, [at.get(offset, at[0]) for offset in range(-reach, reach + 1)], "labels")
+        read = graph.read()
+        for k in range(kept):
+            for i, x in enumerate(held[k]):
+                # Of an older frame less is needed than of the next, which it will be.
+                if isinstance(x, Tensor) and any(held[j][i].name in read for j in range(k + 1)):
+                    graph.output(f"next_{x.name}", held[k + 1][i])
+        return Step(graph.model("step", metadata or {}), kept)
+
+
+def _answers(graph: Graph, decode: Callable[..., Any], tree: Any, frames: Sequence[Sequence[Value]], name: str) -> None:
+    """Adds what `decode` makes of the features of frames; its answers become outputs, in the program's order, {} in `name` their number."""
+    count, flat = tree.num_leaves, [x for features in frames for x in features]
+    variable = [i for i, x in enumerate(flat) if isinstance(x, Tensor)]
+
+    def answers(*given: jax.Array) -> Any:
+        leaves = [x if isinstance(x, Tensor) else jax.numpy.asarray(x) for x in flat]
+        for i, x in zip(variable, given, strict=True):
+            leaves[i] = x
+        return decode(*(jax.tree.unflatten(tree, leaves[k : k + count]) for k in range(0, len(leaves), count)))
+
+    found = lower(graph, answers, *(flat[i] for i in variable))
+    for i, x in enumerate(found):
+        x = x if isinstance(x, Tensor) else stored(graph, x)
+        graph.output(name.format(i), layout.arrange(graph, x, x.axes))
+
+
+def _as_it_lies(graph: Graph, x: Value) -> Tensor:
     """All of a tensor, in the order that a runtime gives it."""
-    x = layout.whole(graph, x)
+    x = layout.whole(graph, x if isinstance(x, Tensor) else stored(graph, x))
     return layout.arrange(graph, x, tuple((atom,) for atom in x.lies)) if x.lies else x
