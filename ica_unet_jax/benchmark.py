@@ -11,11 +11,14 @@ from absl import flags
 
 from ica_unet_jax import launcher
 from ica_unet_jax.benchmarking import report
+from ica_unet_jax.portable import runtimes
 
 _WORKDIR = flags.DEFINE_string("workdir", "", "Run folder of a training: its network is timed, not the paper's rows.")
 _ONLY = flags.DEFINE_list("only", [], "Rows whose name contains one of these; empty: all.")
-_SECONDS = flags.DEFINE_float("seconds", 3.0, "For each figure.", lower_bound=0.0)
-_DTYPE = flags.DEFINE_enum("compute_dtype", "float32", ("float32", "bfloat16"), "Of the paper's rows.")
+_SECONDS = flags.DEFINE_float("seconds", 3.0, "For each figure, of all rounds together.", lower_bound=0.0)
+_ROUNDS = flags.DEFINE_integer("rounds", 5, "The rows of a grid take turns so often.", lower_bound=1)
+_RUNTIMES = flags.DEFINE_list("runtimes", [], f"Under which the streams are timed, of {', '.join(runtimes.RUNTIMES[1:])}; empty: those that are installed.")
+_DTYPES = flags.DEFINE_list("compute_dtype", ["float32"], "float32, bfloat16 or both: arithmetic of the networks. A runtime that cannot do one leaves it out.")
 _PROFILE = flags.DEFINE_bool("profile", False, "Say also in which parts of the network the time goes.")
 _JSON = flags.DEFINE_string("json", "", "File for the result.")
 _COMPARE = flags.DEFINE_string("compare", "", "Result of an earlier run, to be compared with.")
@@ -24,11 +27,11 @@ _COMPARE = flags.DEFINE_string("compare", "", "Result of an earlier run, to be c
 def main() -> None:
     old = report.read(_COMPARE.value) if _COMPARE.value else None
 
-    from ica_unet_jax.benchmarking import measuring
+    from ica_unet_jax.benchmarking import measuring, rows
 
-    rows = measuring.run_rows(_WORKDIR.value) if _WORKDIR.value else measuring.paper_rows(_DTYPE.value)
-    rows = measuring.choose(rows, _ONLY.value)
-    result = measuring.benchmark(rows, seconds=_SECONDS.value, json_file=_JSON.value, profiled=_PROFILE.value)
+    timed = rows.run_rows(_WORKDIR.value) if _WORKDIR.value else rows.paper_rows()
+    timed = rows.under(rows.choose(timed, _ONLY.value), _RUNTIMES.value, _DTYPES.value)
+    result = measuring.benchmark(timed, seconds=_SECONDS.value, rounds=_ROUNDS.value, json_file=_JSON.value, profiled=_PROFILE.value)
     print(report.report(result))
     if old:
         print(report.compare(old, result))

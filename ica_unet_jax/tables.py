@@ -9,10 +9,12 @@ from __future__ import annotations
 from absl import flags
 
 from ica_unet_jax import launcher
+from ica_unet_jax.portable import runtimes
 
 _ONLY = flags.DEFINE_list("only", [], "Systems whose name contains one of these; empty: all.")
 _SPLIT = flags.DEFINE_enum("split", "val", ("val", "test"), "Patients that are judged.")
 _SECONDS = flags.DEFINE_float("seconds", 3.0, "For each timing.", lower_bound=0.0)
+_RUNTIME = flags.DEFINE_enum("runtime", "jax", runtimes.RUNTIMES, "What the timings are of; networks that it cannot run are timed in JAX.")
 _TIMED = flags.DEFINE_bool("timed", True, "Time the systems at full width too.")
 
 
@@ -20,7 +22,7 @@ def main() -> None:
     from ica_unet_jax.sweeps import comparing
 
     config = launcher.config(several_networks=True)  # --width_multiplier is of the rivals
-    folder = comparing.compare(config, only=_ONLY.value, split=_SPLIT.value, seconds=_SECONDS.value, timed=_TIMED.value)
+    folder = comparing.compare(config, only=_ONLY.value, split=_SPLIT.value, seconds=_SECONDS.value, timed=_TIMED.value, runtime=_RUNTIME.value)
     print((folder / "tables.md").read_text(encoding="utf-8"))
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,17 @@ import jax
 import numpy as np
 
 from ica_unet_jax.benchmarking.profile import profile
-from ica_unet_jax.benchmarking.systems import PAPER_RATE, SYSTEMS
-from ica_unet_jax.benchmarking.timing import Ceilings, Timing, ceilings, measure
-from ica_unet_jax.benchmarking.work import Work, equal_work, parameters, streamed, total, training_sample
+from ica_unet_jax.benchmarking.rows import Row
+from ica_unet_jax.benchmarking.systems import PAPER_RATE
+from ica_unet_jax.benchmarking.timing import LEAST, Ceilings, Timing, ceilings, laps
+from ica_unet_jax.benchmarking.work import Work, parameters, streamed, total, training_sample
 from ica_unet_jax.config import Config
 from ica_unet_jax.data.augmentation import Batch
 from ica_unet_jax.data.cache import canvas
-from ica_unet_jax.errors import UserError
 from ica_unet_jax.inference import segmenters
 from ica_unet_jax.inference.segmenters import segmenter_of
 from ica_unet_jax.models.networks import init_variables
+from ica_unet_jax.portable.runtimes import JAX
 from ica_unet_jax.runs import provenance
 from ica_unet_jax.runtime import compilation
 from ica_unet_jax.runtime.files import write_json
@@ -31,84 +33,28 @@ from ica_unet_jax.runtime.progress import Progress
 from ica_unet_jax.streaming.segmenter import StreamingSegmenter
 from ica_unet_jax.training import distillation, stepping
 
-Grid = tuple[int, int, int]
-
-ROI, FULL = (8, 128, 128), (10, 256, 256)
-TRAINING = (8, 96, 96)
 RATES = (22, PAPER_RATE)  # frames a second
 SLICE_MM = 10.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """A network and what it is timed at: a stream of frames (s, h, w), or with `frame` None a training step."""
-
-    name: str
-    config: Config
-    frame: Grid | None = None
-    run: str = ""  # whose trained values are used; otherwise untrained ones
-    dice: float | None = None  # of the run, on the grid that it was trained on
-
-
-def paper_rows(compute_dtype: str = "float32") -> list[Row]:
-    """ICA-UNet in all its kinds and its rivals, on a window and on full frames; full frames through a window; training."""
-    rivals = [system for system in SYSTEMS if system.changes["model"] != "ica_unet"]
-    common = dict(compute_dtype=compute_dtype)
-    kinds = list(itertools.product((4, 3), ("independent", "dense", "shared"), ("past", "both")))
-    found = []
-    for name, grid in (("roi", ROI), ("full", FULL)):
-        for n, streams, neighbours in kinds:
-            config = Config.make(crop=grid, contracting_blocks=n, streams=streams, neighbours=neighbours, **common)
-            config = config.replace(**equal_work(config.model))
-            found.append(Row(f"{name}/n{n}/{streams}/{neighbours}", config, grid))
-        found += [Row(f"{name}/{rival.name}", Config.make(crop=grid, **common, **rival.changes), grid) for rival in rivals]
-    causal = Config.make(crop=ROI, neighbours="past", **common)
-    found.append(Row("window/n4/independent/past", causal, FULL))
-    for streams in ("independent", "dense", "shared"):
-        config = Config.make(crop=TRAINING, contracting_blocks=3, streams=streams, decoder_convs=2, **common)
-        found.append(Row(f"train/n3/{streams}", config.replace(**equal_work(config.model))))
-    trained = [rival for rival in rivals if rival.changes.get("span", 2) == 2]  # each network once
-    return found + [Row(f"train/{rival.name}", Config.make(crop=TRAINING, **common, **rival.changes)) for rival in trained]
-
-
-def run_rows(run_dir: str | Path) -> list[Row]:
-    """A trained network on its own grid, on a full frame through its window, and, untrained, on the other grids; its training step."""
-    config, name = segmenters.load(run_dir).config, Path(run_dir).resolve().name
-    own, d = config.model.crop, config.model.crop[0]
-    rows = [
-        Row(f"{name}/own", config, own, str(run_dir), dice_of(run_dir)),
-        Row(f"{name}/window", config, (d, *FULL[1:]), str(run_dir)),
-    ]
-    others = {"roi": ROI, "full": FULL}
-    rows += [Row(f"{name}/{k}", config.replace(crop=grid), grid) for k, grid in others.items() if grid != own]
-    return [*rows, Row(f"{name}/train", config)]
-
-
-def dice_of(run_dir: str | Path) -> float | None:
-    """Mean Dice of a run's evaluation, on test patients if there is one; None without any."""
-    for split in ("test", "val"):
-        path = Path(run_dir) / f"evaluation_{split}" / "summary.json"
-        if path.is_file():
-            return json.loads(path.read_text(encoding="utf-8"))["dice"]["mean"]
-    return None
-
-
-def choose(rows: Sequence[Row], only: Sequence[str]) -> list[Row]:
-    """The rows whose name contains one of `only`; all without any. Raises UserError where a word fits none."""
-    for word in only:
-        if not any(word in row.name for row in rows):
-            raise UserError(f"--only={word} fits no row: give parts of {', '.join(row.name for row in rows)}.")
-    return [row for row in rows if not only or any(word in row.name for word in only)]
+ROUNDS = 5
 
 
 def benchmark(
-    rows: Sequence[Row], *, seconds: float = 3.0, json_file: str | Path = "", best: Ceilings | None = None, profiled: bool = False
+    rows: Sequence[Row],
+    *,
+    seconds: float = 3.0,
+    json_file: str | Path = "",
+    best: Ceilings | None = None,
+    profiled: bool = False,
+    rounds: int = ROUNDS,
 ) -> dict[str, Any]:
-    """Times rows one after the other; the JSON-safe result.
+    """Times rows; the JSON-safe result.
+
+    The rows of a group take turns, for a part of the time each, `rounds` times: what a shared machine does in a bad minute is
+    done to all of them, and ratios of two rows of one round may be trusted.
 
     Args:
-      seconds: for each figure.
-      json_file: where the result goes too, rewritten after every row.
+      seconds: for each figure, of all rounds together.
+      json_file: where the result goes too, rewritten after every group.
       best: the machine's ceilings; by default measured.
       profiled: each row has a `profile` too, the parts of the network with what they take.
     """
@@ -116,63 +62,131 @@ def benchmark(
     if profiled:  # a program from the disk has the names that its parts had when it was compiled
         jax.config.update("jax_enable_compilation_cache", False)
     best = best or ceilings(3 * seconds)
-    result = {"machine": provenance.this_process(), "ceilings": dataclasses.asdict(best), "seconds": seconds, "rows": {}}
-    with Progress(len(rows), unit="row") as progress:
-        for number, row in enumerate(rows, start=1):
-            result["rows"][row.name] = (time_stream if row.frame else time_training)(row, best, seconds, profiled)
+    result = {"machine": provenance.this_process(), "ceilings": dataclasses.asdict(best), "seconds": seconds, "rounds": rounds, "rows": {}}
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[row.group or row.name.split("/", 1)[0]].append(row)
+    with Progress(len(rows) * (rounds + 1), unit="row's round") as progress:
+        done = 0
+        for group in groups.values():
+            timed: list[Streamed | Trained] = []
+            for turn in range(rounds + 1):
+                for number, row in enumerate(group):
+                    if turn:
+                        timed[number].round(seconds / rounds)
+                    else:
+                        timed.append(Streamed(row) if row.frame else Trained(row))
+                    progress.update(done := done + 1)
+            result["rows"] |= {one.row.name: one.described(best, profiled) for one in timed}
             if json_file:
                 write_json(json_file, result)
-            progress.update(number)
     return result
 
 
-def time_stream(row: Row, best: Ceilings, seconds: float, profiled: bool = False) -> dict[str, Any]:
-    """A streamed frame: encoded, decoded, and both with all that lies between a frame and its labels on the host."""
-    config, began = row.config, time.perf_counter()
-    segmenter = segmenters.load(row.run) if row.run else segmenter_of(config, untrained(config))
-    spacing = (SLICE_MM, config.data.spacing, config.data.spacing)
-    stream = StreamingSegmenter(segmenter, row.frame, spacing)
-    ready = time.perf_counter() - began
-    frames = np.random.default_rng(0).gamma(2, 100, (3, *row.frame)).astype(np.float32)
-    placement = segmenter.place(row.frame, spacing)
-    decoded = [segmenter.encode(placement, segmenter.put(frames[0]))] * segmenter.decoded
+class Streamed:
+    """A network on a stream of frames: encoded, decoded, and both with all that lies between a frame and its labels on the host."""
 
-    def decode() -> list[np.ndarray]:
-        return jax.device_get([segmenter.to_labels(placement, windows) for windows in segmenter.decode(*decoded)])
+    def __init__(self, row: Row):
+        began = time.perf_counter()
+        self.row, config = row, row.config
+        self.segmenter = segmenters.load(row.run) if row.run else segmenter_of(config, untrained(config))
+        if row.runtime != JAX:
+            self.segmenter = segmenter_of(config, self.segmenter.variables, runtime=row.runtime)
+        spacing = (SLICE_MM, config.data.spacing, config.data.spacing)
+        self.stream = StreamingSegmenter(self.segmenter, row.frame, spacing)
+        self.ready = time.perf_counter() - began
+        self.placement = self.segmenter.place(row.frame, spacing)
+        frames = np.random.default_rng(0).gamma(2, 100, (3, *row.frame)).astype(np.float32)
+        self.frame, self.frames = frames[0], itertools.cycle(frames)
+        self.rounds: dict[str, list[np.ndarray]] = defaultdict(list)
 
-    answered, waits = config.model.answered, config.model.waits
-    timings = {
-        "encode_ms": measure(lambda: segmenter.encode(placement, segmenter.put(frames[0])), seconds),
-        "decode_ms": measure(decode, seconds, frames=answered),
-    }
-    timings["frame_ms"], timings["compute_ms"] = time_answers(stream, itertools.cycle(frames), answered, seconds)
-    frame, compute = timings["frame_ms"], timings["compute_ms"]
-    played = itertools.cycle(frames)
-    parts = profile(lambda: [stream.push(next(played)) for _ in range(answered)], config.model, answered) if profiled else []
-    windows = len(placement.windows)
-    work = total(streamed(config.model))
-    work = Work(windows * work.flops, windows * work.bytes)
-    return described(row, work, best, frame.p50) | {
-        "native": list(row.frame),
-        "windows": windows,
-        "waits": waits,
-        "ready_s": ready,
-        "profile": [dataclasses.asdict(part) for part in parts],
-        **{name: dataclasses.asdict(timing) for name, timing in timings.items()},
-        "frames_per_second": 1e3 / frame.mean,
-        "arrival_to_mask_ms": {
-            str(rate): {
-                name: arrival_to_mask(getattr(compute, name), frame.mean, rate, waits) for name in ("p50", "p95", "p99")
-            }
-            for rate in RATES
-        },
-    }
+    def encode(self) -> Any:
+        return self.segmenter.encode(self.placement, self.segmenter.put(self.frame))
+
+    def round(self, seconds: float, least: int = 1) -> None:
+        """Times each figure for so long."""
+        decoded, answered = [self.encode()] * self.segmenter.decoded, self.row.config.model.answered
+
+        def decode() -> list[np.ndarray]:
+            return jax.device_get([self.segmenter.to_labels(self.placement, windows) for windows in self.segmenter.decode(*decoded)])
+
+        frame, compute = time_answers(self.stream, self.frames, answered, seconds, least=least)
+        found = {
+            "encode_ms": laps(self.encode, seconds, least=least),
+            "decode_ms": laps(decode, seconds, frames=answered, least=least),
+            "frame_ms": frame,
+            "compute_ms": compute,
+        }
+        for name, milliseconds in found.items():
+            self.rounds[name].append(milliseconds)
+
+    def described(self, best: Ceilings, profiled: bool = False) -> dict[str, Any]:
+        """What was found, JSON-safe."""
+        model, timings = self.row.config.model, {name: Timing.of(*rounds) for name, rounds in self.rounds.items()}
+        frame, compute = timings["frame_ms"], timings["compute_ms"]
+        windows, work = len(self.placement.windows), total(streamed(model))
+        work = Work(windows * work.flops, windows * work.bytes)
+        return described(self.row, work, best, frame.p50) | {
+            "native": list(self.row.frame),
+            "windows": windows,
+            "waits": model.waits,
+            "ready_s": self.ready,
+            "profile": self.profile() if profiled else [],
+            **{name: dataclasses.asdict(timing) for name, timing in timings.items()},
+            "frames_per_second": 1e3 / frame.mean,
+            "arrival_to_mask_ms": {
+                str(rate): {
+                    name: arrival_to_mask(getattr(compute, name), frame.mean, rate, model.waits) for name in ("p50", "p95", "p99")
+                }
+                for rate in RATES
+            },
+        }
+
+    def profile(self) -> list[dict[str, Any]]:
+        """Where the time goes: by parts of the network in JAX, by kinds of nodes elsewhere."""
+        if self.row.runtime != JAX:
+            return self.segmenter.node_times(self.placement, self.segmenter.put(self.frame))
+        answered = self.row.config.model.answered
+        parts = profile(lambda: [self.stream.push(next(self.frames)) for _ in range(answered)], self.row.config.model, answered)
+        return [dataclasses.asdict(part) for part in parts]
+
+
+class Trained:
+    """A training step, augmentation and optimizer included, on made-up data."""
+
+    def __init__(self, row: Row):
+        began = time.perf_counter()
+        self.row, self.step, self.rounds = row, training_step(row.config), []
+        jax.block_until_ready(self.step())
+        self.ready = time.perf_counter() - began
+
+    def round(self, seconds: float, least: int = 1) -> None:
+        """Times it for so long."""
+        self.rounds.append(laps(self.step, seconds, least=least))
+
+    def described(self, best: Ceilings, profiled: bool = False) -> dict[str, Any]:
+        """What was found, JSON-safe."""
+        timing, batch = Timing.of(*self.rounds), self.row.config.train.batch_size
+        parts = profile(self.step, self.row.config.model) if profiled else []
+        work = total(training_sample(self.row.config.model))
+        work = Work(batch * work.flops, batch * work.bytes)
+        return described(self.row, work, best, timing.p50) | {
+            "batch": batch,
+            "ready_s": self.ready,
+            "step_ms": dataclasses.asdict(timing),
+            "profile": [dataclasses.asdict(part) for part in parts],
+        }
 
 
 def time_answers(
-    stream: StreamingSegmenter, frames: Iterator[np.ndarray], answered: int, seconds: float, clock: Callable[[], float] = time.perf_counter
-) -> tuple[Timing, Timing]:
-    """Time of a frame, over all calls of `push` from one answer to the next, and of the call that answers.
+    stream: StreamingSegmenter,
+    frames: Iterator[np.ndarray],
+    answered: int,
+    seconds: float,
+    clock: Callable[[], float] = time.perf_counter,
+    least: int = LEAST,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Milliseconds of a frame, over all calls of `push` from one answer to the next, and of the calls that answer.
 
     They differ where a snippet of `answered` frames is answered at its end.
     """
@@ -184,8 +198,8 @@ def time_answers(
             stream.push(next(frames))  # gives labels on the host, or waits for its features
         answering.append(1e3 * (clock() - began))
 
-    frame = measure(push, seconds, clock, frames=answered)
-    return frame, Timing.of(np.array(answering[1:]))  # without the one that does not count
+    frame = laps(push, seconds, clock, frames=answered, least=least)
+    return frame, np.array(answering[1:])  # without the one that does not count
 
 
 def arrival_to_mask(compute_ms: float, mean_ms: float, rate: float, waits: int) -> float | None:
@@ -195,24 +209,6 @@ def arrival_to_mask(compute_ms: float, mean_ms: float, rate: float, waits: int) 
     """
     period = 1e3 / rate
     return None if mean_ms > period else compute_ms + period * waits
-
-
-def time_training(row: Row, best: Ceilings, seconds: float, profiled: bool = False) -> dict[str, Any]:
-    """A training step, augmentation and optimizer included, on made-up data."""
-    began = time.perf_counter()
-    step = training_step(row.config)
-    jax.block_until_ready(step())
-    ready = time.perf_counter() - began
-    timing, batch = measure(step, seconds), row.config.train.batch_size
-    parts = profile(step, row.config.model) if profiled else []
-    work = total(training_sample(row.config.model))
-    work = Work(batch * work.flops, batch * work.bytes)
-    return described(row, work, best, timing.p50) | {
-        "batch": batch,
-        "ready_s": ready,
-        "step_ms": dataclasses.asdict(timing),
-        "profile": [dataclasses.asdict(part) for part in parts],
-    }
 
 
 def training_step(config: Config) -> Callable[[], Any]:
@@ -249,6 +245,7 @@ def described(row: Row, work: Work, best: Ceilings, milliseconds: float) -> dict
     matmul, copy = best.shares(work, model.compute_dtype, milliseconds)
     return {
         "model": described_model(row),
+        "runtime": row.runtime,
         "parameters": parameters(model),
         "gflop": work.flops / 1e9,
         "mbyte": work.bytes / 1e6,

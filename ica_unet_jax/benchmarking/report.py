@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ica_unet_jax.errors import UserError
+from ica_unet_jax.portable.runtimes import JAX
 from ica_unet_jax.reporting.markup import NONE, counted, plain_table
 
 Result = dict[str, Any]  # as `benchmarking.benchmark` gives it
@@ -39,6 +42,11 @@ def report(result: Result) -> str:
                 [stream_cells(*item) for item in streams.items()],
             ),
             *table(
+                "The same network under several runtimes: its time over that in JAX, the median of the rounds (the smallest, the largest)",
+                ("network", "runtime", "p50 (ms)", "over JAX"),
+                ratios(streams),
+            ),
+            *table(
                 "Latency (ms): computing alone, and from a frame's arrival to its mask, p50 (p95)",
                 ("network", "waits for", "frames/s", "compute", *(f"arrival to mask at {rate}" for rate in rates(streams))),
                 [latency_cells(*item) for item in streams.items()],
@@ -54,9 +62,26 @@ def report(result: Result) -> str:
     )  # fmt: skip
 
 
+def ratios(streams: dict[str, Any]) -> list[list[str]]:
+    """A line for each row whose network was also timed in JAX, round by round."""
+    lines = []
+    for name, row in streams.items():
+        network, *under = name.split("@")
+        times, base = (np.array(found["frame_ms"]["rounds"]) for found in (row, streams.get(network, row)))
+        if under and network in streams and len(times) == len(base):
+            found = times / base
+            lines.append([network, " ".join(under), ms(row["frame_ms"]["p50"]), f"{np.median(found):.2f} ({found.min():.2f}, {found.max():.2f})"])
+    return lines
+
+
 def profile(name: str, row: dict[str, Any]) -> list[str]:
-    """In which parts of the network a row's time goes, those of a hundredth and more; the last row is the sum of all."""
+    """In which parts of the network, or kinds of nodes, a row's time goes, those of a hundredth and more; the last row is the sum of all."""
     parts = row["profile"]
+    if row.get("runtime", JAX) != JAX:
+        whole = sum(part["ms"] for part in parts)
+        shown = [part for part in parts if part["ms"] >= whole / 100]
+        lines = [(part["part"], part["kind"], ms(part["ms"]), percent(part["ms"] / whole)) for part in (*shown, {"part": "all", "kind": "", "ms": whole})]
+        return table(f"{name}: milliseconds by kind of node", ("graph", "kind of node", "ms", "share"), lines)
     whole = sum(part["forward"] + part["backward"] for part in parts)
     shown = [part for part in parts if part["forward"] + part["backward"] >= whole / 100]
     everything = {"name": "all", **{key: sum(part[key] for part in parts) for key in ("forward", "backward", "products")}}

@@ -21,33 +21,43 @@ LEAST = 5  # calls, however long they take
 class Timing:
     """Milliseconds a call, over `calls` of them."""
 
-    p50: float
+    p50: float  # of several rounds the median of theirs
     p95: float
     p99: float
     mean: float
     jitter: float  # standard deviation
     best: float
     calls: int
+    rounds: list[float]  # p50 of each
 
     @classmethod
-    def of(cls, milliseconds: np.ndarray) -> Timing:
-        p50, p95, p99 = np.percentile(milliseconds, (50, 95, 99)).tolist()
+    def of(cls, *rounds: np.ndarray) -> Timing:
+        milliseconds = np.concatenate(rounds)
+        p95, p99 = np.percentile(milliseconds, (95, 99)).tolist()
         best, mean, jitter = (float(f(milliseconds)) for f in (np.min, np.mean, np.std))
-        return cls(p50, p95, p99, mean, jitter, best, len(milliseconds))
+        medians = [float(np.median(found)) for found in rounds]
+        return cls(float(np.median(medians)), p95, p99, mean, jitter, best, len(milliseconds), medians)
 
 
-def measure(call: Callable[[], Any], seconds: float, clock: Callable[[], float] = time.perf_counter, *, frames: int = 1) -> Timing:
-    """Times `call` for so long, and `LEAST` times at least, after one call that does not count.
+def laps(
+    call: Callable[[], Any], seconds: float, clock: Callable[[], float] = time.perf_counter, *, frames: int = 1, least: int = LEAST
+) -> np.ndarray:
+    """Milliseconds of the calls in so many seconds, and of `least` at least, after one call that does not count.
 
     What it returns is waited for. The figures are of one of the `frames` of a call.
     """
     jax.block_until_ready(call())
     spent: list[float] = []
-    while len(spent) < LEAST or sum(spent) < seconds:
+    while len(spent) < least or sum(spent) < seconds:
         began = clock()
         jax.block_until_ready(call())
         spent.append(clock() - began)
-    return Timing.of(1e3 / frames * np.array(spent))
+    return 1e3 / frames * np.array(spent)
+
+
+def measure(call: Callable[[], Any], seconds: float, clock: Callable[[], float] = time.perf_counter) -> Timing:
+    """`laps`, in one round."""
+    return Timing.of(laps(call, seconds, clock))
 
 
 @dataclasses.dataclass(frozen=True)

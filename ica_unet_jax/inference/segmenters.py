@@ -89,7 +89,7 @@ class Segmenter:
     def _network(self) -> tuple[Callable, Callable]:
         """The same, compiled."""
         if self.runtime != JAX:
-            network = self._elsewhere()
+            network = self._elsewhere
             return (lambda _, *view: network.encode(*view)), (lambda _, *features: network.decode(*features))
         variables = jax.eval_shape(lambda key: init_variables(self.config.model, key), jax.random.key(0))
         image = jax.ShapeDtypeStruct((1, *self.config.model.crop, 1), jnp.float32)
@@ -97,6 +97,7 @@ class Segmenter:
         encoder, options = encode.lower(variables, image, image), compilation.one_window_options()
         return encoder.compile(options), decode.lower(variables, *[encoder.out_info] * self.decoded).compile(options)
 
+    @functools.cached_property
     def _elsewhere(self) -> Network:
         """The network as another runtime computes it."""
         from ica_unet_jax.portable import network  # needs onnx
@@ -168,6 +169,12 @@ class Segmenter:
         """These logits on the native grid, (s, h, w, 4), on the device."""
         grid = self.grid(placement)
         return grid.logits(windows, grid.offset(placement))
+
+    def node_times(self, placement: Placement, frame: jax.Array) -> list[dict[str, Any]]:
+        """Where a frame on the device takes its time in another runtime than JAX: [{part, kind of node, milliseconds}, ...]."""
+        first, *_ = views = self.views(placement, frame)
+        parts = zip(("encode", "decode"), self._elsewhere.node_times(*first, frames=self.decoded), strict=True)
+        return [{"part": part, "kind": kind, "ms": len(views) * spent} for part, kinds in parts for kind, spent in kinds.items()]
 
     def look(self, placement: Placement, frame: jax.Array) -> np.ndarray:
         """Labels (s, h, w) uint8 of a frame on the device, its own neighbour, through the window of a placement."""

@@ -39,15 +39,32 @@ class Network:
     """
 
     def __init__(self, graphs: Graphs, runtime: str, dtype: str = "float32"):
+        self._graphs, self._runtime, self._dtype = graphs, runtime, dtype
         self._encode, self._decode = (runtimes.compiled(model.SerializeToString(), runtime, dtype) for model in graphs)
 
     def encode(self, *images: Any) -> list[np.ndarray]:
         """The features of a frame; their shapes are the graph's."""
-        return self._encode({f"image{i}": image for i, image in enumerate(images)})
+        return self._encode(_images(images))
 
     def decode(self, *frames: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The answers to the features of frames in the order of time, each of the shape that the function gave it."""
-        return self._decode({f"frame{k}_feature{i}": x for k, features in enumerate(frames) for i, x in enumerate(features)})
+        return self._decode(_features(frames))
+
+    def node_times(self, *images: Any, frames: int) -> tuple[dict[str, float], dict[str, float]]:
+        """Milliseconds by kind of node, of `encode` and of `decode` with one frame in the place of all `frames`."""
+        given = (_images(images), _features([self.encode(*images)] * frames))
+        encode, decode = (
+            runtimes.node_times(model.SerializeToString(), self._runtime, self._dtype, x) for model, x in zip(self._graphs, given, strict=True)
+        )
+        return encode, decode
+
+
+def _images(images: Sequence[Any]) -> dict[str, Any]:
+    return {f"image{i}": image for i, image in enumerate(images)}
+
+
+def _features(frames: Sequence[Sequence[np.ndarray]]) -> dict[str, np.ndarray]:
+    return {f"frame{k}_feature{i}": x for k, features in enumerate(frames) for i, x in enumerate(features)}
 
 
 def graphs(

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
+import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -85,26 +89,75 @@ def compiled(model: bytes, runtime: str, dtype: str = "float32") -> Run:
     return {"onnxruntime": _onnxruntime, "openvino": _openvino}[runtime](model, dtype)
 
 
-def _onnxruntime(model: bytes, dtype: str) -> Run:
+def node_times(model: bytes, runtime: str, dtype: str, given: Mapping[str, Any], calls: int = 20) -> dict[str, float]:
+    """Milliseconds of a call in the nodes of each kind, medians of several calls; the kinds are named as the runtime has them."""
+    return {"onnxruntime": _onnxruntime_nodes, "openvino": _openvino_nodes}[runtime](model, dtype, given, calls)
+
+
+def _onnxruntime_session(model: bytes, **changes: Any) -> Any:
     import onnxruntime
 
     from ica_unet_jax.runtime.compilation import threads
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads()
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # a thread that waits takes a core from what comes next
+    for name, value in changes.items():
+        setattr(options, name, value)
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _onnxruntime(model: bytes, dtype: str) -> Run:
+    session = _onnxruntime_session(model)
     names = [x.name for x in session.get_inputs()]
     return lambda given: session.run(None, {name: np.asarray(given[name]) for name in names})
 
 
-def _openvino(model: bytes, dtype: str) -> Run:
+def _onnxruntime_nodes(model: bytes, dtype: str, given: Mapping[str, Any], calls: int) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as folder:
+        session = _onnxruntime_session(model, enable_profiling=True, profile_file_prefix=str(Path(folder) / "nodes"))
+        feed = {x.name: np.asarray(given[x.name]) for x in session.get_inputs()}
+        for _ in range(calls):
+            session.run(None, feed)
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    found = defaultdict(list)
+    for event in events:
+        if event["cat"] == "Node" and event["name"].endswith("_kernel_time"):
+            found[event["name"], event["args"]["op_name"]].append(event["dur"] / 1e3)
+    return _by_kind(found)
+
+
+def _openvino_nodes(model: bytes, dtype: str, given: Mapping[str, Any], calls: int) -> dict[str, float]:
+    network, names = _openvino_network(model, dtype, PERF_COUNT=True)
+    request, found = network.create_infer_request(), defaultdict(list)
+    for _ in range(calls):
+        request.infer([np.asarray(given[name]) for name in names])
+        for node in request.get_profiling_info():
+            if node.real_time:
+                found[node.node_name, node.node_type].append(1e3 * node.real_time.total_seconds())
+    return _by_kind(found)
+
+
+def _by_kind(nodes: Mapping[tuple[str, str], list[float]]) -> dict[str, float]:
+    kinds: dict[str, float] = defaultdict(float)
+    for (_, kind), milliseconds in nodes.items():
+        kinds[kind] += float(np.median(milliseconds))
+    return dict(sorted(kinds.items(), key=lambda item: -item[1]))
+
+
+def _openvino_network(model: bytes, dtype: str, **changes: Any) -> tuple[Any, list[str]]:
+    """The compiled model, and the names of its inputs in their order."""
     from ica_unet_jax.runtime.compilation import threads
 
     core, precision = _openvino_module().Core(), {"float32": "f32", "bfloat16": "bf16"}[dtype]
     options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads(), "INFERENCE_PRECISION_HINT": precision}
     written = core.read_model(model)
     names = [x.any_name for x in written.inputs]  # compiled, one may have the name of what was done to it
-    network = core.compile_model(written, "CPU", options)
+    return core.compile_model(written, "CPU", options | changes), names
+
+
+def _openvino(model: bytes, dtype: str) -> Run:
+    network, names = _openvino_network(model, dtype)
     request = network.create_infer_request()
 
     def run(given: Mapping[str, Any]) -> list[np.ndarray]:

@@ -9,21 +9,24 @@ from pathlib import Path
 import jax
 
 from ica_unet_jax.benchmarking import measuring
-from ica_unet_jax.benchmarking.measuring import Row
+from ica_unet_jax.benchmarking.rows import Row
 from ica_unet_jax.benchmarking.systems import SYSTEMS, System, network_name, widths
 from ica_unet_jax.config import Config
 from ica_unet_jax.errors import UserError
+from ica_unet_jax.portable import runtimes
+from ica_unet_jax.portable.runtimes import JAX
+from ica_unet_jax.runtime.files import write_json
 from ica_unet_jax.sweeps import paper_tables
 from ica_unet_jax.sweeps.trials import LEFT, Trial, run_missing
 from ica_unet_jax.training import loop
 
 
 def compare(
-    reference: Config, *, only: Sequence[str] = (), split: str = "val", seconds: float = 3.0, timed: bool = True
+    reference: Config, *, only: Sequence[str] = (), split: str = "val", seconds: float = 3.0, timed: bool = True, runtime: str = JAX
 ) -> Path:
     """Times, trains and judges what is missing below `reference.train.workdir`, and writes the tables there.
 
-    All are timed first, one right after the other, so that their ratios are of one machine in one state. The tables are
+    All are timed first, in turn, so that their ratios are of one machine in one state. The tables are
     rewritten after every system. One whose training diverges is a row that says so; one that does not fit the reference's
     grid is left out, and the tables say why.
 
@@ -33,6 +36,7 @@ def compare(
       split: patients that are judged.
       seconds: for each timing.
       timed: False leaves timings out.
+      runtime: one of `runtimes.RUNTIMES`, which the timings are of.
 
     Returns:
       The folder with tables.md, table_1, table_1_ratios and table_2 as .csv and .tex, and, of what is timed and judged, tables.png.
@@ -51,10 +55,10 @@ def compare(
     unfinished = [trial for trial in trials if trial.status() in LEFT]
     for trial in unfinished[:1]:
         loop.load(trial.config)  # bad data are refused before minutes of timing
-    for trial in trials if timed else ():
-        time_system(trial.config, trial.folder, seconds)
+    if timed:
+        time_systems({trial.folder: trial.config for trial in trials}, seconds, runtimes.choose(runtime))
         paper_tables.write(folder, split, left_out)
-        jax.clear_caches()  # the next system has functions of its own
+        jax.clear_caches()  # a training has functions of its own
     run_missing(unfinished, on_end=lambda trial: paper_tables.write(folder, split, left_out))
     paper_tables.write(folder, split, left_out)  # also where nothing was left to do
     return folder
@@ -79,16 +83,26 @@ def chosen(only: Sequence[str]) -> list[System]:
     return [system for system in SYSTEMS if not only or any(word in system.name for word in only)]
 
 
-def time_system(config: Config, run: Path, seconds: float) -> None:
-    """Writes timing.json, the benchmark's result: the network untrained, at full width and at its own, on its own grid.
+def time_systems(configs: dict[Path, Config], seconds: float, runtime: str) -> None:
+    """Writes timing.json into each run folder, the benchmark's result: the network untrained, at full width and at its own, on its own grid.
 
-    What is there is kept if it is of the same networks.
+    All in turn, or nothing where each folder's is of the same networks and this runtime; a network that it cannot run is timed in JAX.
     """
-    path, model = run / "timing.json", config.model
-    rows = [
-        Row(network_name(run.name, width), config.replace(width_multiplier=width), model.crop)
-        for width in widths(model.model, model.width_multiplier)
-    ]
-    timed = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.is_file() else {}
-    if any(timed.get(row.name, {}).get("model") != measuring.described_model(row) for row in rows):
-        measuring.benchmark(rows, seconds=seconds, json_file=path)
+    rows = {
+        run: [
+            Row(network_name(run.name, width), config.replace(width_multiplier=width), config.model.crop, group="tables",
+                runtime=runtime if config.model.network.portable else JAX)
+            for width in widths(config.model.model, config.model.width_multiplier)
+        ]
+        for run, config in configs.items()
+    }  # fmt: skip
+    if all(_timed(run / "timing.json", row) for run, networks in rows.items() for row in networks):
+        return
+    result = measuring.benchmark([row for networks in rows.values() for row in networks], seconds=seconds)
+    for run, networks in rows.items():
+        write_json(run / "timing.json", result | {"rows": {row.name: result["rows"][row.name] for row in networks}})
+
+
+def _timed(path: Path, row: Row) -> bool:
+    known = json.loads(path.read_text(encoding="utf-8"))["rows"].get(row.name, {}) if path.is_file() else {}
+    return (known.get("model"), known.get("runtime", JAX)) == (measuring.described_model(row), row.runtime)

@@ -10,6 +10,11 @@ from ica_unet_jax.benchmarking.work import Work
 BEST = Ceilings(float32=100e9, bfloat16=400e9, copy=10e9)
 
 
+def test_of_rounds_the_median_counts():
+    timing = Timing.of(np.array([1.0, 2.0, 30.0]), np.array([5.0]), np.array([4.0, 4.0]))
+    assert (timing.p50, timing.rounds, timing.calls, timing.best) == (4, [2, 5, 4], 6, 1)
+
+
 def test_figures_of_made_up_times():
     timing = Timing.of(np.arange(1.0, 102.0))
     assert (timing.p50, timing.p95, timing.p99, timing.mean, timing.best, timing.calls) == (51, 96, 100, 51, 1, 101)
