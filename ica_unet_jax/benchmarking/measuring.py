@@ -95,20 +95,20 @@ class Streamed:
         spacing = (SLICE_MM, config.data.spacing, config.data.spacing)
         self.stream = StreamingSegmenter(self.segmenter, row.frame, spacing)
         self.ready = time.perf_counter() - began
-        self.placement = self.segmenter.place(row.frame, spacing)
+        self.placement, self.way = self.segmenter.place(row.frame, spacing), self.stream.way
         frames = np.random.default_rng(0).gamma(2, 100, (3, *row.frame)).astype(np.float32)
         self.frame, self.frames = frames[0], itertools.cycle(frames)
         self.rounds: dict[str, list[np.ndarray]] = defaultdict(list)
 
     def encode(self) -> Any:
-        return self.segmenter.encode(self.placement, self.segmenter.put(self.frame))
+        return self.way.encode(self.placement, self.frame)
 
     def round(self, seconds: float, least: int = 1) -> None:
         """Times each figure for so long."""
         decoded, answered = [self.encode()] * self.segmenter.decoded, self.row.config.model.answered
 
         def decode() -> list[np.ndarray]:
-            return jax.device_get([self.segmenter.to_labels(self.placement, windows) for windows in self.segmenter.decode(*decoded)])
+            return self.way.labels(self.placement, decoded, answered)
 
         frame, compute = time_answers(self.stream, self.frames, answered, seconds, least=least)
         found = {
@@ -145,7 +145,7 @@ class Streamed:
     def profile(self) -> list[dict[str, Any]]:
         """Where the time goes: by parts of the network in JAX, by kinds of nodes elsewhere."""
         if self.row.runtime != JAX:
-            return self.segmenter.node_times(self.placement, self.segmenter.put(self.frame))
+            return self.way.node_times(self.placement, self.frame)
         answered = self.row.config.model.answered
         parts = profile(lambda: [self.stream.push(next(self.frames)) for _ in range(answered)], self.row.config.model, answered)
         return [dataclasses.asdict(part) for part in parts]

@@ -17,6 +17,7 @@ from scipy import sparse
 
 PERCENTILES = (0.5, 99.5)  # a frame is clipped to these
 OUTSIDE_LOGIT = 1e4  # background logit of native voxels that no window covers
+_SAMPLE = 4096
 _TOLERANCE = 1e-6  # voxels; keeps a voxel that touches the border by round-off
 
 
@@ -32,6 +33,25 @@ def normalize(frame: np.ndarray) -> np.ndarray:
     deviation = centred.std(dtype=np.float64)
     # A constant frame is left with round-off, which must not be blown up.
     return (centred / deviation if deviation > 1e-6 * max(abs(low), abs(high)) else 0 * centred).astype(np.float32)
+
+
+def limits(frame: np.ndarray) -> np.ndarray:
+    """The two `PERCENTILES` of a frame's float32 values, (2,) float32, as `np.percentile` gives them and several times as fast.
+
+    Only the values beyond a guess of each, from a sample, are sorted; all where the guess was bad.
+    """
+    values = np.asarray(frame, np.float32).ravel()
+    sample, found = np.sort(values[:: max(1, values.size // _SAMPLE)]), []
+    for percent in PERCENTILES:
+        flip = 1 if percent < 50 else -1  # from above, in negative numbers
+        place = (percent if flip > 0 else 100 - percent) / 100 * (values.size - 1)
+        rank = math.floor(place)
+        guess = sample[:: flip][min(sample.size - 1, 2 * sample.size * (rank + 2) // values.size + 4)]
+        few = values[values <= guess] if flip > 0 else values[values >= guess]
+        ends = flip * (few if few.size > rank + 1 else values)
+        lower, upper = np.partition(ends, (rank, min(rank + 1, ends.size - 1)))[[rank, min(rank + 1, ends.size - 1)]]
+        found.append(flip * (lower + (upper - lower) * np.float32(place - rank)))
+    return np.array(found, np.float32)
 
 
 def positions(size: int, new_size: int, step: float, shift: float = 0.0) -> np.ndarray:

@@ -29,6 +29,7 @@ _INT_MAX = np.int32(2**31 - 1)
 
 Frame = Float[Array, "s h w"]
 Offset = Int32[Array, "2"]
+Limits = Float[Array, "2"]
 Views = tuple[tuple[jax.Array, jax.Array], ...]  # a view each: its image and its mask, (1, d, H, W, 1)
 Windows = tuple[jax.Array | np.ndarray, ...]  # a view each: its logits (1, d, H, W, 4)
 Values = np.ndarray | jax.Array
@@ -83,10 +84,10 @@ class NativeGrid:
         shape = (1, *self.placement.crop, NUM_CLASSES)
         return (jax.ShapeDtypeStruct(shape, jnp.float32),) * len(self.views)
 
-    def to_windows(self, frame: Frame, offset: Offset) -> Views:
-        """`windows`, to be traced."""
+    def to_windows(self, frame: Frame, offset: Offset, limits: Limits | None = None) -> Views:
+        """`windows`, to be traced; of a frame whose percentiles are known, `limits`."""
         rows, columns = (axis.window(o) for axis, o in zip(self._axes, offset, strict=True))
-        image = resample(normalize(frame), rows.taps, columns.taps)
+        image = resample(normalize(frame, limits), rows.taps, columns.taps)
         mask = jnp.broadcast_to(jnp.outer(rows.inside, columns.inside).astype(jnp.float32), image.shape)
         slices, depth = image.shape[0], self.placement.crop[0]
         if slices < depth:
@@ -106,13 +107,25 @@ class NativeGrid:
 
     def to_labels(self, windows: Windows, offset: Offset) -> UInt8[Array, "s h w"]:
         """`labels`, to be traced."""
+        return _paste(jnp.zeros(self.placement.shape, jnp.uint8), *self.to_label_box(windows, offset))
+
+    def to_label_box(self, windows: Windows, offset: Offset) -> tuple[UInt8[Array, "s rows columns"], tuple[jax.Array, ...]]:
+        """The same inside the native box that the windows reach into, 0 where they do not, and its corner; to be traced."""
         logits, inside, corner = self._in_box(windows, offset)
+        planes = jnp.moveaxis(logits, -1, 0)
+        if compilation.is_for_elsewhere():
+            planes = lax.optimization_barrier(planes)  # a class is a piece of memory
         # A chain of comparisons; XLA's argmax over four numbers is no vector code.
-        best, label = logits[..., 0], jnp.zeros(logits.shape[:3], jnp.uint8)
+        best, label = planes[0], jnp.zeros(logits.shape[:3], jnp.uint8)
         for k in range(1, NUM_CLASSES):
-            label = jnp.where(logits[..., k] > best, jnp.uint8(k), label)
-            best = jnp.maximum(best, logits[..., k])
-        return _paste(jnp.zeros(self.placement.shape, jnp.uint8), jnp.where(inside, label, jnp.uint8(0)), corner)
+            label = jnp.where(planes[k] > best, jnp.uint8(k), label)
+            best = jnp.maximum(best, planes[k])
+        return jnp.where(inside, label, jnp.uint8(0)), corner
+
+    def corner(self, placement: Placement) -> tuple[int, int]:
+        """Where on the native grid the box of `to_label_box` begins: row and column."""
+        row, column = (int(axis.starts[axis.reach + o]) for axis, o in zip(self._axes, placement.offset, strict=True))
+        return row, column
 
     def _in_box(self, windows: Windows, offset: Offset) -> tuple[jax.Array, jax.Array, tuple[jax.Array, ...]]:
         """The averaged logits (s, rows, columns, 4) of a native box, where the windows reach (1, rows, columns), its corner."""
@@ -173,11 +186,19 @@ class _Axis(NamedTuple):
         first, second, weights, others = (lax.dynamic_slice_in_dim(jnp.asarray(x), start, self.size) for x in self.forward)
         return _Piece((first, second, weights, others), weights + others > 0.5, start)  # no weight outside the image
 
+    @property
+    def box_size(self) -> int:
+        return int(self.covered.sum(axis=1).max())
+
+    @property
+    def starts(self) -> np.ndarray:
+        """(2 * reach + 1,) int32: where the box begins, for each offset."""
+        return np.minimum(self.covered.argmax(axis=1), self.covered.shape[1] - self.box_size).astype(np.int32)
+
     def box(self, offset: jax.Array) -> _Piece:
         """The native samples of the window: those of a box of one size for all offsets, which holds all that are inside."""
-        size = int(self.covered.sum(axis=1).max())
-        starts = np.minimum(self.covered.argmax(axis=1), self.covered.shape[1] - size).astype(np.int32)
-        start = jnp.asarray(starts)[self.reach + offset]
+        size = self.box_size
+        start = jnp.asarray(self.starts)[self.reach + offset]
         first, second, weights, others = (lax.dynamic_slice_in_dim(jnp.asarray(x), start, size) for x in self.backward)
         inside = lax.dynamic_slice_in_dim(jnp.asarray(self.covered)[self.reach + offset], start, size)
         corner = self.reach + offset  # of the window in the canvas; beyond the border the border's voxel counts
@@ -191,9 +212,9 @@ def _paste(frame: jax.Array, box: jax.Array, corner: tuple[jax.Array, ...]) -> j
     return lax.dynamic_update_slice(frame, box, (zero, *corner, zero)[: frame.ndim])
 
 
-def normalize(frame: Frame) -> Frame:
+def normalize(frame: Frame, limits: Limits | None = None) -> Frame:
     """`geometry.normalize`, traced: clipped to its percentiles, zero mean, unit variance; zeros for a constant frame."""
-    low, high = percentiles(frame)
+    low, high = percentiles(frame) if limits is None else limits
     clipped = jnp.clip(frame, low, high)
     centred = clipped - clipped.mean()
     deviation = jnp.sqrt(jnp.mean(centred * centred))
@@ -239,7 +260,7 @@ def percentiles(frame: Frame) -> tuple[jax.Array, jax.Array]:
 def _percentiles_of_sorted(values: Float[Array, " n"], places: list[float]) -> tuple[jax.Array, jax.Array]:
     """The values at two places, one near each end, in the order of size: of the few that are smaller, or larger, sorted."""
     low, high = places
-    smallest = -lax.top_k(-values, math.floor(low) + 2)[0]
+    smallest = -lax.top_k(-values, min(values.size, math.floor(low) + 2))[0]
     largest = lax.top_k(values, values.size - math.floor(high))[0][::-1]
     result = []
     for ends, place in ((smallest, low), (largest, high - (values.size - largest.size))):

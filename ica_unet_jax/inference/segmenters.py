@@ -16,10 +16,11 @@ import numpy as np
 from ica_unet_jax.config import Config
 from ica_unet_jax.data.geometry import Placement, place
 from ica_unet_jax.errors import UserError
-from ica_unet_jax.inference import roi
+from ica_unet_jax.inference import roi, way
 from ica_unet_jax.inference.native_grid import NativeGrid, Views, Windows
 from ica_unet_jax.inference.options import LOAD, Options, choose
 from ica_unet_jax.inference.roi import Window
+from ica_unet_jax.inference.way import Features, Way
 from ica_unet_jax.models.networks import build_model, init_variables, same_shapes
 from ica_unet_jax.portable import runtimes
 from ica_unet_jax.portable.runtimes import AUTO, JAX
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 Frames = Mapping[int, np.ndarray] | np.ndarray  # (s, h, w) by number
 Times = tuple[int, ...]  # a frame between its neighbours: t - reach ... t ... t + reach, three for most networks
-Features = list[Any]  # what the model's `encode` gives, for each view
 
 
 class Segmenter:
@@ -102,7 +102,7 @@ class Segmenter:
         """The network as another runtime computes it."""
         from ica_unet_jax.portable import network  # needs onnx
 
-        window = (1, *self.config.model.crop, 1)
+        window = jax.ShapeDtypeStruct((1, *self.config.model.crop, 1), jnp.float32)
         graphs = network.graphs(*self.portable_functions, [window, window], self.decoded)
         return network.Network(graphs, self.runtime, self.config.model.compute_dtype)
 
@@ -137,6 +137,10 @@ class Segmenter:
             self._grids[grid] = NativeGrid(grid, mirror=self.mirror)
         return self._grids[grid]
 
+    def way(self, placement: Placement) -> Way:
+        """From a native frame on the host to native labels on the host, in a stream on this native grid; made, and compiled, anew."""
+        return way.InJax(self) if self.runtime == JAX else way.Elsewhere(self, placement)
+
     def put(self, frame: np.ndarray) -> jax.Array:
         """A native frame (s, h, w) on the device, float32. By name, so that nothing else crosses unseen."""
         return jax.device_put(np.asarray(frame, np.float32))
@@ -169,12 +173,6 @@ class Segmenter:
         """These logits on the native grid, (s, h, w, 4), on the device."""
         grid = self.grid(placement)
         return grid.logits(windows, grid.offset(placement))
-
-    def node_times(self, placement: Placement, frame: jax.Array) -> list[dict[str, Any]]:
-        """Where a frame on the device takes its time in another runtime than JAX: [{part, kind of node, milliseconds}, ...]."""
-        first, *_ = views = self.views(placement, frame)
-        parts = zip(("encode", "decode"), self._elsewhere.node_times(*first, frames=self.decoded), strict=True)
-        return [{"part": part, "kind": kind, "ms": len(views) * spent} for part, kinds in parts for kind, spent in kinds.items()]
 
     def look(self, placement: Placement, frame: jax.Array) -> np.ndarray:
         """Labels (s, h, w) uint8 of a frame on the device, its own neighbour, through the window of a placement."""

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from ica_unet_jax.config import ModelConfig
 from ica_unet_jax.labels import NUM_CLASSES
 from ica_unet_jax.models.layers import Dtype, Volume, depth_to_space, space_to_depth
-from ica_unet_jax.runtime.compilation import once
+from ica_unet_jax.runtime.compilation import is_for_elsewhere, once
 
 
 class LowLevel(nn.Module):
@@ -33,7 +33,12 @@ class LowLevel(nn.Module):
         x = self.block(self.width)(x, train, counted)
         x = self.block(2 * self.width, stride=2)(x, train, counted)
         x = self.block(4 * self.width)(x, train, counted)
-        return tuple(jnp.split(x, 2, axis=-1)) if self.shared else (x, None)
+        if not self.shared:
+            return x, None
+        if is_for_elsewhere():  # moved once, as runtimes cut the innermost axis slowly
+            first, second = jax.lax.optimization_barrier(jnp.moveaxis(x.reshape(*x.shape[:-1], 2, -1), -2, 0))
+            return first, second
+        return tuple(jnp.split(x, 2, axis=-1))
 
 
 class CoefficientBranch(nn.Module):

@@ -298,7 +298,13 @@ class _Lowering:
         name = self.graph.add("CumSum", [x.name, np.array(place, np.int64)], reverse=int(reverse))
         return dataclasses.replace(x, name=name)
 
-    def _dynamic_slice(self, x: Tensor, *starts: Value, slice_sizes: Sequence[int]) -> Tensor:
+    def _dynamic_slice(self, x: Value, *starts: Value, slice_sizes: Sequence[int]) -> Tensor:
+        if any(isinstance(start, Tensor) for start in starts):
+            for axis, (start, length) in enumerate(zip(starts, slice_sizes, strict=True)):
+                if length < np.shape(x)[axis]:  # a start that leaves no room is not met: it would be moved
+                    places = [start, np.arange(length, dtype=np.int32)]
+                    x = self.take(x, axis, self.elementwise("Add", places, np.int32) if isinstance(start, Tensor) else sum(places))
+            return x
         begin = [int(np.clip(start, 0, n - length)) for start, n, length in zip(starts, x.shape, slice_sizes, strict=True)]
         return self._slice(x, start_indices=begin, limit_indices=[a + n for a, n in zip(begin, slice_sizes, strict=True)], strides=None)
 
@@ -315,19 +321,32 @@ class _Lowering:
         return self.elementwise("Where", [there, self._pad(update, np.zeros((), update.dtype), padding_config=around), x], update.dtype)
 
     def _gather(self, x: Tensor, indices: Value, *, dimension_numbers: Any, slice_sizes: Sequence[int], **_: Any) -> Tensor:
-        """`jnp.take` along one axis, at places that are known."""
-        axes = dimension_numbers.collapsed_slice_dims
-        whole = all(size == n for i, (size, n) in enumerate(zip(slice_sizes, x.shape, strict=True)) if i not in axes)
-        if len(axes) != 1 or not whole or not isinstance(indices, np.ndarray) or indices.ndim != 2 or dimension_numbers.operand_batching_dims:
-            raise UserError("This network cannot be written as ONNX: it reads at places that it computes. Export it with --format=jax.")
+        """`jnp.take` along one axis."""
+        axes, rank = dimension_numbers.collapsed_slice_dims, len(np.shape(x))
+        whole = all(size == n for i, (size, n) in enumerate(zip(slice_sizes, np.shape(x), strict=True)) if i not in axes)
+        if len(axes) != 1 or not whole or len(np.shape(indices)) != 2 or dimension_numbers.operand_batching_dims:
+            raise UserError("This network cannot be written as ONNX: it reads at places of several axes. Export it with --format=jax.")
         [axis] = axes
-        [where] = set(range(len(x.axes))) - set(dimension_numbers.offset_dims)
-        x, place = layout.own_axis(self.graph, x, axis)
-        indices = np.clip(indices[:, 0], 0, x.shape[axis] - 1).astype(np.int64)
-        taken = layout.with_axis(x, axis, place, self.graph.add("Gather", [x.name, indices], axis=place), len(indices))
+        [where] = set(range(rank)) - set(dimension_numbers.offset_dims)
+        last = np.asarray(np.shape(x)[axis] - 1, np.int32)
+        if isinstance(indices, Tensor):
+            indices = self._clamp(np.zeros((), np.int32), self._to(self._squeeze(indices, dimensions=[1]), np.int32), last)
+        else:
+            indices = np.clip(indices[:, 0], 0, last)
+        taken = self.take(x, axis, indices)
         axes = list(taken.axes)
         axes.insert(where, axes.pop(axis))
         return dataclasses.replace(taken, axes=tuple(axes))
+
+    def take(self, x: Value, axis: int, places: Value) -> Tensor:
+        """At `places`, a vector, along an axis."""
+        x, place = layout.own_axis(self.graph, x if isinstance(x, Tensor) else stored(self.graph, x), axis)
+        length = np.shape(places)[0]
+        if isinstance(places, Tensor):
+            places = layout.regroup(self.graph, layout.whole(self.graph, places), places.axes).name
+        else:
+            places = places.astype(np.int64)
+        return layout.with_axis(x, axis, place, self.graph.add("Gather", [x.name, places], axis=place), length)
 
     def _top_k(self, x: Tensor, *, k: int, **_: Any) -> list[Tensor]:
         axis = len(x.axes) - 1

@@ -17,14 +17,15 @@ from ica_unet_jax.portable.lowering import Value, lower, stored
 from ica_unet_jax.runtime import compilation
 
 Shape = tuple[int, ...]
+Array = jax.ShapeDtypeStruct
 
 
 class Graphs(NamedTuple):
     """The features of a frame are `encode`'s outputs, and go into `decode` as they are.
 
     encode: `image0`, `image1`, ... -> `feature0`, `feature1`, ...
-    decode: `frame0_feature0`, ..., of each frame in the order of time -> `answer0`, ...; of a frame that it does not look at
-      nothing is asked for.
+    decode: `besides0`, ..., `frame0_feature0`, ..., of each frame in the order of time -> `answer0`, ...; of a frame that it does not
+      look at nothing is asked for.
     """
 
     encode: onnx.ModelProto
@@ -46,13 +47,13 @@ class Network:
         """The features of a frame; their shapes are the graph's."""
         return self._encode(_images(images))
 
-    def decode(self, *frames: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def decode(self, *frames: Sequence[np.ndarray], besides: Sequence[Any] = ()) -> list[np.ndarray]:
         """The answers to the features of frames in the order of time, each of the shape that the function gave it."""
-        return self._decode(_features(frames))
+        return self._decode(_given(frames, besides))
 
-    def node_times(self, *images: Any, frames: int) -> tuple[dict[str, float], dict[str, float]]:
+    def node_times(self, *images: Any, frames: int, besides: Sequence[Any] = ()) -> tuple[dict[str, float], dict[str, float]]:
         """Milliseconds by kind of node, of `encode` and of `decode` with one frame in the place of all `frames`."""
-        given = (_images(images), _features([self.encode(*images)] * frames))
+        given = (_images(images), _given([self.encode(*images)] * frames, besides))
         encode, decode = (
             runtimes.node_times(model.SerializeToString(), self._runtime, self._dtype, x) for model, x in zip(self._graphs, given, strict=True)
         )
@@ -63,37 +64,37 @@ def _images(images: Sequence[Any]) -> dict[str, Any]:
     return {f"image{i}": image for i, image in enumerate(images)}
 
 
-def _features(frames: Sequence[Sequence[np.ndarray]]) -> dict[str, np.ndarray]:
-    return {f"frame{k}_feature{i}": x for k, features in enumerate(frames) for i, x in enumerate(features)}
+def _given(frames: Sequence[Sequence[np.ndarray]], besides: Sequence[Any]) -> dict[str, Any]:
+    given = {f"frame{k}_feature{i}": x for k, features in enumerate(frames) for i, x in enumerate(features)}
+    return given | {f"besides{i}": x for i, x in enumerate(besides)}
 
 
 def graphs(
-    encode: Callable[..., Any], decode: Callable[..., Any], images: Sequence[Shape], frames: int, metadata: dict[str, str] | None = None
+    encode: Callable[..., Any], decode: Callable[..., Any], images: Sequence[Array], frames: int, besides: Sequence[Array] = ()
 ) -> Graphs:
     """Both functions, traced in their plain form.
 
     Args:
-      encode: float32 arrays of the shapes `images` -> features, a tree of arrays.
-      decode: `frames` such trees -> a tuple of arrays.
-      metadata: goes into both files.
+      encode: arrays like `images` -> features, a tree of arrays.
+      decode: arrays like `besides` and `frames` such trees -> a tuple of arrays.
 
     Raises:
       UserError: a function does something that has no counterpart in ONNX.
     """
-    metadata = metadata or {}
     with compilation.plain():
-        tree = jax.tree.structure(jax.eval_shape(encode, *(jax.ShapeDtypeStruct(shape, np.float32) for shape in images)))
+        tree = jax.tree.structure(jax.eval_shape(encode, *images))
         graph = Graph()
-        given = [graph.input(f"image{i}", layout.fresh("", np.float32, shape)) for i, shape in enumerate(images)]
+        given = [graph.input(f"image{i}", layout.fresh("", x.dtype, x.shape)) for i, x in enumerate(images)]
         features = [_as_it_lies(graph, x) for x in lower(graph, lambda *x: jax.tree.leaves(encode(*x)), *given)]
         for i, feature in enumerate(features):
             graph.output(f"feature{i}", feature)
-        encoding = graph.model("encode", metadata)
+        encoding = graph.model("encode", {})
 
         graph = Graph()
+        first = [graph.input(f"besides{i}", layout.fresh("", x.dtype, x.shape)) for i, x in enumerate(besides)]
         given = [[graph.input(f"frame{k}_feature{i}", feature) for i, feature in enumerate(features)] for k in range(frames)]
-        _answers(graph, decode, tree, given, "answer{}")
-        return Graphs(encoding, graph.model("decode", metadata))
+        _answers(graph, decode, first, tree, given, "answer{}")
+        return Graphs(encoding, graph.model("decode", {}))
 
 
 class Step(NamedTuple):
@@ -133,7 +134,7 @@ def step(
 
         held = [*(of_state(k) for k in range(kept)), newest]  # oldest first; t is `waits` before the end
         at = {offset: held[kept - waits + offset] for offset in (*offsets, 0)}
-        _answers(graph, decode, tree, [at.get(offset, at[0]) for offset in range(-reach, reach + 1)], "labels")
+        _answers(graph, decode, [], tree, [at.get(offset, at[0]) for offset in range(-reach, reach + 1)], "labels")
         read = graph.read()
         for k in range(kept):
             for i, x in enumerate(held[k]):
@@ -143,18 +144,21 @@ def step(
         return Step(graph.model("step", metadata or {}), kept)
 
 
-def _answers(graph: Graph, decode: Callable[..., Any], tree: Any, frames: Sequence[Sequence[Value]], name: str) -> None:
-    """Adds what `decode` makes of the features of frames; its answers become outputs, in the program's order, {} in `name` their number."""
+def _answers(
+    graph: Graph, decode: Callable[..., Any], besides: Sequence[Tensor], tree: Any, frames: Sequence[Sequence[Value]], name: str
+) -> None:
+    """Adds what `decode` makes of other tensors and the features of frames; its answers become outputs, in the program's order, {} in `name` their number."""
     count, flat = tree.num_leaves, [x for features in frames for x in features]
     variable = [i for i, x in enumerate(flat) if isinstance(x, Tensor)]
 
     def answers(*given: jax.Array) -> Any:
+        first, given = given[: len(besides)], given[len(besides) :]
         leaves = [x if isinstance(x, Tensor) else jax.numpy.asarray(x) for x in flat]
         for i, x in zip(variable, given, strict=True):
             leaves[i] = x
-        return decode(*(jax.tree.unflatten(tree, leaves[k : k + count]) for k in range(0, len(leaves), count)))
+        return decode(*first, *(jax.tree.unflatten(tree, leaves[k : k + count]) for k in range(0, len(leaves), count)))
 
-    found = lower(graph, answers, *(flat[i] for i in variable))
+    found = lower(graph, answers, *besides, *(flat[i] for i in variable))
     for i, x in enumerate(found):
         x = x if isinstance(x, Tensor) else stored(graph, x)
         graph.output(name.format(i), layout.arrange(graph, x, x.axes))

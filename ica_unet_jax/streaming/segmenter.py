@@ -15,7 +15,8 @@ from jaxtyping import UInt8
 from ica_unet_jax.data.geometry import Placement
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.inference import roi
-from ica_unet_jax.inference.segmenters import Features, Segmenter
+from ica_unet_jax.inference.segmenters import Segmenter
+from ica_unet_jax.inference.way import Features
 from ica_unet_jax.metrics.clinical import volumes_ml
 from ica_unet_jax.runtime import compilation
 
@@ -42,7 +43,7 @@ class Result:
 class _Frame:
     number: int
     arrived: float
-    image: jax.Array  # as it came, on the device
+    image: np.ndarray  # as it came
     placement: Placement | None = None  # of the window that the features are of
     features: Features = dataclasses.field(default_factory=list)
 
@@ -55,8 +56,8 @@ class StreamingSegmenter:
     snippets gives nothing until the last frame of a snippet, then a result for each of its frames; `flush` fills the last
     snippet up with its last frame. A missing neighbour is the frame itself, as everywhere.
 
-    Each frame is encoded once. What is kept from call to call are the features of the frames that are still needed, on the
-    device; what crosses between host and device is the frame in and the labels out. Everything is compiled and has run once
+    Each frame is encoded once. What is kept from call to call are the features of the frames that are still needed, on JAX's
+    device or in another runtime; what crosses between host and device is the frame in and the labels out. Everything is compiled and has run once
     when the constructor returns, and compiled functions are kept on disk (`compilation.keep_on_disk`).
 
     With `window="follow"` the model's window is put on the heart, and follows it: frames larger than the window cost what
@@ -86,6 +87,7 @@ class StreamingSegmenter:
         self.segmenter, self.shape, self.spacing = segmenter, tuple(shape), tuple(spacing)
         self._clock = clock
         self._centre = segmenter.place(self.shape, self.spacing)
+        self.way = segmenter.way(self._centre)
         self._kind = "centre"
         self.reset()
         # Compiles, and the memory that an answer needs is asked for once.
@@ -136,7 +138,12 @@ class StreamingSegmenter:
         """Searches the frame that is answered next for the heart, where the window has lost that."""
         if self._window.lost:
             image = self._waiting[0].image
-            self._window.search(lambda placement: self.segmenter.look(placement, image))
+            self._window.search(lambda placement: self._look(placement, image))
+
+    def _look(self, placement: Placement, image: np.ndarray) -> np.ndarray:
+        """Labels of a frame, its own neighbour, through the window of a placement."""
+        [labels] = self.way.labels(placement, [self.way.encode(placement, image)] * self.segmenter.decoded, 1)
+        return labels
 
     def _answer(self, began: float) -> list[Result]:
         """The results of one run of the network, of the frames that have waited longest."""
@@ -144,11 +151,11 @@ class StreamingSegmenter:
         group = [kept[min(max(i, 0), len(kept) - 1)] for i in range(start, start + self.segmenter.decoded)]
         for frame in group:
             self._encode(frame)
-        answers = self.segmenter.decode(*(frame.features for frame in group))
-        asked, self._waiting = self._waiting[: len(answers)], self._waiting[len(answers) :]
+        count = self.segmenter.config.model.answered
+        asked, self._waiting = self._waiting[:count], self._waiting[count:]
         placement = asked[0].placement  # of all: the window moves between runs alone
-        found = [self.segmenter.to_labels(placement, windows) for windows in answers[: len(asked)]]
-        labels, answered = jax.device_get(found), self._clock()
+        labels = self.way.labels(placement, [frame.features for frame in group], len(asked))
+        answered = self._clock()
         self._past.extend(asked)
         return [self._result(frame, volume, began, answered) for frame, volume in zip(asked, labels, strict=True)]
 
@@ -158,16 +165,15 @@ class StreamingSegmenter:
         return Result(frame.number, labels, volumes, frame.arrived, answered, 1e3 * (answered - began), frame.placement)
 
     def _arrive(self, frame: np.ndarray, began: float, time_stamp: float | None, number: int | None) -> _Frame:
-        """A frame of `push`, on the device; a UserError where it is bad."""
+        """A frame of `push`; a UserError where it is bad."""
         self._number = self._number + 1 if number is None else number
-        image = self.segmenter.put(self._checked(frame))
-        return _Frame(self._number, began if time_stamp is None else time_stamp, image)
+        return _Frame(self._number, began if time_stamp is None else time_stamp, self._checked(frame))
 
     def _encode(self, frame: _Frame) -> None:
         """Its features through the window as it lies now, if they are not there yet."""
         if frame.placement != self._window.placement:
             frame.placement = self._window.placement
-            frame.features = self.segmenter.encode(frame.placement, frame.image)
+            frame.features = self.way.encode(frame.placement, frame.image)
 
     def _checked(self, frame: Any) -> np.ndarray:
         """The frame as float32, or a UserError."""

@@ -66,7 +66,7 @@ def by_jax(segmenter, images, valid):
 def by_runtime(segmenter, images, valid):
     encode, decode = segmenter.functions
     two = graphs(
-        lambda image, mask: encode(segmenter.variables, image, mask), lambda *features: decode(segmenter.variables, *features), [valid.shape] * 2, segmenter.decoded
+        lambda image, mask: encode(segmenter.variables, image, mask), lambda *features: decode(segmenter.variables, *features), [jax.ShapeDtypeStruct(valid.shape, np.float32)] * 2, segmenter.decoded
     )
     encoder, decoder = (onnxruntime.InferenceSession(model.SerializeToString()) for model in two)
     given = {}

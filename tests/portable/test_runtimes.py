@@ -83,6 +83,24 @@ def test_a_stream_gives_the_labels_of_jax(runtime, neighbours):
     assert found["jax"].shape == frames.shape and (found["jax"] == found[runtime]).mean() > 0.9999
 
 
+@here
+def test_a_window_follows_as_in_jax(runtime):
+    """Deep stacks, spacings of their own, a window that moves: all of it is in the graphs."""
+    config = Config.make(**SMALL | dict(crop=(2, 64, 64), neighbours="both"))
+    variables = jax.jit(lambda key: init_variables(config.model, key))(jax.random.key(0))
+    shape, spacing = (3, 90, 120), (10.0, 1.4, 1.7)
+    streams = [StreamingSegmenter(segmenter_of(config, variables, runtime=name), shape, spacing) for name in ("jax", runtime)]
+    frames = np.random.default_rng(0).gamma(2, 100, (6, *shape)).astype(np.float32)
+    centre = streams[0].segmenter.place(shape, spacing)
+    for number, frame in enumerate(frames):
+        for stream in streams:
+            stream._window.placement = centre.at(3 * number - 9, 14 * number - 40)
+        expected, found = (stream.push(frame) for stream in streams)
+        for here, there in zip(expected, found, strict=True):
+            assert here.placement == there.placement and (here.labels == there.labels).mean() > 0.9999
+            assert len(np.unique(here.labels)) > 1
+
+
 @pytest.mark.skipif("openvino" not in INSTALLED, reason="needs openvino")
 def test_openvino_tells_nobody():
     """Its package starts a process that tells of each use, where that is not hindered."""

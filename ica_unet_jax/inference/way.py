@@ -1,0 +1,90 @@
+"""From a native frame on the host to native labels on the host: in JAX, or all of it in another runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ica_unet_jax.data.geometry import Placement, limits
+
+if TYPE_CHECKING:
+    from ica_unet_jax.inference.segmenters import Segmenter
+
+
+Features = list[Any]  # what the model's `encode` gives, for each view; elsewhere the arrays of the graph
+
+
+@runtime_checkable
+class Way(Protocol):
+    """What a stream asks for; the features are what `encode` gives, through the same placement."""
+
+    def encode(self, placement: Placement, frame: np.ndarray) -> Features:
+        """The features of a native frame (s, h, w) float32."""
+
+    def labels(self, placement: Placement, frames: Sequence[Features], count: int) -> list[np.ndarray]:
+        """Labels (s, h, w) uint8 on the native grid, of the first `count` frames that one run of the network answers."""
+
+
+class InJax:
+    """Each step a compiled function of its own, on JAX's device."""
+
+    def __init__(self, segmenter: Segmenter):
+        self._segmenter = segmenter
+
+    def encode(self, placement: Placement, frame: np.ndarray) -> Features:
+        return self._segmenter.encode(placement, self._segmenter.put(frame))
+
+    def labels(self, placement: Placement, frames: Sequence[Features], count: int) -> list[np.ndarray]:
+        answers = self._segmenter.decode(*frames)[:count]
+        return jax.device_get([self._segmenter.to_labels(placement, windows) for windows in answers])
+
+
+class Elsewhere:
+    """Two graphs of another runtime, for one native grid: normalization, resampling and the choice of labels are in them too.
+
+    Two small things are done on the host: the percentiles of a frame, and that labels are put where the window lies.
+    """
+
+    def __init__(self, segmenter: Segmenter, placement: Placement):
+        from ica_unet_jax.portable import network  # needs onnx
+
+        grid, (encode_window, decode_window) = segmenter.grid(placement), segmenter.portable_functions
+        self._grid, self._decoded = grid, segmenter.decoded
+
+        def encode(frame: jax.Array, limits: jax.Array, offset: jax.Array) -> Features:
+            return [encode_window(*view) for view in grid.to_windows(frame, offset, limits)]
+
+        def decode(offset: jax.Array, *frames: Features) -> tuple[jax.Array]:
+            windows = tuple(decode_window(*views)[0] for views in zip(*frames, strict=True))
+            return (grid.to_label_box(windows, offset)[0],)
+
+        shapes = [jax.ShapeDtypeStruct(placement.shape, jnp.float32), jax.ShapeDtypeStruct((2,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.int32)]
+        graphs = network.graphs(encode, decode, shapes, segmenter.decoded, shapes[2:])
+        self._network = network.Network(graphs, segmenter.runtime, segmenter.config.model.compute_dtype)
+
+    def encode(self, placement: Placement, frame: np.ndarray) -> Features:
+        return self._network.encode(*_given(placement, frame))
+
+    def labels(self, placement: Placement, frames: Sequence[Features], count: int) -> list[np.ndarray]:
+        [box] = self._network.decode(*frames, besides=[_offset(placement)])
+        labels, (row, column) = np.zeros(placement.shape, np.uint8), self._grid.corner(placement)
+        labels[:, row : row + box.shape[1], column : column + box.shape[2]] = box
+        return [labels]
+
+    def node_times(self, placement: Placement, frame: np.ndarray) -> list[dict[str, Any]]:
+        """Where a frame takes its time: [{part, kind of node, milliseconds}, ...]."""
+        found = self._network.node_times(*_given(placement, frame), frames=self._decoded, besides=[_offset(placement)])
+        return [{"part": part, "kind": kind, "ms": spent} for part, kinds in zip(("encode", "decode"), found, strict=True) for kind, spent in kinds.items()]
+
+
+def _given(placement: Placement, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    frame = np.ascontiguousarray(frame, np.float32)
+    return frame, limits(frame), _offset(placement)
+
+
+def _offset(placement: Placement) -> np.ndarray:
+    return np.array(placement.offset, np.int32)
