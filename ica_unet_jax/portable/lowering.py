@@ -298,7 +298,7 @@ class _Lowering:
         name = self.graph.add("CumSum", [x.name, np.array(place, np.int64)], reverse=int(reverse))
         return dataclasses.replace(x, name=name)
 
-    def _dynamic_slice(self, x: Value, *starts: Value, slice_sizes: Sequence[int]) -> Tensor:
+    def _dynamic_slice(self, x: Value, *starts: Value, slice_sizes: Sequence[int]) -> Value:
         if any(isinstance(start, Tensor) for start in starts):
             for axis, (start, length) in enumerate(zip(starts, slice_sizes, strict=True)):
                 if length < np.shape(x)[axis]:  # a start that leaves no room is not met: it would be moved
