@@ -16,12 +16,29 @@ from ica_unet_jax.runtime.files import write_json, write_text
 from ica_unet_jax.sweeps import comparing, system_results, trials
 
 
-def test_a_system_is_timed_at_both_widths(tmp_path, monkeypatch):
+def made_up(rows, seconds):
+    """A benchmark's result."""
+    found = {row.name: timing(row.name, 20, 20, 1)["rows"][row.name] | dict(model=measuring.described_model(row), runtime=row.runtime) for row in rows}
+    return timing("any", 20, 20, 1) | {"rows": found}
+
+
+def test_systems_are_timed_in_one_group_at_both_widths(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(measuring, "benchmark", lambda rows, seconds, json_file: asked.append([(row.name, row.config.model.width_multiplier) for row in rows]))
-    for model in ("grid_net", "ica_unet"):
-        comparing.time_system(Config.make(model=model, width_multiplier=0.25), tmp_path / model, 0.0)
-    assert asked == [[("grid_net", 1.0), ("grid_net/0.25", 0.25)], [("ica_unet", 1.0)]]
+    monkeypatch.setattr(measuring, "benchmark", lambda rows, seconds: asked.append(rows) or made_up(rows, seconds))
+    configs = {tmp_path / model: Config.make(model=model, width_multiplier=0.25) for model in ("grid_net", "ica_unet", "msu_net")}
+    comparing.time_systems(configs, 0.0, "openvino")
+    [rows] = asked
+    assert [(row.name, row.config.model.width_multiplier, row.runtime) for row in rows] == [
+        ("grid_net", 1.0, "openvino"), ("grid_net/0.25", 0.25, "openvino"), ("ica_unet", 1.0, "openvino"),
+        ("msu_net", 1.0, "jax"), ("msu_net/0.25", 0.25, "jax"),
+    ]  # fmt: skip
+    assert len({row.group for row in rows}) == 1
+    known = {run.name: set(json.loads((run / "timing.json").read_text())["rows"]) for run in configs}
+    assert known == {"grid_net": {"grid_net", "grid_net/0.25"}, "ica_unet": {"ica_unet"}, "msu_net": {"msu_net", "msu_net/0.25"}}
+    comparing.time_systems(configs, 0.0, "openvino")
+    assert len(asked) == 1  # what is there is kept
+    comparing.time_systems(configs, 0.0, "jax")
+    assert len(asked) == 2 and {row.runtime for row in asked[1]} == {"jax"}
 
 
 @pytest.fixture
@@ -44,14 +61,7 @@ def test_tables_are_made_and_what_is_there_is_kept(reference, monkeypatch, capsy
     monkeypatch.setattr(trials.loop, "train", tiny.write_run)
     timed = []
 
-    def benchmark(rows, seconds, json_file):
-        (row,) = rows
-        result = timing(row.name, 20, 20, 1)
-        result["rows"][row.name] |= dict(model=measuring.described_model(row))
-        timed.append(row.name)
-        write_json(json_file, result)
-
-    monkeypatch.setattr(measuring, "benchmark", benchmark)
+    monkeypatch.setattr(measuring, "benchmark", lambda rows, seconds: timed.extend(row.name for row in rows) or made_up(rows, seconds))
     folder = comparing.compare(reference)
     text = (folder / "tables.md").read_text()
     for told in (capsys.readouterr().out, text):
@@ -85,7 +95,7 @@ def test_times_of_other_networks_and_other_judgements_are_not_kept(reference, mo
     assert not json.loads(summary.read_text())["mirror"]
     comparing.compare(reference, only=["steady"], seconds=0.0)
     assert json.loads(summary.read_text())["mirror"]
-    comparing.time_system(reference.replace(model="unet2d", unet_width=2), folder / "steady", 0.0)
+    comparing.time_systems({folder / "steady": reference.replace(model="unet2d", unet_width=2)}, 0.0, "jax")
     assert json.loads(timed.read_text())["rows"]["steady"]["parameters"] > before
 
 
@@ -127,13 +137,13 @@ def test_a_kill_costs_what_was_not_finished(reference, monkeypatch):
 def test_all_are_timed_before_one_is_trained(reference, monkeypatch):
     """Their ratios are of one machine in one state; bad data are refused before."""
     order = []
-    monkeypatch.setattr(comparing, "time_system", lambda config, run, seconds: order.append(f"time {run.name}"))
+    monkeypatch.setattr(comparing, "time_systems", lambda configs, seconds, runtime: order.append(f"time {' '.join(run.name for run in configs)}"))
     monkeypatch.setattr(trials.Trial, "run", lambda trial: order.append(f"train {trial.folder.name}"))
     with pytest.raises(UserError, match="nowhere"):
         comparing.compare(reference.replace(data_dir="nowhere"))
     assert order == []
     comparing.compare(reference)
-    assert order == ["time narrow", "time steady", "train narrow", "train steady"]
+    assert order == ["time narrow steady", "train narrow", "train steady"]
 
 
 def test_a_word_that_fits_no_system(reference):
