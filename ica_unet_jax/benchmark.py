@@ -3,6 +3,7 @@
   python -m ica_unet_jax.benchmark --json=FILE
   python -m ica_unet_jax.benchmark --only=roi/n4/independent,train --compare=OLD.json
   python -m ica_unet_jax.benchmark --workdir=RUN --profile
+  python -m ica_unet_jax.benchmark --parallel --json=FILE
 """
 
 from __future__ import annotations
@@ -20,11 +21,17 @@ _ROUNDS = flags.DEFINE_integer("rounds", 5, "The rows of a grid take turns so of
 _RUNTIMES = flags.DEFINE_list("runtimes", [], f"Under which the streams are timed, of {', '.join(runtimes.RUNTIMES[1:])}; empty: those that are installed.")
 _DTYPES = flags.DEFINE_list("compute_dtype", ["float32"], "float32, bfloat16 or both: arithmetic of the networks. A runtime that cannot do one leaves it out.")
 _PROFILE = flags.DEFINE_bool("profile", False, "Say also in which parts of the network the time goes.")
+_PARALLEL = flags.DEFINE_bool(
+    "parallel", False, "Time the streams alone: mapped, one after the other, as grouped convolutions, against a dense network; on one core and on all."
+)
 _JSON = flags.DEFINE_string("json", "", "File for the result.")
 _COMPARE = flags.DEFINE_string("compare", "", "Result of an earlier run, to be compared with.")
 
 
 def main() -> None:
+    if _PARALLEL.value:
+        time_parallel()
+        return
     old = report.read(_COMPARE.value) if _COMPARE.value else None
 
     from ica_unet_jax.benchmarking import measuring, rows
@@ -35,6 +42,15 @@ def main() -> None:
     print(report.report(result))
     if old:
         print(report.compare(old, result))
+
+
+def time_parallel() -> None:
+    from ica_unet_jax.benchmarking import parallel, rows
+    from ica_unet_jax.config import Config
+    from ica_unet_jax.reporting.markup import plain_table
+
+    result = parallel.parallel(Config.make(crop=rows.ROI, neighbours="past").model, seconds=_SECONDS.value, json_file=_JSON.value)
+    print(plain_table(*parallel.table(result)))
 
 
 if __name__ == "__main__":

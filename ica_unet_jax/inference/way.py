@@ -56,9 +56,12 @@ class Elsewhere:
         self._grid, self._decoded = grid, segmenter.decoded
 
         def encode(frame: jax.Array, limits: jax.Array, offset: jax.Array) -> Features:
-            return [encode_window(*view) for view in grid.to_windows(frame, offset, limits)]
+            found = [encode_window(*view) for view in grid.to_windows(frame, offset, limits)]
+            return [features._replace(valid=None) for features in found]  # the masks are made anew, which is less than to keep them
 
         def decode(offset: jax.Array, *frames: Features) -> tuple[jax.Array]:
+            masks = [mask for _, mask in grid.to_windows(jnp.zeros(placement.shape), offset, jnp.zeros(2))]
+            frames = [[features._replace(valid=mask) for features, mask in zip(views, masks, strict=True)] for views in frames]
             windows = tuple(decode_window(*views)[0] for views in zip(*frames, strict=True))
             return (grid.to_label_box(windows, offset)[0],)
 

@@ -320,7 +320,7 @@ class _Lowering:
         there[tuple(slice(a, a + n) for a, n in zip(begin, update.shape, strict=True))] = True
         return self.elementwise("Where", [there, self._pad(update, np.zeros((), update.dtype), padding_config=around), x], update.dtype)
 
-    def _gather(self, x: Tensor, indices: Value, *, dimension_numbers: Any, slice_sizes: Sequence[int], **_: Any) -> Tensor:
+    def _gather(self, x: Value, indices: Value, *, dimension_numbers: Any, slice_sizes: Sequence[int], **_: Any) -> Tensor:
         """`jnp.take` along one axis."""
         axes, rank = dimension_numbers.collapsed_slice_dims, len(np.shape(x))
         whole = all(size == n for i, (size, n) in enumerate(zip(slice_sizes, np.shape(x), strict=True)) if i not in axes)

@@ -97,6 +97,15 @@ def graphs(
         return Graphs(encoding, graph.model("decode", {}))
 
 
+def one(function: Callable[..., Any], *inputs: Array) -> onnx.ModelProto:
+    """A function of arrays like `inputs` as a graph, `image0`, ... -> `answer0`, ...; traced in its plain form."""
+    with compilation.plain():
+        graph = Graph()
+        given = [graph.input(f"image{i}", layout.fresh("", x.dtype, x.shape)) for i, x in enumerate(inputs)]
+        _output(graph, lower(graph, lambda *x: jax.tree.leaves(function(*x)), *given), "answer{}")
+        return graph.model("one", {})
+
+
 class Step(NamedTuple):
     """A stream's frame as one graph: `frame` and `state0`, ... -> `labels` and `next_state0`, ..., the state of the next call.
 
@@ -158,7 +167,10 @@ def _answers(
             leaves[i] = x
         return decode(*first, *(jax.tree.unflatten(tree, leaves[k : k + count]) for k in range(0, len(leaves), count)))
 
-    found = lower(graph, answers, *besides, *(flat[i] for i in variable))
+    _output(graph, lower(graph, answers, *besides, *(flat[i] for i in variable)), name)
+
+
+def _output(graph: Graph, found: Sequence[Value], name: str) -> None:
     for i, x in enumerate(found):
         x = x if isinstance(x, Tensor) else stored(graph, x)
         graph.output(name.format(i), layout.arrange(graph, x, x.axes))

@@ -260,6 +260,30 @@ def accuracy_and_latency(path: str | Path, networks: Mapping[str, tuple[float, f
     save(figure, path)
 
 
+def parallel_streams(path: str | Path, panels: Mapping[str, Mapping[str, Mapping[int, float]]]) -> None:
+    """Time against the number of streams, a line for each form.
+
+    Args:
+      path: of the PNG file.
+      panels: {title: {form: {m: milliseconds}}}; a form has one colour in all of them.
+    """
+    figure = _figure(6 * len(panels), 4.8)
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    forms = list(dict.fromkeys(form for panel in panels.values() for form in panel))
+    for ax, (title, panel) in zip(axes, panels.items(), strict=True):
+        for form, times in panel.items():
+            number = forms.index(form)
+            ax.plot(list(times), list(times.values()), "osD^vP*X"[number % 8] + "-", color=f"C{number}", markersize=5, linewidth=1.3, label=form)
+        ax.set(xscale="log", yscale="log", title=title, xlabel="streams m")
+        ax.set_xticks(sorted({m for times in panel.values() for m in times}), labels=sorted({m for times in panel.values() for m in times}))
+        ax.xaxis.minorticks_off()
+        ax.grid(alpha=0.25)
+    axes[0].set_ylabel("milliseconds a frame")
+    _mark(axes[0].yaxis)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    save(figure, path)
+
+
 def outline(ax: Any, truth: np.ndarray) -> None:
     """The structures of a label image (h, w) as lines on matplotlib's axes."""
     for name, label in STRUCTURES.items():
