@@ -24,6 +24,7 @@ def test_all_forms_of_independent_streams_give_the_same_values():
         np.testing.assert_allclose(calls[name](), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_form_with_other_values_is_no_form(monkeypatch):
     in_jax = parallel._in_jax
     monkeypatch.setattr(parallel, "_in_jax", lambda function, a: in_jax(function, a * (2 if parallel.compilation.is_for_elsewhere() else 1)))
@@ -31,6 +32,7 @@ def test_a_form_with_other_values_is_no_form(monkeypatch):
         parallel.forms(dataclasses.replace(MODEL, bases=2))
 
 
+@pytest.mark.slow
 def test_each_number_of_cores_has_its_process_and_its_lines(tmp_path):
     result = parallel.parallel(MODEL, seconds=0.0, streams=(2, 3), json_file=tmp_path / "result.json")
     cores = {"1", str(result["machine"]["cores"])}

@@ -55,7 +55,7 @@ def loader(word):
     return next(block for block in re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.S | re.M) if word in block)
 
 
-@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("runtime", ["onnxruntime", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_an_onnx_file_needs_a_runtime_and_numpy_alone(tiny_run, cine, tmp_path, runtime):
     for name in ("onnx", runtime):
         pytest.importorskip(name)

@@ -40,7 +40,7 @@ def made(tmp_path_factory):
     return make
 
 
-@pytest.mark.parametrize("neighbours", ["both", "past", "two_past", "none"])
+@pytest.mark.parametrize("neighbours", ["both", "past", pytest.param("two_past", marks=pytest.mark.slow), pytest.param("none", marks=pytest.mark.slow)])
 def test_a_cine_has_the_labels_of_the_segmenter(made, neighbours):
     segmenter, path = made(neighbours)
     frames = np.random.default_rng(0).gamma(2, 100, (5, 3, 70, 66)).astype(np.float32)

@@ -70,7 +70,7 @@ def test_onnx_runtime_has_float32_alone():
 
 
 @here
-@pytest.mark.parametrize("neighbours", ["past", "both"])
+@pytest.mark.parametrize("neighbours", ["past", pytest.param("both", marks=pytest.mark.slow)])
 def test_a_stream_gives_the_labels_of_jax(runtime, neighbours):
     config = Config.make(**SMALL | dict(crop=(2, 64, 64), neighbours=neighbours))
     variables = jax.jit(lambda key: init_variables(config.model, key))(jax.random.key(0))
