@@ -3,7 +3,7 @@
   python -m ica_unet_jax.benchmark --json=FILE
   python -m ica_unet_jax.benchmark --only=roi/n4/independent,train --compare=OLD.json
   python -m ica_unet_jax.benchmark --workdir=RUN --profile
-  python -m ica_unet_jax.benchmark --parallel --json=FILE
+  python -m ica_unet_jax.benchmark --parallel=4,8,16,32,64 --json=FILE
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from absl import flags
 
 from ica_unet_jax import launcher
 from ica_unet_jax.benchmarking import report
+from ica_unet_jax.errors import UserError
 from ica_unet_jax.portable import runtimes
 
 _WORKDIR = flags.DEFINE_string("workdir", "", "Run folder of a training: its network is timed, not the paper's rows.")
@@ -21,8 +22,8 @@ _ROUNDS = flags.DEFINE_integer("rounds", 5, "The rows of a grid take turns so of
 _RUNTIMES = flags.DEFINE_list("runtimes", [], f"Under which the streams are timed, of {', '.join(runtimes.RUNTIMES[1:])}; empty: those that are installed.")
 _DTYPES = flags.DEFINE_list("compute_dtype", ["float32"], "float32, bfloat16 or both: arithmetic of the networks. A runtime that cannot do one leaves it out.")
 _PROFILE = flags.DEFINE_bool("profile", False, "Say also in which parts of the network the time goes.")
-_PARALLEL = flags.DEFINE_bool(
-    "parallel", False, "Time the streams alone: mapped, one after the other, as grouped convolutions, against a dense network; on one core and on all."
+_PARALLEL = flags.DEFINE_list(
+    "parallel", [], "Time so many streams alone: mapped, one after the other, as grouped convolutions, against a dense network; on one core and on all."
 )
 _JSON = flags.DEFINE_string("json", "", "File for the result.")
 _COMPARE = flags.DEFINE_string("compare", "", "Result of an earlier run, to be compared with.")
@@ -49,7 +50,10 @@ def time_parallel() -> None:
     from ica_unet_jax.config import Config
     from ica_unet_jax.reporting.markup import plain_table
 
-    result = parallel.parallel(Config.make(crop=rows.ROI, neighbours="past").model, seconds=_SECONDS.value, json_file=_JSON.value)
+    if not all(count.isdecimal() and int(count) for count in _PARALLEL.value):
+        raise UserError(f"--parallel={','.join(_PARALLEL.value)}: give numbers of streams, as in --parallel=4,8,16.")
+    streams, config = [int(count) for count in _PARALLEL.value], Config.make(crop=rows.ROI, neighbours="past")
+    result = parallel.parallel(config.model, streams, seconds=_SECONDS.value, json_file=_JSON.value)
     print(plain_table(*parallel.table(result)))
 
 

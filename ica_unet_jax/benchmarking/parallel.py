@@ -28,18 +28,17 @@ from ica_unet_jax.runtime import compilation
 from ica_unet_jax.runtime.files import write_json
 from ica_unet_jax.runtime.progress import Progress
 
-STREAMS = (4, 8, 16, 32, 64)
 MAPPED, IN_TURN, GROUPED, DENSE = "mapped", "one after the other", "grouped convolutions", "dense, equal work"
 ROUNDS = 5
 
 Call = Callable[[], Any]
 
 
-def parallel(config: ModelConfig, *, seconds: float = 3.0, streams: Sequence[int] = STREAMS, json_file: str | Path = "") -> dict[str, Any]:
+def parallel(config: ModelConfig, streams: Sequence[int], *, seconds: float = 3.0, json_file: str | Path = "") -> dict[str, Any]:
     """Times the forms on one core and on all that the process may use, each in a process of its own; the JSON-safe result.
 
     Args:
-      config: of ICA-UNet; its grid, blocks and widths are taken, its bases are `streams`.
+      config: of ICA-UNet; its grid, blocks and widths are taken, its bases are as many as `streams` says.
       seconds: for each form at each number of streams.
       json_file: where the result goes too.
     """

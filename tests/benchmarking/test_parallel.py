@@ -34,7 +34,7 @@ def test_a_form_with_other_values_is_no_form(monkeypatch):
 
 @pytest.mark.slow
 def test_each_number_of_cores_has_its_process_and_its_lines(tmp_path):
-    result = parallel.parallel(MODEL, seconds=0.0, streams=(2, 3), json_file=tmp_path / "result.json")
+    result = parallel.parallel(MODEL, (2, 3), seconds=0.0, json_file=tmp_path / "result.json")
     cores = {"1", str(result["machine"]["cores"])}
     assert set(result["cores"]) == cores and (tmp_path / "result.json").is_file()
     heads, rows = parallel.table(result)
