@@ -37,7 +37,7 @@ class Interruption:
         self.waits_for = ""
         self._heard = heard
         self._raised = False
-        self._left = threading.Event()
+        self._left, self._sending = threading.Event(), threading.Lock()
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Interruption:
@@ -54,7 +54,8 @@ class Interruption:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, _) -> None:
-        self._left.set()
+        with self._sending:  # what is sent later would be heard by whoever is asked outside of the block
+            self._left.set()
         if self._before:
             signal.set_wakeup_fd(self._outer)
             os.close(self._mouth)  # the thread ends
@@ -98,8 +99,9 @@ class Interruption:
                     _say(f"{signal.Signals(number).name}: {self.waits_for}; a second one ends it at once")
                 continue
             while not self._left.wait(GRACE / 10) and time.monotonic() < now + GRACE:
-                if not self._raised:
-                    signal.pthread_kill(threading.main_thread().ident, number)
+                with self._sending:
+                    if not self._raised and not self._left.is_set():
+                        signal.pthread_kill(threading.main_thread().ident, number)
             if not self._left.is_set() and not self.waits_for:
                 _say(signal.Signals(number).name)
                 leave(number)

@@ -220,6 +220,6 @@ def test_a_mean_row_leaves_out_what_is_not_there_and_shows_what_is_missed():
 
 def test_it_is_not_exported(segmenter, monkeypatch, tmp_path):
     monkeypatch.setattr(exporting, "read_volume", lambda path: (CINE, None))
-    monkeypatch.setattr(exporting.segmenters, "load", lambda *_, **options: segmenter)
+    monkeypatch.setattr(exporting.segmenters, "load_as", lambda *_: segmenter)
     with pytest.raises(UserError, match="--model=msu_net answers whole snippets"):
         exporting.export("run", "image.nii.gz", tmp_path / "model.zip")
