@@ -89,9 +89,10 @@ class Streamed:
     def __init__(self, row: Row):
         began = time.perf_counter()
         self.row, config = row, row.config
-        self.segmenter = segmenters.load(row.run) if row.run else segmenter_of(config, untrained(config))
-        if row.runtime != JAX:
-            self.segmenter = segmenter_of(config, self.segmenter.variables, runtime=row.runtime)
+        if row.run:
+            self.segmenter = segmenters.load(row.run, runtime=row.runtime, compute_dtype=config.model.compute_dtype)
+        else:
+            self.segmenter = segmenter_of(config, untrained(config), runtime=row.runtime)
         spacing = (SLICE_MM, config.data.spacing, config.data.spacing)
         self.stream = StreamingSegmenter(self.segmenter, row.frame, spacing)
         self.ready = time.perf_counter() - began
@@ -101,7 +102,7 @@ class Streamed:
         self.rounds: dict[str, list[np.ndarray]] = defaultdict(list)
 
     def encode(self) -> Any:
-        return self.way.encode(self.placement, self.frame)
+        return self.way.encode(self.placement, self.way.put(self.frame))
 
     def round(self, seconds: float, least: int = 1) -> None:
         """Times each figure for so long."""
@@ -145,7 +146,7 @@ class Streamed:
     def profile(self) -> list[dict[str, Any]]:
         """Where the time goes: by parts of the network in JAX, by kinds of nodes elsewhere."""
         if self.row.runtime != JAX:
-            return self.way.node_times(self.placement, self.frame)
+            return self.way.node_times(self.placement, self.way.put(self.frame))
         answered = self.row.config.model.answered
         parts = profile(lambda: [self.stream.push(next(self.frames)) for _ in range(answered)], self.row.config.model, answered)
         return [dataclasses.asdict(part) for part in parts]

@@ -129,8 +129,7 @@ def _write_jax(segmenter: Segmenter, shape: tuple[int, int, int], spacing: tuple
 def _write_onnx(segmenter: Segmenter, shape: tuple[int, int, int], spacing: tuple[float, float, float], target: str | Path, metadata: dict[str, Any]) -> None:
     from ica_unet_jax.portable import network  # needs onnx
 
-    with compilation.plain():
-        encode, decode, _ = step_functions(segmenter, shape, spacing, segmenter.portable_functions)
+    encode, decode, _ = step_functions(segmenter, shape, spacing, segmenter.portable_functions)
     made = network.step(encode, lambda *frames: (decode(*frames),), shape, segmenter.config.model.frames)
     model_file.write(target, made, metadata)
 

@@ -176,8 +176,7 @@ class Segmenter:
 
     def look(self, placement: Placement, frame: jax.Array) -> np.ndarray:
         """Labels (s, h, w) uint8 of a frame on the device, its own neighbour, through the window of a placement."""
-        still = [self.encode(placement, frame)] * self.decoded
-        return jax.device_get(self.to_labels(placement, self.decode(*still)[0]))
+        return way.look(way.InJax(self), placement, frame, self.decoded)
 
     def logits(self, frames: Frames, placement: Placement, times: Iterable[Times]) -> Iterator[np.ndarray]:
         """Native logits (s, h, w, 4), one after the other, for the middle one of each of `times`, keys of `frames`.

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ica_unet_jax.inference.segmenters import Segmenter
 
 
+Image = tuple[np.ndarray, np.ndarray]  # a frame and its percentiles
 Features = list[Any]  # what the model's `encode` gives, for each view; elsewhere the arrays of the graph
 
 
@@ -22,11 +23,20 @@ Features = list[Any]  # what the model's `encode` gives, for each view; elsewher
 class Way(Protocol):
     """What a stream asks for; the features are what `encode` gives, through the same placement."""
 
-    def encode(self, placement: Placement, frame: np.ndarray) -> Features:
-        """The features of a native frame (s, h, w) float32."""
+    def put(self, frame: np.ndarray) -> Any:
+        """A native frame (s, h, w) float32 where it is worked on: once for all windows that it is seen through."""
+
+    def encode(self, placement: Placement, image: Any) -> Features:
+        """The features of what `put` gave."""
 
     def labels(self, placement: Placement, frames: Sequence[Features], count: int) -> list[np.ndarray]:
         """Labels (s, h, w) uint8 on the native grid, of the first `count` frames that one run of the network answers."""
+
+
+def look(way: Way, placement: Placement, image: Any, decoded: int) -> np.ndarray:
+    """Labels (s, h, w) uint8 of what `put` gave, its own neighbour, through the window of a placement; `decoded` frames go into a run."""
+    [labels] = way.labels(placement, [way.encode(placement, image)] * decoded, 1)
+    return labels
 
 
 class InJax:
@@ -35,8 +45,11 @@ class InJax:
     def __init__(self, segmenter: Segmenter):
         self._segmenter = segmenter
 
-    def encode(self, placement: Placement, frame: np.ndarray) -> Features:
-        return self._segmenter.encode(placement, self._segmenter.put(frame))
+    def put(self, frame: np.ndarray) -> jax.Array:
+        return self._segmenter.put(frame)
+
+    def encode(self, placement: Placement, image: jax.Array) -> Features:
+        return self._segmenter.encode(placement, image)
 
     def labels(self, placement: Placement, frames: Sequence[Features], count: int) -> list[np.ndarray]:
         answers = self._segmenter.decode(*frames)[:count]
@@ -69,8 +82,12 @@ class Elsewhere:
         graphs = network.graphs(encode, decode, shapes, segmenter.decoded, shapes[2:])
         self._network = network.Network(graphs, segmenter.runtime, segmenter.config.model.compute_dtype)
 
-    def encode(self, placement: Placement, frame: np.ndarray) -> Features:
-        return self._network.encode(*_given(placement, frame))
+    def put(self, frame: np.ndarray) -> Image:
+        frame = np.ascontiguousarray(frame, np.float32)
+        return frame, limits(frame)
+
+    def encode(self, placement: Placement, image: Image) -> Features:
+        return self._network.encode(*image, _offset(placement))
 
     def labels(self, placement: Placement, frames: Sequence[Features], count: int) -> list[np.ndarray]:
         [box] = self._network.decode(*frames, besides=[_offset(placement)])
@@ -78,15 +95,10 @@ class Elsewhere:
         labels[:, row : row + box.shape[1], column : column + box.shape[2]] = box
         return [labels]
 
-    def node_times(self, placement: Placement, frame: np.ndarray) -> list[dict[str, Any]]:
+    def node_times(self, placement: Placement, image: Image) -> list[dict[str, Any]]:
         """Where a frame takes its time: [{part, kind of node, milliseconds}, ...]."""
-        found = self._network.node_times(*_given(placement, frame), frames=self._decoded, besides=[_offset(placement)])
+        found = self._network.node_times(*image, _offset(placement), frames=self._decoded, besides=[_offset(placement)])
         return [{"part": part, "kind": kind, "ms": spent} for part, kinds in zip(("encode", "decode"), found, strict=True) for kind, spent in kinds.items()]
-
-
-def _given(placement: Placement, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    frame = np.ascontiguousarray(frame, np.float32)
-    return frame, limits(frame), _offset(placement)
 
 
 def _offset(placement: Placement) -> np.ndarray:

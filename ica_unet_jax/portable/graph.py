@@ -65,13 +65,12 @@ class Graph:
                 found.append(node)
         return found[::-1]
 
-    def model(self, name: str, metadata: dict[str, str]) -> onnx.ModelProto:
+    def model(self, name: str) -> onnx.ModelProto:
         nodes, read = self._needed(), self.read()
         inputs = [x for x in self.inputs if x.name in read]
         constants = [x for x in self.initializers.values() if x.name in read]
         graph = helper.make_graph(nodes, name, inputs, self.outputs, constants)
         made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR, producer_name="ica_unet_jax")
-        helper.set_model_props(made, metadata)
         onnx.checker.check_model(made, full_check=True)
         return made
 

@@ -31,7 +31,7 @@ def write(target: str | Path, step: Any, metadata: dict[str, Any]) -> None:
     """Writes a `network.Step` with its metadata, values as JSON."""
     import onnx
 
-    told = metadata | {"format": VERSION, "begin": step.begin}
+    told = metadata | {"format": VERSION, "begin": step.begin, "waits": step.waits}
     onnx.helper.set_model_props(step.model, {name: value if isinstance(value, str) else json.dumps(value) for name, value in told.items()})
     with replacing(target) as temporary:
         Path(temporary).write_bytes(step.model.SerializeToString())
@@ -53,17 +53,13 @@ class Model:
         self.metadata, written = read(path)
         self.runtime = _runtime(runtime, compute_dtype)
         self.shape: tuple[int, ...] = tuple(self.metadata["shape"])
+        self.waits: int = self.metadata["waits"]  # later frames without which a frame is not answered
         graph = written.graph
         self._names = [x.name.removeprefix("next_") for x in graph.output[1:]]
         shapes = {x.name: [dim.dim_value for dim in x.type.tensor_type.shape.dim] for x in graph.input}
         self._empty = {name: np.zeros(shapes[name], np.float32) for name in self._names}
         self._run = runtimes.compiled(written.SerializeToString(), self.runtime, compute_dtype)
         self.reset()
-
-    @property
-    def waits(self) -> int:
-        """Later frames without which a frame is not answered: 0 or 1."""
-        return int(self.metadata["neighbours"] == "both")
 
     def reset(self) -> None:
         """Forgets all frames: the next is the first of a cine."""

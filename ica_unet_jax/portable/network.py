@@ -11,9 +11,10 @@ import numpy as np
 import onnx
 
 from ica_unet_jax.portable import layout, runtimes
+from ica_unet_jax.portable.elementwise import Value, stored
 from ica_unet_jax.portable.graph import Graph
 from ica_unet_jax.portable.layout import Tensor
-from ica_unet_jax.portable.lowering import Value, lower, stored
+from ica_unet_jax.portable.lowering import lower
 from ica_unet_jax.runtime import compilation
 
 Shape = tuple[int, ...]
@@ -88,13 +89,13 @@ def graphs(
         features = [_as_it_lies(graph, x) for x in lower(graph, lambda *x: jax.tree.leaves(encode(*x)), *given)]
         for i, feature in enumerate(features):
             graph.output(f"feature{i}", feature)
-        encoding = graph.model("encode", {})
+        encoding = graph.model("encode")
 
         graph = Graph()
         first = [graph.input(f"besides{i}", layout.fresh("", x.dtype, x.shape)) for i, x in enumerate(besides)]
         given = [[graph.input(f"frame{k}_feature{i}", feature) for i, feature in enumerate(features)] for k in range(frames)]
         _answers(graph, decode, first, tree, given, "answer{}")
-        return Graphs(encoding, graph.model("decode", {}))
+        return Graphs(encoding, graph.model("decode"))
 
 
 def one(function: Callable[..., Any], *inputs: Array) -> onnx.ModelProto:
@@ -103,7 +104,7 @@ def one(function: Callable[..., Any], *inputs: Array) -> onnx.ModelProto:
         graph = Graph()
         given = [graph.input(f"image{i}", layout.fresh("", x.dtype, x.shape)) for i, x in enumerate(inputs)]
         _output(graph, lower(graph, lambda *x: jax.tree.leaves(function(*x)), *given), "answer{}")
-        return graph.model("one", {})
+        return graph.model("one")
 
 
 class Step(NamedTuple):
@@ -111,14 +112,16 @@ class Step(NamedTuple):
 
     model: the graph.
     begin: so many times the first frame of a cine is given to it before what comes out counts, whatever the state was.
+    waits: of so many frames before the newest are the labels.
     """
 
     model: onnx.ModelProto
     begin: int
+    waits: int
 
 
 def step(
-    encode: Callable[..., Any], decode: Callable[..., Any], image: Shape, offsets: Sequence[int], metadata: dict[str, str] | None = None
+    encode: Callable[..., Any], decode: Callable[..., Any], image: Shape, offsets: Sequence[int]
 ) -> Step:
     """A stream in one graph; its state are the features of the frames that are needed again, and of them what is needed.
 
@@ -150,7 +153,7 @@ def step(
                 # Of an older frame less is needed than of the next, which it will be.
                 if isinstance(x, Tensor) and any(held[j][i].name in read for j in range(k + 1)):
                     graph.output(f"next_{x.name}", held[k + 1][i])
-        return Step(graph.model("step", metadata or {}), kept)
+        return Step(graph.model("step"), kept, waits)
 
 
 def _answers(

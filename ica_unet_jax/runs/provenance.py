@@ -18,7 +18,7 @@ import ica_unet_jax
 from ica_unet_jax.runtime.compilation import threads
 from ica_unet_jax.runtime.files import read_object
 
-PACKAGES = ("ica-unet-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "nibabel")
+PACKAGES = ("ica-unet-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "nibabel", "onnx", "onnxruntime", "openvino")
 
 
 def read(run_dir: str | Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from ica_unet_jax.data.geometry import Placement
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.inference import roi
 from ica_unet_jax.inference.segmenters import Segmenter
-from ica_unet_jax.inference.way import Features
+from ica_unet_jax.inference.way import Features, look
 from ica_unet_jax.metrics.clinical import volumes_ml
 from ica_unet_jax.runtime import compilation
 
@@ -43,7 +43,7 @@ class Result:
 class _Frame:
     number: int
     arrived: float
-    image: np.ndarray  # as it came
+    image: Any  # as it came, where it is worked on
     placement: Placement | None = None  # of the window that the features are of
     features: Features = dataclasses.field(default_factory=list)
 
@@ -138,12 +138,7 @@ class StreamingSegmenter:
         """Searches the frame that is answered next for the heart, where the window has lost that."""
         if self._window.lost:
             image = self._waiting[0].image
-            self._window.search(lambda placement: self._look(placement, image))
-
-    def _look(self, placement: Placement, image: np.ndarray) -> np.ndarray:
-        """Labels of a frame, its own neighbour, through the window of a placement."""
-        [labels] = self.way.labels(placement, [self.way.encode(placement, image)] * self.segmenter.decoded, 1)
-        return labels
+            self._window.search(lambda placement: look(self.way, placement, image, self.segmenter.decoded))
 
     def _answer(self, began: float) -> list[Result]:
         """The results of one run of the network, of the frames that have waited longest."""
@@ -167,7 +162,7 @@ class StreamingSegmenter:
     def _arrive(self, frame: np.ndarray, began: float, time_stamp: float | None, number: int | None) -> _Frame:
         """A frame of `push`; a UserError where it is bad."""
         self._number = self._number + 1 if number is None else number
-        return _Frame(self._number, began if time_stamp is None else time_stamp, self._checked(frame))
+        return _Frame(self._number, began if time_stamp is None else time_stamp, self.way.put(self._checked(frame)))
 
     def _encode(self, frame: _Frame) -> None:
         """Its features through the window as it lies now, if they are not there yet."""

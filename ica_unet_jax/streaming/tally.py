@@ -84,7 +84,7 @@ def percentiles(values: Sequence[float]) -> dict[str, float | None]:
 
 
 def describe(summary: dict[str, Any]) -> str:
-    """A summary in four lines."""
+    """A session's summary in four lines."""
 
     def line(name: str, values: dict[str, float | None]) -> str:
         return f"{name} " + "  ".join(f"{key} " + ("–" if v is None else f"{v:.1f}") for key, v in values.items())
@@ -93,7 +93,7 @@ def describe(summary: dict[str, Any]) -> str:
     return "\n".join(
         [
             f"{summary['frames']} frames, {summary['answered']} answered, {summary['dropped']} dropped, "
-            f"{summary['refused']} refused, {summary['compilations']} compilations",
+            f"{summary['refused']} refused, {summary['compilations']} compilations; {summary['runtime']}, {summary['compute_dtype']}",
             line("compute (ms)        ", summary["compute_ms"]),
             line("arrival to mask (ms)", summary["arrival_to_mask_ms"])
             + f"  {summary['deadline_misses']} later than {summary['deadline_ms']:g}",

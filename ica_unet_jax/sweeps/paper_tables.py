@@ -12,6 +12,7 @@ from ica_unet_jax.benchmarking.measuring import RATES
 from ica_unet_jax.benchmarking.systems import PAPER_RATE
 from ica_unet_jax.labels import STRUCTURES
 from ica_unet_jax.metrics import cases
+from ica_unet_jax.portable.runtimes import JAX
 from ica_unet_jax.reporting import figures
 from ica_unet_jax.reporting.markup import NONE, Column, Item, Page, Row, Table, counted, latex, markdown_table, number
 from ica_unet_jax.runtime.files import write_text
@@ -200,10 +201,22 @@ def _facts(results: Iterable[Result], split: str) -> str:
     sentences = [", ".join(told)]
     trained = dict.fromkeys(machine_of(result.trained) for result in results if result.trained)
     timed = dict.fromkeys(result.machine for result in results if result.machine)
+    sentences += _runtimes(results)
     sentences += [f"{done} on {'; '.join(places)}" for done, places in (("Trained", trained), ("Timed", timed)) if places]
     if patients and patients[0] < FEW:
         sentences.append(f"One seed and {counted(patients[0], 'patient')} decide nothing between systems that lie close together")
     return ". ".join(sentences) + "."
+
+
+def _runtimes(results: Iterable[Result]) -> list[str]:
+    """Under which runtimes the systems were timed, where that was not JAX alone."""
+    found: dict[str, list[str]] = {}
+    for result in results:
+        for runtime in sorted({row.get("runtime", JAX) for row in result.timings.values() if row}):
+            found.setdefault(runtime, []).append(result.system.title)
+    if set(found) <= {JAX}:
+        return []
+    return ["; ".join(f"Timed under {runtime}: {', '.join(titles)}" for runtime, titles in found.items())]
 
 
 def _commands(results: Iterable[Result]) -> list[str]:

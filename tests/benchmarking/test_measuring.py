@@ -246,7 +246,7 @@ def test_what_is_no_result_is_refused(tmp_path):
             report.read(tmp_path / name)
 
 
-def test_a_trained_network_has_its_dice_on_its_own_grid_alone(tiny_run, tmp_path):
+def test_a_trained_network_has_its_dice_on_its_own_grid_alone(tiny_run, tmp_path, monkeypatch):
     run = tmp_path / "run"
     shutil.copytree(tiny_run, run, ignore=shutil.ignore_patterns("evaluation*"))
     assert rows_module.dice_of(run) is None
@@ -257,5 +257,10 @@ def test_a_trained_network_has_its_dice_on_its_own_grid_alone(tiny_run, tmp_path
     assert {name: row.dice for name, row in rows.items() if row.dice is not None} == {"run/own": 0.9}
     assert rows["run/own"].frame == (2, 64, 64) and rows["run/window"].frame == (2, 256, 256)
     assert rows["run/full"].config.model.crop == (10, 256, 256) and rows["run/full"].run == ""
+    loaded, load = [], measuring.segmenters.load
+    monkeypatch.setattr(measuring.segmenters, "load", lambda *a, **k: loaded.append(k) or load(*a, **k))
+    in_bfloat16 = dataclasses.replace(rows["run/own"], config=rows["run/own"].config.replace(compute_dtype="bfloat16"))
+    assert measuring.Streamed(in_bfloat16).segmenter.config.model.compute_dtype == "bfloat16"
+    assert loaded == [dict(runtime="jax", compute_dtype="bfloat16")]
     found = measuring.benchmark([rows["run/own"]], seconds=0.0, best=BEST, rounds=1)
     assert found["rows"]["run/own"]["dice"] == 0.9 and "| 0.900 |" in report.report(found)

@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from ica_unet_jax.data import geometry
 from ica_unet_jax.data.geometry import OUTSIDE_LOGIT, place
-from ica_unet_jax.inference import native_grid
+from ica_unet_jax.inference import normalization
 from ica_unet_jax.inference.native_grid import NativeGrid
 from ica_unet_jax.runtime import compilation
 from ica_unet_jax.runtime.compilation import Compilations
@@ -105,10 +105,10 @@ numbers = st.floats(-(2.0**100), 2.0**100, width=32) | st.integers(-3, 3).map(fl
 
 def _by_sorting_the_ends(frame):
     with compilation.plain():
-        return native_grid.percentiles(jnp.asarray(frame))
+        return normalization.percentiles(jnp.asarray(frame))
 
 
-_percentiles = jax.jit(native_grid.percentiles)
+_percentiles = jax.jit(normalization.percentiles)
 ways = pytest.mark.parametrize("percentiles", [_percentiles, _by_sorting_the_ends, geometry.limits], ids=["search", "ends", "NumPy"])
 
 
@@ -135,17 +135,17 @@ def test_percentiles_of_any_number_of_values(percentiles, size):
 
 def test_a_column_never_counts_beyond_its_16_bits(monkeypatch):
     """One column would hold 70000 values, all of which are below the second threshold."""
-    monkeypatch.setattr(native_grid, "_LANES", 1)
+    monkeypatch.setattr(normalization, "_LANES", 1)
     frame = np.arange(70000, dtype=np.float32).reshape(7, 100, 100)
-    np.testing.assert_allclose(native_grid.percentiles(jnp.asarray(frame)), np.percentile(frame, geometry.PERCENTILES), rtol=1e-6)
+    np.testing.assert_allclose(normalization.percentiles(jnp.asarray(frame)), np.percentile(frame, geometry.PERCENTILES), rtol=1e-6)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e4 / 3, -1e15])
 def test_a_constant_frame_is_zeros(value):
-    assert not np.asarray(native_grid.normalize(jnp.full((3, 50, 70), value))).any()
+    assert not np.asarray(normalization.normalize(jnp.full((3, 50, 70), value))).any()
 
 
 def test_normalize_keeps_its_precision_in_a_large_frame():
     frame = np.random.default_rng(0).gamma(2, 100, (10, 256, 256)).astype(np.float32) + 1000
-    found = jax.jit(native_grid.normalize)(frame)
+    found = jax.jit(normalization.normalize)(frame)
     np.testing.assert_allclose(found, geometry.normalize(frame), atol=2e-5)

@@ -28,7 +28,7 @@ def run(function, *arrays):
         given = [graph.input(f"x{i}", layout.fresh("", x.dtype, x.shape)) for i, x in enumerate(arrays)]
         for i, y in enumerate(lower(graph, lambda *x: jax.tree.leaves(function(*x)), *given)):
             graph.output(f"y{i}", layout.arrange(graph, y, y.axes))
-    model = graph.model("test", {})
+    model = graph.model("test")
     session = onnxruntime.InferenceSession(model.SerializeToString())
     return session.run(None, {f"x{i}": x for i, x in enumerate(arrays)}), [node.op_type for node in model.graph.node]
 

@@ -15,7 +15,6 @@ from ica_unet_jax.inference.segmenters import segmenter_of  # noqa: E402
 from ica_unet_jax.models.networks import init_variables  # noqa: E402
 from ica_unet_jax.portable import model_file, network, runtimes  # noqa: E402
 from ica_unet_jax.portable.model_file import Model  # noqa: E402
-from ica_unet_jax.runtime import compilation  # noqa: E402
 
 SPACING = (10.0, 1.4, 1.6)
 
@@ -29,8 +28,7 @@ def made(tmp_path_factory):
         if neighbours not in known:
             config = Config.make(**SMALL | dict(crop=(2, 64, 64), neighbours=neighbours))
             segmenter = segmenter_of(config, jax.jit(lambda key: init_variables(config.model, key))(jax.random.key(0)))
-            with compilation.plain():
-                encode, decode, _ = exporting.step_functions(segmenter, (3, 70, 66), SPACING, segmenter.portable_functions)
+            encode, decode, _ = exporting.step_functions(segmenter, (3, 70, 66), SPACING, segmenter.portable_functions)
             step = network.step(encode, lambda *frames: (decode(*frames),), (3, 70, 66), config.model.frames)
             path = tmp_path_factory.mktemp("models") / "model.onnx"
             model_file.write(path, step, {"shape": [3, 70, 66], "neighbours": neighbours})

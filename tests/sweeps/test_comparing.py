@@ -41,6 +41,14 @@ def test_systems_are_timed_in_one_group_at_both_widths(tmp_path, monkeypatch):
     assert len(asked) == 2 and {row.runtime for row in asked[1]} == {"jax"}
 
 
+def test_tables_say_under_which_runtime_they_were_timed(reference, monkeypatch):
+    monkeypatch.setattr(trials.loop, "train", tiny.write_run)
+    monkeypatch.setattr(measuring, "benchmark", made_up)
+    monkeypatch.setattr(comparing.runtimes, "choose", lambda name, dtype="float32": name)
+    folder = comparing.compare(reference, runtime="openvino")
+    assert "Timed under openvino: Narrow, Steady." in (folder / "tables.md").read_text()
+
+
 @pytest.fixture
 def reference(cohort, tmp_path, monkeypatch):
     """Two cheap systems, of which the second is judged cleaned, and one that does not fit the grid."""
