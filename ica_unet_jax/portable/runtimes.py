@@ -61,10 +61,10 @@ def _can(dtype: str) -> bool:
     """Whether OpenVINO has fast arithmetic of this kind on this CPU."""
     if dtype == "float32":
         return True
-    return "BF16" in _openvino_module().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in openvino_module().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def _openvino_module() -> Any:
+def openvino_module() -> Any:
     """OpenVINO, without its telemetry: a child process that tells the maker of each use, on a machine with patients' data."""
     if "openvino" not in sys.modules:
         known = sys.modules.get("openvino_telemetry")
@@ -149,7 +149,7 @@ def _openvino_network(model: bytes, dtype: str, **changes: Any) -> tuple[Any, li
     """The compiled model, and the names of its inputs in their order."""
     from ica_unet_jax.runtime.compilation import threads
 
-    core, precision = _openvino_module().Core(), {"float32": "f32", "bfloat16": "bf16"}[dtype]
+    core, precision = openvino_module().Core(), {"float32": "f32", "bfloat16": "bf16"}[dtype]
     options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads(), "INFERENCE_PRECISION_HINT": precision}
     written = core.read_model(model)
     names = [x.any_name for x in written.inputs]  # compiled, one may have the name of what was done to it
@@ -158,7 +158,7 @@ def _openvino_network(model: bytes, dtype: str, **changes: Any) -> tuple[Any, li
 
 def _openvino(model: bytes, dtype: str) -> Run:
     network, names = _openvino_network(model, dtype)
-    request, new = network.create_infer_request(), _openvino_module().Tensor
+    request, new = network.create_infer_request(), openvino_module().Tensor
 
     def run(given: Mapping[str, Any]) -> list[np.ndarray]:
         # Written at once to where it stays: what a request keeps for itself the next call writes over.

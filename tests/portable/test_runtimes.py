@@ -107,7 +107,7 @@ def test_openvino_tells_nobody():
     script = (
         "import os, time; from ica_unet_jax.portable import runtimes\n"
         "os.register_at_fork(before=lambda: print('forked'))\n"
-        "print(runtimes._openvino_module().Core().available_devices); time.sleep(0.5)"
+        "print(runtimes.openvino_module().Core().available_devices); time.sleep(0.5)"
     )
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=os.environ | {"CI": "false"})
     assert "CPU" in told.stdout and "forked" not in told.stdout
