@@ -134,6 +134,8 @@ def test_chains_hold_every_command():
 
 
 def test_imports_of_the_snippets_work():
+    from ica_unet_jax.portable import runtimes
+
     lines = [line for block in blocks("python") for line in block.splitlines() if re.match(r"(from|import) ", line)]
     assert any("inference" in line for line in lines)
     if "openvino" in runtimes.at_hand():
@@ -169,6 +171,7 @@ def test_settings_that_are_named_exist():
     source = "".join(path.read_text() for top in ("ica_unet_jax", "ablations") for path in (ROOT / top).rglob("*.py"))
     known = set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', source)) | set(re.findall(r"^    (\w+): .* = knob\(", source, re.MULTILINE))
     known |= {"flagfile", "help", "version"}  # every command's
+    known |= {"opt_out"}  # of OpenVINO's opt_in_out
     known |= {"gpus-per-task", "nodes", "ntasks-per-node", "gpus-per-node", "array", "requeue", "wrap"}  # of srun and sbatch
     for name, text in TEXTS.items():
         for flag in re.findall(r"(?<![\w<-])--([a-z][\w-]+)", text.replace("<!--", "")):
