@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import sys
@@ -61,7 +62,7 @@ def _can(dtype: str) -> bool:
     """Whether OpenVINO has fast arithmetic of this kind on this CPU."""
     if dtype == "float32":
         return True
-    return "BF16" in openvino_module().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def openvino_module() -> Any:
@@ -76,6 +77,12 @@ def openvino_module() -> Any:
             if known:
                 sys.modules["openvino_telemetry"] = known
     return sys.modules["openvino"]
+
+
+@functools.cache
+def _core() -> Any:
+    """The one that this process has, for good: each sets a stack for signals, and the end of two leaves one that is freed."""
+    return openvino_module().Core()
 
 
 def compiled(model: bytes, runtime: str, dtype: str = "float32") -> Run:
@@ -149,7 +156,7 @@ def _openvino_network(model: bytes, dtype: str, **changes: Any) -> tuple[Any, li
     """The compiled model, and the names of its inputs in their order."""
     from ica_unet_jax.runtime.compilation import threads
 
-    core, precision = openvino_module().Core(), {"float32": "f32", "bfloat16": "bf16"}[dtype]
+    core, precision = _core(), {"float32": "f32", "bfloat16": "bf16"}[dtype]
     options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads(), "INFERENCE_PRECISION_HINT": precision}
     written = core.read_model(model)
     names = [x.any_name for x in written.inputs]  # compiled, one may have the name of what was done to it

@@ -111,3 +111,21 @@ def test_openvino_tells_nobody():
     )
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=os.environ | {"CI": "false"})
     assert "CPU" in told.stdout and "forked" not in told.stdout
+
+
+@pytest.mark.skipif("openvino" not in INSTALLED, reason="needs openvino")
+def test_a_signal_is_heard_after_networks_are_gone():
+    """OpenVINO gives a thread a stack for signals, which is freed with what made it."""
+    script = (
+        "import os, signal; from onnx import TensorProto, helper; from ica_unet_jax.portable import runtimes\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it\n"
+        "x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [4]) for name in 'xy')\n"
+        "graph = helper.make_graph([helper.make_node('Relu', ['x'], ['y'])], 'g', [x], [y])\n"
+        "model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)], ir_version=9).SerializeToString()\n"
+        "networks = [runtimes.compiled(model, 'openvino') for _ in range(2)]\n"
+        "while networks: networks.pop(0)\n"
+        "try: os.kill(os.getpid(), signal.SIGINT)\n"
+        "except KeyboardInterrupt: print('heard')"
+    )
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (told.returncode, told.stdout) == (0, "heard\n"), told.stderr
