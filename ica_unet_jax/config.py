@@ -94,6 +94,11 @@ class ModelConfig(Part):
         return "bases_from" in self.network.reads(self.mixing)
 
     @property
+    def takes_stacks(self) -> bool:
+        """Whether all but the mixing looks at pairs of slices, so that a stack of any even depth is encoded and transformed at once."""
+        return self.model == "ica_unet" and not (self.has_bases and self.bases_from == "frame_with_coordinates")
+
+    @property
     def reach(self) -> int:
         """Frames before and after a labelled one that belong to a training sample."""
         return self.answered - 1 if self.network.snippet else max(1, -min(self.frames, default=0))

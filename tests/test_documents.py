@@ -118,7 +118,17 @@ LEAVES = {  # a text in each of the files that a chain leaves
 SLOW = ("both", "acdc_mini", "ablations_acdc_mini", "benchmark", "cv")  # what they do is done in part by the others
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in chains()])
+def test_a_user_comes_through(place):
+    """The first use of each command in the longest chain; the whole of it takes a minute more."""
+    first: dict[str, str] = {}
+    for line in chains()["acdc"]:
+        first.setdefault(line.split()[2], line)
+    for line in first.values():
+        run(line.replace("runs/acdc", "runs/first"), place)
+    assert "Dice" in (place / "runs/first/evaluation_test/table.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in (*SLOW, "acdc") else name for name in chains()])
 def test_every_command_of_the_documents_runs(name, place):
     for command in chains()[name]:
         run(command, place)

@@ -18,7 +18,7 @@ from ica_unet_jax.benchmarking.profile import profile
 from ica_unet_jax.benchmarking.rows import Row
 from ica_unet_jax.benchmarking.systems import PAPER_RATE
 from ica_unet_jax.benchmarking.timing import LEAST, Ceilings, Timing, ceilings, laps
-from ica_unet_jax.benchmarking.work import Work, parameters, streamed, total, training_sample
+from ica_unet_jax.benchmarking.work import Work, parameters, streamed_stack, total, training_sample
 from ica_unet_jax.config import Config
 from ica_unet_jax.data.augmentation import Batch
 from ica_unet_jax.data.cache import canvas
@@ -125,11 +125,10 @@ class Streamed:
         """What was found, JSON-safe."""
         model, timings = self.row.config.model, {name: Timing.of(*rounds) for name, rounds in self.rounds.items()}
         frame, compute = timings["frame_ms"], timings["compute_ms"]
-        windows, work = len(self.placement.windows), total(streamed(model))
-        work = Work(windows * work.flops, windows * work.bytes)
+        work = total(streamed_stack(model, self.row.frame[0]))
         return described(self.row, work, best, frame.p50) | {
             "native": list(self.row.frame),
-            "windows": windows,
+            "windows": len(self.placement.windows),
             "waits": model.waits,
             "ready_s": self.ready,
             "profile": self.profile() if profiled else [],

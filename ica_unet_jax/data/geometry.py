@@ -97,26 +97,32 @@ def front_padding(slices: int, depth: int) -> int:
     return 2 * (max(0, depth - slices) // 4)
 
 
+def stack_depth(slices: int, depth: int) -> int:
+    """Slices that the windows of a stack reach over together: a short stack fills one, and pairs of slices are never parted."""
+    return max(depth, slices + slices % 2)
+
+
 def window_starts(slices: int, depth: int) -> list[int]:
-    """First slices of the windows over a stack, which overlap by half a window or more; [0] for a short stack."""
-    excess = max(0, slices - depth)
-    count = 1 + math.ceil(excess / max(1, depth // 2))
-    return [round(excess * i / max(1, count - 1)) for i in range(count)]
+    """First slices of the windows over a stack, all even, so that all windows see the same pairs; [0] for a short stack.
+
+    They overlap by half a window, or by half of the pairs rounded down.
+    """
+    excess, pairs = (stack_depth(slices, depth) - depth) // 2, depth // 2
+    last = math.ceil(excess / math.ceil(pairs / 2))
+    return [2 * round(excess * i / max(1, last)) for i in range(last + 1)]
 
 
 def fit_depth(array: np.ndarray, depth: int, start: int = 0) -> np.ndarray:
-    """(..., s, H, W) -> (..., d, H, W): slices `start` to `start + d - 1`, or a short stack padded with zeros.
+    """(..., s, H, W) -> (..., d, H, W): slices `start` to `start + d - 1`, padded with zeros where the stack has none.
 
-    `start` is at most max(0, s - d), so a short stack has `start` 0. Raises ValueError beyond that.
+    A short stack is padded on both sides, and has `start` 0. Raises ValueError for a window that reaches past `stack_depth`.
     """
     slices = array.shape[-3]
-    if not 0 <= start <= max(0, slices - depth):
+    if not 0 <= start <= stack_depth(slices, depth) - depth:
         raise ValueError(f"A window of {depth} slices cannot start at slice {start} of {slices}.")
-    if slices >= depth:
-        return array[..., start : start + depth, :, :]
-    front = front_padding(slices, depth)
-    widths = [(0, 0)] * (array.ndim - 3) + [(front, depth - slices - front), (0, 0), (0, 0)]
-    return np.pad(array, widths)
+    front, kept = front_padding(slices, depth), array[..., start : start + depth, :, :]
+    widths = [(0, 0)] * (array.ndim - 3) + [(front, depth - kept.shape[-3] - front), (0, 0), (0, 0)]
+    return np.pad(kept, widths) if kept.shape[-3] < depth else kept
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,7 +210,7 @@ class Placement:
         total = np.zeros((slices, *logits.shape[2:]), np.float32)
         count = np.zeros((slices, 1, 1, 1), np.float32)
         for window, start in zip(logits, self.windows, strict=True):
-            total[start : start + depth] += window[front : front + slices]
+            total[start : start + depth] += window[front : front + slices - start]
             count[start : start + depth] += 1
         native = np.moveaxis(resample(total / count, *self.backward_matrices()), 1, -1)
         native[~self.inside] = [OUTSIDE_LOGIT] + [0] * (native.shape[-1] - 1)

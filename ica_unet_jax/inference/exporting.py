@@ -118,7 +118,7 @@ def _write_jax(segmenter: Segmenter, shape: tuple[int, int, int], spacing: tuple
     platforms, frame = metadata["platforms"], jax.ShapeDtypeStruct(shape, jnp.float32)
     tracing = contextlib.nullcontext() if set(platforms) == {"cpu"} else compilation.plain()
     with tracing, replacing(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
-        encode, decode, features = step_functions(segmenter, shape, spacing, segmenter.functions_of_weights)
+        encode, decode, features = step_functions(segmenter, shape, spacing)
         to_export = {"encode": (encode, (frame,)), "decode": (decode, (features,) * segmenter.decoded)}
         archive.writestr("metadata.json", json.dumps(metadata, indent=2) + "\n")
         for name, (function, arguments) in to_export.items():
@@ -129,24 +129,20 @@ def _write_jax(segmenter: Segmenter, shape: tuple[int, int, int], spacing: tuple
 def _write_onnx(segmenter: Segmenter, shape: tuple[int, int, int], spacing: tuple[float, float, float], target: str | Path, metadata: dict[str, Any]) -> None:
     from ica_unet_jax.portable import network  # needs onnx
 
-    encode, decode, _ = step_functions(segmenter, shape, spacing, segmenter.portable_functions)
+    encode, decode, _ = step_functions(segmenter, shape, spacing, exact=True)
     made = network.step(encode, lambda *frames: (decode(*frames),), shape, segmenter.config.model.frames)
     model_file.write(target, made, metadata)
 
 
 def step_functions(
-    segmenter: Segmenter, shape: tuple[int, int, int], spacing: tuple[float, float, float], functions: tuple[Callable, Callable]
+    segmenter: Segmenter, shape: tuple[int, int, int], spacing: tuple[float, float, float], *, exact: bool = False
 ) -> tuple[Callable, Callable, Any]:
-    """(encode, decode, shapes of the features): traceable, from native frame to features to native labels.
-
-    `functions` are those of a window, as `Segmenter` gives them with the variables in them.
-    """
-    grid = segmenter.grid(segmenter.place(shape, spacing))
-    encode_window, decode_window = functions
+    """(encode, decode, shapes of the features): traceable, from native frame to features to native labels; `exact` in float32."""
+    grid, encode_image, decode_images = segmenter.stack_functions(segmenter.place(shape, spacing), exact=exact)
     centre = np.zeros(2, np.int32)
 
     def features(frame):
-        return [encode_window(*view) for view in grid.to_windows(frame, jnp.asarray(centre))]
+        return [encode_image(segmenter.variables, *view) for view in grid.to_windows(frame, jnp.asarray(centre))]
 
     frame = jax.ShapeDtypeStruct(tuple(shape), jnp.float32)
     tree = jax.tree.structure(jax.eval_shape(features, frame))
@@ -156,7 +152,7 @@ def step_functions(
         return tuple(jax.tree.leaves(features(frame)))
 
     def decode(*frames):
-        views = zip(*(jax.tree.unflatten(tree, leaves) for leaves in frames), strict=True)
-        return grid.to_labels(tuple(decode_window(*view)[0] for view in views), jnp.asarray(centre))
+        windows = decode_images(segmenter.variables, *(jax.tree.unflatten(tree, leaves) for leaves in frames))
+        return grid.to_labels(windows, jnp.asarray(centre))
 
     return encode, decode, jax.eval_shape(encode, frame)

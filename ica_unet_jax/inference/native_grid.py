@@ -18,14 +18,14 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int32, UInt8
 
-from ica_unet_jax.data.geometry import OUTSIDE_LOGIT, Placement, front_padding
+from ica_unet_jax.data.geometry import OUTSIDE_LOGIT, Placement, front_padding, stack_depth
 from ica_unet_jax.inference.normalization import Frame, Limits, normalize
 from ica_unet_jax.labels import NUM_CLASSES
 from ica_unet_jax.models.averaging import mean_softmax
 from ica_unet_jax.runtime import compilation
 
 Offset = Int32[Array, "2"]
-Views = tuple[tuple[jax.Array, jax.Array], ...]  # a view each: its image and its mask, (1, d, H, W, 1)
+Views = tuple[tuple[jax.Array, jax.Array], ...]  # what the network is shown: an image and its mask, (1, d, H, W, 1), for each view, or all of the stack
 Windows = tuple[jax.Array | np.ndarray, ...]  # a view each: its logits (1, d, H, W, 4)
 Values = np.ndarray | jax.Array
 Taps = tuple[Values, Values, Values, Values]
@@ -37,16 +37,19 @@ class NativeGrid:
 
     One for all offsets of a placement: the offset is an argument, int32 (rows, columns) on the device, as `offset` puts
     it there. A view is a window, or its mirror image: with `mirror` each window is followed by those flipped in
-    columns, in rows, and in both.
+    columns, in rows, and in both. A network that takes stacks of any depth, `whole`, is shown all slices of a deep one at once:
+    there is one image for all windows, and their logits are as otherwise.
 
     Both directions are tabled once for the canvas, the windows' grid continued over all that they can reach. A window is
     a piece of it, and of the native grid a box is worked on that is just large enough for a window.
     """
 
-    def __init__(self, placement: Placement, *, mirror: bool = False):
-        self.placement = placement.at(0, 0)
+    def __init__(self, placement: Placement, *, mirror: bool = False, whole: bool = False):
+        self.placement, self.whole = placement.at(0, 0), whole and len(placement.windows) > 1
         flips = [(), (2,), (1,), (1, 2)] if mirror else [()]  # the axes that are reversed
         self.views = [(start, axes) for start in placement.windows for axes in flips]
+        self._depth = stack_depth(placement.shape[0], placement.crop[0])
+        self._shown = [(0, self._depth, axes) for axes in flips] if self.whole else [(start, placement.crop[0], axes) for start, axes in self.views]
         self._offsets: dict[tuple[int, int], jax.Array] = {}
 
     def offset(self, placement: Placement) -> Offset:
@@ -57,7 +60,7 @@ class NativeGrid:
 
     @functools.cached_property
     def windows(self) -> Callable[[Frame, Offset], Views]:
-        """Compiled: a native frame (s, h, w) float32 -> for each view its image, normalized, and its mask (1, d, H, W, 1)."""
+        """Compiled: a native frame (s, h, w) float32 -> what the network is shown: images, normalized, and their masks (1, d, H, W, 1)."""
         return jax.jit(self.to_windows).lower(jax.ShapeDtypeStruct(self.placement.shape, jnp.float32), _OFFSET).compile()
 
     @functools.cached_property
@@ -84,13 +87,13 @@ class NativeGrid:
         rows, columns = (axis.window(o) for axis, o in zip(self._axes, offset, strict=True))
         image = resample(normalize(frame, limits), rows.taps, columns.taps)
         mask = jnp.broadcast_to(jnp.outer(rows.inside, columns.inside).astype(jnp.float32), image.shape)
-        slices, depth = image.shape[0], self.placement.crop[0]
-        if slices < depth:
-            front = front_padding(slices, depth)
-            image, mask = (jnp.pad(x, ((front, depth - slices - front), (0, 0), (0, 0))) for x in (image, mask))
+        slices = image.shape[0]
+        if slices < self._depth:
+            front = front_padding(slices, self.placement.crop[0])
+            image, mask = (jnp.pad(x, ((front, self._depth - slices - front), (0, 0), (0, 0))) for x in (image, mask))
         return tuple(
             tuple(jnp.flip(x[start : start + depth], axes)[None, ..., None] for x in (image, mask))
-            for start, axes in self.views
+            for start, depth, axes in self._shown
         )
 
     def to_logits(self, windows: Windows, offset: Offset) -> Float[Array, "s h w classes"]:
@@ -125,15 +128,15 @@ class NativeGrid:
     def _in_box(self, windows: Windows, offset: Offset) -> tuple[jax.Array, jax.Array, tuple[jax.Array, ...]]:
         """The averaged logits (s, rows, columns, 4) of a native box, where the windows reach (1, rows, columns), its corner."""
         slices, depth = self.placement.shape[0], self.placement.crop[0]
-        front, shown = front_padding(slices, depth), min(slices, depth)
+        front = front_padding(slices, depth)
         total, count = 0.0, np.zeros((slices, 1, 1, 1), np.float32)
         seen: dict[int, list[jax.Array]] = {}
         for (start, axes), logits in zip(self.views, windows, strict=True):
-            seen.setdefault(start, []).append(jnp.flip(logits[0, front : front + shown], axes))
+            seen.setdefault(start, []).append(jnp.flip(logits[0, front : front + slices - start], axes))
         for start, images in seen.items():
             part = mean_softmax(images) if len(images) > 1 else images[0]  # a stream's logits need no softmax
-            total = total + jnp.pad(part, ((start, slices - start - shown), (0, 0), (0, 0), (0, 0)))
-            count[start : start + shown] += 1
+            total = total + jnp.pad(part, ((start, slices - start - part.shape[0]), (0, 0), (0, 0), (0, 0)))
+            count[start : start + depth] += 1
         rows, columns = (axis.box(o) for axis, o in zip(self._axes, offset, strict=True))
         inside = jnp.outer(rows.inside, columns.inside)[None]
         return resample(total / count, rows.taps, columns.taps), inside, (rows.start, columns.start)

@@ -48,7 +48,7 @@ class Segmenter:
     def __init__(self, config: Config, variables=None, *, mirror: bool = False, step: int = 0, runtime: str = JAX):
         self.config, self.variables, self.mirror, self.step, self.runtime = config, variables, mirror, step, runtime
         self.traces = 0  # of the network so far; a test holds it down
-        self._grids: dict[Placement, NativeGrid] = {}
+        self._grids: dict[tuple[Placement, bool], NativeGrid] = {}
 
     @property
     def decoded(self) -> int:
@@ -59,6 +59,11 @@ class Segmenter:
     def first(self) -> int:
         """Of these, the first that the run answers."""
         return self.config.model.reach
+
+    @property
+    def takes_stacks(self) -> bool:
+        """Whether a deep stack is encoded and transformed at once in a stream, and not window by window."""
+        return self.config.model.takes_stacks
 
     @property
     def functions(self) -> tuple[Callable, Callable]:
@@ -103,20 +108,41 @@ class Segmenter:
         from ica_unet_jax.portable import network  # needs onnx
 
         window = jax.ShapeDtypeStruct((1, *self.config.model.crop, 1), jnp.float32)
-        graphs = network.graphs(*self.portable_functions, [window, window], self.decoded)
+        functions = (functools.partial(function, self.variables) for function in self._functions(self._exact))
+        graphs = network.graphs(*functions, [window, window], self.decoded)
         return network.Network(graphs, self.runtime, self.config.model.compute_dtype)
 
     @property
-    def functions_of_weights(self) -> tuple[Callable, Callable]:
-        """`functions` with the variables in them."""
-        return tuple(functools.partial(function, self.variables) for function in self.functions)
+    def _exact(self) -> nn.Module:
+        """The network in float32, for other runtimes."""
+        return build_model(dataclasses.replace(self.config.model, compute_dtype="float32"))
 
-    @property
-    def portable_functions(self) -> tuple[Callable, Callable]:
-        """`functions` in float32, with the variables in them, to be traced for other runtimes."""
-        exact = dataclasses.replace(self.config.model, compute_dtype="float32")
-        encode, decode = self._functions(build_model(exact))
-        return functools.partial(encode, self.variables), functools.partial(decode, self.variables)
+    def stack_functions(self, placement: Placement, *, exact: bool = False) -> tuple[NativeGrid, Callable, Callable]:
+        """(grid, encode, decode) of native frames, to be traced: of a deep stack all is done once that the network can.
+
+        encode: variables, an image that the grid shows, its mask -> features.
+        decode: variables, for each of `decoded` frames a list of features, one for each of these images -> the logits
+          (1, d, H, W, 4) of the grid's views, of the first frame that they answer.
+
+        Args:
+          exact: in float32, whatever the network computes in.
+        """
+        model = self._exact if exact else build_model(self.config.model)
+        grid, (encode, decode_window) = self.grid(placement, whole=self.takes_stacks), self._functions(model)
+        reach, offsets = self.config.model.reach, self.config.model.frames
+
+        def decode(variables, *frames: Features) -> Windows:
+            images = list(zip(*frames, strict=True))
+            if not grid.whole:
+                return tuple(decode_window(variables, *features)[0] for features in images)
+            self.traces += 1
+            stacks = []
+            for features in images:
+                neighbours = {offset: features[reach + offset] for offset in offsets}
+                stacks.append(model.apply(variables, neighbours, features[reach], placement.windows, method=model.decode_stack))
+            return tuple(logits for windows in zip(*stacks, strict=True) for logits in windows)  # a window, and its mirror images
+
+        return grid, encode, decode
 
     def without_mirror(self) -> Segmenter:
         """The same network, on each window as it is; what is compiled of it is shared."""
@@ -130,16 +156,19 @@ class Segmenter:
         """The windows of this model's grid on a native volume (s, h, w) with spacing (dz, dy, dx) in mm."""
         return place(shape, spacing, self.config.model.crop, self.config.data.spacing)
 
-    def grid(self, placement: Placement) -> NativeGrid:
+    def grid(self, placement: Placement, *, whole: bool = False) -> NativeGrid:
         """The compiled way from a native grid to the windows and back; made once for all offsets of the windows."""
         grid = placement.at(0, 0)
-        if grid not in self._grids:
-            self._grids[grid] = NativeGrid(grid, mirror=self.mirror)
-        return self._grids[grid]
+        if (grid, whole) not in self._grids:
+            self._grids[grid, whole] = NativeGrid(grid, mirror=self.mirror, whole=whole)
+        return self._grids[grid, whole]
 
     def way(self, placement: Placement) -> Way:
         """From a native frame on the host to native labels on the host, in a stream on this native grid; made, and compiled, anew."""
-        return way.InJax(self) if self.runtime == JAX else way.Elsewhere(self, placement)
+        if self.runtime != JAX:
+            return way.Elsewhere(self, placement)
+        deep = self.takes_stacks and len(placement.windows) > 1
+        return way.StacksInJax(self, placement) if deep else way.InJax(self)
 
     def put(self, frame: np.ndarray) -> jax.Array:
         """A native frame (s, h, w) on the device, float32. By name, so that nothing else crosses unseen."""

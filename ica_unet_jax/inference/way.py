@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from ica_unet_jax.data.geometry import Placement, limits
+from ica_unet_jax.runtime import compilation
 
 if TYPE_CHECKING:
     from ica_unet_jax.inference.segmenters import Segmenter
 
 
 Image = tuple[np.ndarray, np.ndarray]  # a frame and its percentiles
-Features = list[Any]  # what the model's `encode` gives, for each view; elsewhere the arrays of the graph
+Features = list[Any]  # what the model's `encode` gives, for each image that it is shown; elsewhere the arrays of the graph
 
 
 @runtime_checkable
@@ -56,6 +57,33 @@ class InJax:
         return jax.device_get([self._segmenter.to_labels(placement, windows) for windows in answers])
 
 
+class StacksInJax:
+    """The same for deep stacks of one native grid: all of a network that can is done once for all windows of a stack."""
+
+    def __init__(self, segmenter: Segmenter, placement: Placement):
+        self._segmenter = segmenter
+        self._grid, encode, decode = segmenter.stack_functions(placement)
+
+        def features(variables: Any, frame: jax.Array, offset: jax.Array) -> Features:
+            return [encode(variables, *view) for view in self._grid.to_windows(frame, offset)]
+
+        shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (np.zeros(placement.shape, np.float32), _offset(placement))]
+        options = compilation.one_window_options()
+        traced = jax.jit(features).lower(segmenter.variables, *shapes)
+        self._encode = traced.compile(options)
+        self._decode = jax.jit(decode).lower(segmenter.variables, *[traced.out_info] * segmenter.decoded).compile(options)
+
+    def put(self, frame: np.ndarray) -> jax.Array:
+        return self._segmenter.put(frame)
+
+    def encode(self, placement: Placement, image: jax.Array) -> Features:
+        return self._encode(self._segmenter.variables, image, self._grid.offset(placement))
+
+    def labels(self, placement: Placement, frames: Sequence[Features], count: int) -> list[np.ndarray]:
+        windows = self._decode(self._segmenter.variables, *frames)
+        return [jax.device_get(self._grid.labels(windows, self._grid.offset(placement)))]
+
+
 class Elsewhere:
     """Two graphs of another runtime, for one native grid: normalization, resampling and the choice of labels are in them too.
 
@@ -65,18 +93,17 @@ class Elsewhere:
     def __init__(self, segmenter: Segmenter, placement: Placement):
         from ica_unet_jax.portable import network  # needs onnx
 
-        grid, (encode_window, decode_window) = segmenter.grid(placement), segmenter.portable_functions
+        grid, encode_image, decode_images = segmenter.stack_functions(placement, exact=True)
         self._grid, self._decoded = grid, segmenter.decoded
 
         def encode(frame: jax.Array, limits: jax.Array, offset: jax.Array) -> Features:
-            found = [encode_window(*view) for view in grid.to_windows(frame, offset, limits)]
+            found = [encode_image(segmenter.variables, *view) for view in grid.to_windows(frame, offset, limits)]
             return [features._replace(valid=None) for features in found]  # the masks are made anew, which is less than to keep them
 
         def decode(offset: jax.Array, *frames: Features) -> tuple[jax.Array]:
             masks = [mask for _, mask in grid.to_windows(jnp.zeros(placement.shape), offset, jnp.zeros(2))]
             frames = [[features._replace(valid=mask) for features, mask in zip(views, masks, strict=True)] for views in frames]
-            windows = tuple(decode_window(*views)[0] for views in zip(*frames, strict=True))
-            return (grid.to_label_box(windows, offset)[0],)
+            return (grid.to_label_box(decode_images(segmenter.variables, *frames), offset)[0],)
 
         shapes = [jax.ShapeDtypeStruct(placement.shape, jnp.float32), jax.ShapeDtypeStruct((2,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.int32)]
         graphs = network.graphs(encode, decode, shapes, segmenter.decoded, shapes[2:])

@@ -16,6 +16,8 @@ from ica_unet_jax.labels import NUM_CLASSES
 from ica_unet_jax.models.layers import Dtype, Volume, depth_to_space, space_to_depth
 from ica_unet_jax.runtime.compilation import is_for_elsewhere, once
 
+Bases = Float[Array, "batch d K L u m"]
+
 
 class LowLevel(nn.Module):
     """Layers shared by both branches: (B, d, h, w, 1) -> (B, d, h/4, w/4, 4 * width), in two halves, or whole if not `shared`.
@@ -143,7 +145,7 @@ class IcaDecoder(nn.Module):
 
 
 class IcaEncoder(nn.Module):
-    """Unmixing: `low_level`, then `coefficients` and `bases`, which a caller may want for different frames.
+    """Unmixing: `low_level`, then `coefficients`, and `own_bases` and `bases`, which a caller may want for different frames.
 
     `counted` is the mask (B, d, h, w, 1) of what counts in the statistics of norms; None: all does.
     """
@@ -174,21 +176,31 @@ class IcaEncoder(nn.Module):
         """A_n from the first half of the low-level features; `valid` is (B, d, 1, 1, 1) or (B, d, h/4, w/4, 1)."""
         return self.unmix(features, valid.astype(features.dtype), train, counted)
 
-    def bases(self, features: Volume, valid: Volume, train: bool, counted: Volume | None = None) -> Float[Array, "B d K L u m"]:
-        """X from the second half; `valid` (B, d, h/16, w/16, 1) silences what comes from padded voxels."""
+    def own_bases(self, features: Volume, valid: Volume, train: bool, counted: Volume | None = None) -> Bases | None:
+        """What a frame's second half of the low-level features adds to X; None where X is a dictionary alone.
+
+        `valid` (B, d, h/16, w/16, 1) silences what comes from padded voxels.
+        """
         kind = self.config.bases_from
         if kind == "dictionary":
-            common = self.dictionary()
-            return jnp.broadcast_to(common, (features.shape[0], *common.shape)).astype(self.dtype)
+            return None
         if kind == "frame_with_coordinates":
             batch, _, *plane, _ = features.shape
             grid = _coordinates((self.config.crop[0], *plane), features.dtype)
             features = jnp.concatenate([features, jnp.broadcast_to(grid, (batch, *grid.shape))], axis=-1)
-        x = self.branch(features, train, counted) * valid[..., None].astype(self.dtype)
-        if kind == "dictionary_and_frame":
-            # The dictionary is indexed by offsets within a kernel, not by places in the frame: no mask.
-            x = self.dictionary()[None].astype(self.dtype) + self.frame_scale.astype(self.dtype) * x
-        return x
+        return self.branch(features, train, counted) * valid[..., None].astype(self.dtype)
+
+    def bases(self, own: Bases | None, batch: int) -> Bases:
+        """X of a batch of frames, from what each adds to it.
+
+        The dictionary is indexed by offsets within a kernel, not by places in the frame: it has no mask.
+        """
+        if self.config.bases_from == "dictionary_and_frame":
+            return self.dictionary()[None].astype(self.dtype) + self.frame_scale.astype(self.dtype) * own
+        if own is None:
+            common = self.dictionary()
+            return jnp.broadcast_to(common, (batch, *common.shape)).astype(self.dtype)
+        return own
 
 
 def _coordinates(shape: tuple[int, int, int], dtype: Dtype) -> Float[Array, "d h w 3"]:

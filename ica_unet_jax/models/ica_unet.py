@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -21,7 +22,7 @@ class FrameFeatures(NamedTuple):
     """What is kept of a frame: everything that it contributes as current frame or as a neighbour."""
 
     pyramid: tuple[jax.Array, ...]  # A_n ... A_0 as streams, (m, 1, B, d/2, h/4, w/4) first
-    bases: jax.Array | None  # X, (B, d, h/16, w/16, u, m); None where the frame serves as neighbour alone
+    bases: jax.Array | None  # what it adds to X, (B, d, h/16, w/16, u, m); None where X is a dictionary, or it serves as neighbour alone
     valid: jax.Array  # (B, d, h, w, 1), 1 where there is image, 0 where there is padding
     frame: jax.Array | None = None  # (B, d, h, w, 1), where the decoders see it
 
@@ -81,43 +82,76 @@ class IcaUNet(nn.Module):
     def encode(self, frame: Volume, valid: Volume, train: bool = False) -> FrameFeatures:
         """One frame (B, d, h, w, 1) and its validity mask -> its features, once for all three of its roles."""
         low, low_bases = self.encoder.low_level(frame * valid, train, self._counted(valid))
-        bases = self._bases(low_bases, valid, train) if self.config.has_bases else None
+        bases = self._own_bases(low_bases, valid, train) if self.config.has_bases else None
         return FrameFeatures(self._pyramid(low, valid, train), bases, valid, frame * valid if self.config.decoder_frame else None)
 
     def decode(self, neighbours: dict[int, FrameFeatures], current: FrameFeatures, train: bool = False):
         """The features of a frame and, by their offsets in time, of its neighbours -> (logits, aux) as `__call__` gives."""
-        c, n, counted = self.config, self.config.contracting_blocks, self._counted(current.valid)
+        transformed = self._transform(neighbours, current, train)
+        logits = self._answer(current, transformed, train)
+        aux = {} if self.config.mixing == "none" else {"mixed": transformed}
+        return logits, aux | (self.unmixed(current) if self.config.has_bases else {})
+
+    def decode_stack(self, neighbours: dict[int, FrameFeatures], current: FrameFeatures, starts: Sequence[int]) -> tuple[Volume, ...]:
+        """The finest logits of the windows of a deep stack that begin at the slices `starts`, all even.
+
+        The features are of all its slices. Everything but the mixing looks at pairs of slices, and is done once for all windows.
+        """
+        transformed, depth, window = self._transform(neighbours, current, False), current.valid.shape[1], self.config.crop[0]
+
+        def cut(x: jax.Array | None, start: int) -> jax.Array | None:
+            if x is None:
+                return None
+            part = depth // x.shape[1]  # slices that one of `x` stands for
+            return jax.lax.slice_in_dim(x, start // part, (start + window) // part, axis=1)
+
+        windows = []
+        for start in starts:
+            seen = FrameFeatures((), cut(current.bases, start), cut(current.valid, start), cut(current.frame, start))
+            windows.append(self._answer(seen, [cut(x, start) for x in transformed], False)[-1])
+        return tuple(windows)
+
+    def _transform(self, neighbours: dict[int, FrameFeatures], current: FrameFeatures, train: bool) -> list[Volume | None]:
+        """[A'_{c,1}, ..., A'_{c,n}]; without mixing what a decoder sees of the neighbours, if there are any."""
+        c, n = self.config, self.config.contracting_blocks
         correlations = {}
         for k in range(1, n + 1):
             parts = [correlate(current.pyramid[n - k], neighbours[i].pyramid[n - k], c.correlation_radius) for i in c.frames]
             correlations[k] = jnp.concatenate(parts) if parts else None
-        aux = {"mixed": self.backbone.expanding_path(current.pyramid, correlations, train, counted)} if c.mixing != "none" else {}
+        if c.mixing == "none":
+            return [enlarge(x) if c.frames else None for x in correlations.values()]
+        return self.backbone.expanding_path(current.pyramid, correlations, train, self._counted(current.valid))
+
+    def _answer(self, current: FrameFeatures, transformed: list[Volume | None], train: bool) -> list[Volume]:
+        """The logits, coarse to fine."""
+        c, n, counted = self.config, self.config.contracting_blocks, self._counted(current.valid)
         if c.has_bases:
-            mix = functools.partial(self._mix, matrix=stamps(current.bases), bases=current.bases)
+            bases = self._bases(current)
+            mix = functools.partial(self._mix, matrix=stamps(bases), bases=bases)
         logits = []
-        for k, decoder in enumerate(self.decoders, start=1):
+        for k, (decoder, mixed) in enumerate(zip(self.decoders, transformed, strict=True), start=1):
             d, h, w = current.valid.shape[1:4]
             size = (h // 2 ** (n - k), w // 2 ** (n - k))
             seen = []
             if c.mixing == "none":
-                seen += [enlarge(correlations[k])] if c.frames else []
+                seen += [] if mixed is None else [mixed]
             else:
-                mixed = aux["mixed"][k - 1]
                 mixed = mixed * coarser(current.valid, mixed.shape[1:4]).astype(mixed.dtype)
                 seen.append(mix(mixed) if c.has_bases else self.upsample(mixed))
             if c.decoder_frame:
                 frame = current.frame.reshape(-1, d, size[0], h // size[0], size[1], w // size[1], 1).mean((3, 5))
                 seen.append(frame.astype(c.compute_dtype))
             logits.append(decoder(jnp.concatenate(seen, axis=-1), train, counted).astype(jnp.float32))
-        return logits, aux | (self.unmixed(current) if c.has_bases else {})
+        return logits
 
     def unmixed(self, current: FrameFeatures) -> dict[str, jax.Array]:
         """What the ICA loss is about: X, A_n and A_n (x) X."""
         a_n = self.backbone.merge(current.pyramid[0])
         a_n = a_n * coarser(current.valid, a_n.shape[1:4]).astype(a_n.dtype)
-        mean = current.bases.mean(4, keepdims=True)  # A (x) X is linear in X: its mean over u is that of the mean of X
+        bases = self._bases(current)
+        mean = bases.mean(4, keepdims=True)  # A (x) X is linear in X: its mean over u is that of the mean of X
         return {
-            "bases": current.bases.astype(jnp.float32),
+            "bases": bases.astype(jnp.float32),
             "coefficients": a_n.astype(jnp.float32),
             "reconstruction": self._mix(a_n, stamps(mean), mean).astype(jnp.float32),
         }
@@ -131,9 +165,12 @@ class IcaUNet(nn.Module):
         a_n = self.encoder.coefficients(low, coarser(valid, low.shape[1:4]), train, counted)
         return self.backbone.contracting_path(a_n, train, counted)
 
-    def _bases(self, low: Volume, valid: Volume, train: bool) -> jax.Array:
+    def _own_bases(self, low: Volume, valid: Volume, train: bool) -> jax.Array | None:
         d, h, w = valid.shape[1:4]
-        return self.encoder.bases(low, coarser(valid, (d, h // 16, w // 16)), train, self._counted(valid))
+        return self.encoder.own_bases(low, coarser(valid, (d, h // 16, w // 16)), train, self._counted(valid))
+
+    def _bases(self, current: FrameFeatures) -> jax.Array:
+        return self.encoder.bases(current.bases, current.valid.shape[0])
 
     def _mix(self, coefficients: Volume, matrix: jax.Array, bases: jax.Array) -> Volume:
         mixed = mix_with(coefficients, matrix, bases.shape)

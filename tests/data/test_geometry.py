@@ -122,8 +122,9 @@ def test_forward_and_backward_keep_every_point_in_place(placement, offset):
 @given(st.integers(1, 40), st.integers(1, 10).map(lambda n: 2 * n))
 def test_windows_cover_the_stack(slices, depth):
     starts = geometry.window_starts(slices, depth)
-    assert starts[0] == 0 and starts[-1] == max(0, slices - depth)
-    assert all(0 < b - a <= max(1, depth / 2) for a, b in zip(starts, starts[1:], strict=False))
+    assert starts[0] == 0 and starts[-1] + depth == geometry.stack_depth(slices, depth)
+    assert 0 <= geometry.stack_depth(slices, depth) - max(slices, depth) <= 1
+    assert all(0 < b - a <= depth / 2 + 1 and b % 2 == 0 for a, b in zip(starts, starts[1:], strict=False))
     front = geometry.front_padding(slices, depth)
     assert front % 2 == 0 and abs(max(0, depth - slices) - 2 * front) <= 3
 
@@ -134,7 +135,8 @@ def test_fit_depth():
     assert fit_depth(stack, 10)[0, :, 0, 0].tolist() == [1, 2, 3, 4, 5, 6, 7, 0, 0, 0]
     assert fit_depth(stack, 12)[0, :, 0, 0].tolist() == [0, 0, 1, 2, 3, 4, 5, 6, 7, 0, 0, 0]
     assert fit_depth(stack, 4, 3)[1, :, 2, 3].tolist() == [4, 5, 6, 7]
-    for start in (-1, 4):
+    assert fit_depth(stack, 4, 4)[1, :, 2, 3].tolist() == [5, 6, 7, 0]
+    for start in (-1, 5):
         with pytest.raises(ValueError, match="cannot start"):
             fit_depth(stack, 4, start)
 
@@ -142,8 +144,8 @@ def test_fit_depth():
 def test_overlapping_windows_are_averaged():
     placement = place((11, 8, 8), (10, 1, 1), (10, 8, 8), 1.0)
     logits = np.stack([np.full((10, 8, 8, 2), value, np.float32) for value in (1, 3)])
-    assert placement.windows == [0, 1]
-    assert placement.backward(logits)[:, 4, 4, 1].tolist() == [1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 3]
+    assert placement.windows == [0, 2]
+    assert placement.backward(logits)[:, 4, 4, 1].tolist() == [1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 3]
 
 
 def test_same_grid_is_the_identity():

@@ -70,7 +70,7 @@ def test_it_is_the_segmentation_of_every_frame_and_window_by_what_is_compiled(de
     found = list(decomposer(long, long.times))
     expected = decomposer.segmenter.logits(long.frames, placement, [(0, 0, 1), (0, 1, 2), (1, 2, 3), (2, 3, 3)])
     for time, (windows, logits) in enumerate(zip(found, expected, strict=True)):
-        assert [(part.patient, part.frame, part.first_slice) for part in windows] == [("somebody", time, 0), ("somebody", time, 1)]
+        assert [(part.patient, part.frame, part.first_slice) for part in windows] == [("somebody", time, 0), ("somebody", time, 2)]
         native = placement.backward(np.stack([part.logits for part in windows]))
         np.testing.assert_allclose(native, logits, atol=1e-5 * np.abs(logits[placement.inside]).max())
         images = placement.forward(normalize(long.frames[time]))
@@ -242,10 +242,10 @@ def test_slices_are_numbered_as_in_the_stack_and_padding_is_not_shown(decomposer
     monkeypatch.setattr(decomposition_figures.figures, "save", lambda figure, path: saved.append(figure))
     truth = np.zeros((D, H, W), np.uint8)
     truth[0, 20:50, 20:50], truth[1, 30:40, 30:40] = 3, 3
-    for slices in (3, 1):
+    for slices in (4, 1):
         decomposition_figures.reconstruction_grid(tmp_path, next(decomposer(cine(slices)))[-1], truth)
     labels = [[ax.get_ylabel() for ax in figure.axes if ax.get_ylabel()] for figure in saved]
-    assert labels == [["base (slice 2)", "apex (slice 3)"], ["middle (slice 1)"]]
+    assert labels == [["base (slice 3)", "apex (slice 4)"], ["middle (slice 1)"]]
     assert saved[1].axes[0].get_images()[0].get_array().shape == (56, 64)
 
 

@@ -47,6 +47,8 @@ def seen_through(truth):
 class Bright(Segmenter):
     """Bright voxels are LV. Where the neighbours that it may look at do not show the same window, all is RV."""
 
+    takes_stacks = False
+
     @functools.cached_property
     def functions(self):
         offsets = self.config.model.frames

@@ -28,7 +28,7 @@ def made(tmp_path_factory):
         if neighbours not in known:
             config = Config.make(**SMALL | dict(crop=(2, 64, 64), neighbours=neighbours))
             segmenter = segmenter_of(config, jax.jit(lambda key: init_variables(config.model, key))(jax.random.key(0)))
-            encode, decode, _ = exporting.step_functions(segmenter, (3, 70, 66), SPACING, segmenter.portable_functions)
+            encode, decode, _ = exporting.step_functions(segmenter, (3, 70, 66), SPACING, exact=True)
             step = network.step(encode, lambda *frames: (decode(*frames),), (3, 70, 66), config.model.frames)
             path = tmp_path_factory.mktemp("models") / "model.onnx"
             model_file.write(path, step, {"shape": [3, 70, 66], "neighbours": neighbours})
@@ -60,9 +60,9 @@ def test_older_frames_leave_no_more_than_is_needed(made):
     _, model = model_file.read(made("two_past")[1])
     told = [x.name for x in model.graph.output]
     assert told[0] == "labels" and sorted(told[1:]) == sorted(f"next_{x.name}" for x in model.graph.input if x.name != "frame")
-    # Of two frames, in the two windows that cover three slices, the coefficients with which the finest resolution is correlated.
+    # Of two frames, of the two pairs that three slices make, the coefficients with which the finest resolution is correlated.
     states = [[axis.dim_value for axis in x.type.tensor_type.shape.dim] for x in model.graph.input if x.name != "frame"]
-    assert states == [[16, 16, 3]] * 4
+    assert states == [[2, 16, 16, 3]] * 2
 
 
 def edited(path, folder, **changes):

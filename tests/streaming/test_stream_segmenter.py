@@ -71,14 +71,14 @@ def offline_logits(segmenter, times):
 
 def test_streaming_is_offline(stream, monkeypatch):
     segmenter, placement = stream.segmenter, stream.segmenter.place(CINE.shape[1:], SPACING)
-    logits, decode = [], segmenter.decode
+    logits, decode = [], stream.way._decode
 
     def kept(*features):
-        [windows] = decode(*features)
+        windows = decode(*features)
         logits.append(np.asarray(segmenter.to_logits(placement, windows)))
-        return [windows]
+        return windows
 
-    monkeypatch.setattr(segmenter, "decode", kept)
+    monkeypatch.setattr(stream.way, "_decode", kept)
     results = play(stream, CINE)
     reach = segmenter.config.model.reach
     around = [tuple(min(max(t + i, 0), 4) for i in range(-reach, reach + 1)) for t in range(5)]
@@ -113,12 +113,12 @@ def test_answers_come_at_once_or_with_the_next_frame(stream, kind):
 
 def test_every_frame_is_encoded_once_and_nothing_is_compiled_after_the_constructor(stream, monkeypatch):
     segmenter = stream.segmenter
-    traces, encoded, (encode, decode) = segmenter.traces, [], segmenter._network
-    monkeypatch.setattr(segmenter, "_network", (lambda *args: encoded.append(1) or encode(*args), decode))
+    traces, encoded, encode = segmenter.traces, [], stream.way._encode
+    monkeypatch.setattr(stream.way, "_encode", lambda *args: encoded.append(1) or encode(*args))
     with Compilations() as found, jax.transfer_guard("disallow"):  # nothing crosses unless it is said
         results = play(stream, CINE)
-    assert len(results) == 5 and len(encoded) == 5 * 2  # depth windows
-    assert found.count == 0 and segmenter.traces == traces == 2
+    assert len(results) == len(encoded) == 5  # for both depth windows at once
+    assert found.count == 0 and segmenter.traces == traces
 
 
 def test_only_the_frame_goes_in_and_only_the_labels_come_out(stream, monkeypatch):
@@ -187,13 +187,13 @@ def test_any_real_type_is_taken_and_the_buffer_is_the_callers_again(stream):
 def test_both_latencies_on_one_clock(segmenters, kind, monkeypatch):
     clock = Clock()
     stream = open_stream(segmenters[kind], clock=clock)
-    segmenter, decode = segmenters[kind], segmenters[kind].decode
+    labels = stream.way.labels
 
-    def slow(*features):
+    def slow(*arguments):
         clock.now += 0.004
-        return decode(*features)
+        return labels(*arguments)
 
-    monkeypatch.setattr(segmenter, "decode", slow)
+    monkeypatch.setattr(stream.way, "labels", slow)
     results = []
     for i in range(3):
         clock.now = 100 + 0.05 * i

@@ -211,6 +211,7 @@ def test_slots_share_out_cores_and_gpus(monkeypatch):
     assert runner.environment(four[3])["CUDA_VISIBLE_DEVICES"] == "1"
 
 
+@pytest.mark.slow
 def test_the_cluster_executor_runs_them_too(finished, cohort, tmp_path):
     pytest.importorskip("submitit")
     sweep = make_sweep(tmp_path / "sweep", cohort, cells=[dict(label_map="7:9")])

@@ -211,7 +211,7 @@ def killed(cohort, uninterrupted, folder, kills):
 
 
 def test_kill_9_costs_nothing(cohort, uninterrupted, tmp_path):
-    killed(cohort, uninterrupted, tmp_path, 3)
+    killed(cohort, uninterrupted, tmp_path, 2)
 
 
 @pytest.mark.slow
