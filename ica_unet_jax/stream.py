@@ -25,6 +25,9 @@ _QUEUE = flags.DEFINE_integer("queue", 2, "Frames that may wait; the oldest is d
 _DEADLINE = flags.DEFINE_float(
     "deadline_ms", 50.0, "Answers later than this after the frame's arrival are deadline misses.", lower_bound=0.0
 )
+_FAULTS = flags.DEFINE_boolean(
+    "faults", False, "Play also what scanners do wrong: frames with NaN, frames of another size, stalls and what is held up by them at once."
+)
 _JSON = flags.DEFINE_string("json", "", "File for the counts and latencies.")
 _GIF = flags.DEFINE_string("gif", "", "File for a moving picture of the last three seconds.")
 
@@ -41,6 +44,7 @@ def main() -> None:
         deadline_ms=_DEADLINE.value,
         json_file=_JSON.value,
         gif=_GIF.value,
+        faults=_FAULTS.value,
         **options.given(options.STREAM),
     )
     print(tally.describe(summary))

@@ -53,6 +53,24 @@ def at_rate(frames: np.ndarray, rate: float, seconds: float) -> Iterator[Shot]:
         yield i / rate, frames[i % len(frames)]
 
 
+def with_faults(shots: Iterable[Shot], rate: float) -> Iterator[Shot]:
+    """The same with the faults of a scanner, one in five seconds, in turn.
+
+    A frame with a NaN; a frame of another size; a stall of half a second, at whose end all that was held up comes at once.
+    """
+    every, end = max(4, round(5 * rate)), 0.0
+    for i, (due, frame) in enumerate(shots):
+        turn, place = i // every % 3, i % every
+        if place == every // 2 and turn == 0:
+            frame = np.array(frame, np.float32)
+            frame.flat[0] = np.nan
+        elif place == every // 2 and turn == 1:
+            frame = frame[..., :-1]
+        elif place == every // 2 and turn == 2:
+            end = due + 0.5
+        yield max(due, end), frame
+
+
 class Handover(NamedTuple):
     """A frame on its way."""
 

@@ -18,7 +18,7 @@ from ica_unet_jax.runtime.compilation import Compilations
 from ica_unet_jax.runtime.files import check_place, write_json
 from ica_unet_jax.runtime.interruption import Interruption
 from ica_unet_jax.streaming.recorder import Recorder
-from ica_unet_jax.streaming.scanner import FrameQueue, Handover, Scanner, Shot, at_rate, open_source
+from ica_unet_jax.streaming.scanner import FrameQueue, Handover, Scanner, Shot, at_rate, open_source, with_faults
 from ica_unet_jax.streaming.segmenter import Result, StreamingSegmenter
 from ica_unet_jax.streaming.tally import Tally
 from ica_unet_jax.streaming.view import LiveView
@@ -49,6 +49,7 @@ def play(
     def done(handover: Handover | None, results: Sequence[Result]) -> None:
         for result in results:
             tally.add(result)
+        tally.look_at_memory(clock())
         tally.frames, tally.dropped, tally.compilations = scanner.frames, queue.dropped, compilations.count
         watch(tally, handover, results)
 
@@ -78,6 +79,7 @@ def stream(
     deadline_ms: float = 50.0,
     json_file: str | Path = "",
     gif: str | Path = "",
+    faults: bool = False,
     **given: Any,
 ) -> dict[str, Any]:
     """Plays a cine or a phantom at a given rate against a trained model, shows it, and returns the summary.
@@ -91,6 +93,7 @@ def stream(
       seconds: for so long.
       queue_size, deadline_ms: as in `play`.
       json_file: the summary goes there, if named.
+      faults: plays also what scanners do wrong, see `scanner.with_faults`.
       gif: a picture of the last three seconds goes there, if named.
       given: options of `options.STREAM`; `runtime` is auto unless given.
 
@@ -118,6 +121,7 @@ def stream(
                 recorder.add(handover, results)
 
         shots, stopped = at_rate(frames, rate, seconds), threading.Event()
+        shots = with_faults(shots, rate) if faults else shots
         with Interruption(stopped.set) as asked:
             asked.hold("the summary is written")
             tally = play(live, shots, watch=watch, queue_size=queue_size, deadline_ms=deadline_ms, stopped=stopped)
@@ -125,6 +129,7 @@ def stream(
         "interrupted": signal.Signals(asked.received).name if asked.received else "",
         "rate": rate,
         "seconds": seconds,
+        "faults": faults,
         "queue": queue_size,
         "input": str(source),
         "shape": list(frames.shape[1:]),

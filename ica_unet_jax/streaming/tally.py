@@ -12,7 +12,10 @@ import numpy as np
 
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.metrics.clinical import ejection_fraction
+from ica_unet_jax.runtime import memory
 from ica_unet_jax.streaming.segmenter import Result
+
+MEMORY_SECONDS = 10.0  # from one look at the memory to the next
 
 
 @dataclasses.dataclass
@@ -28,9 +31,11 @@ class Tally:
     window_moves: int = 0  # from one answer to the next
     compute_ms: array = dataclasses.field(default_factory=lambda: array("d"))
     arrival_to_mask_ms: array = dataclasses.field(default_factory=lambda: array("d"))
+    resident_mb: list[tuple[float, float]] = dataclasses.field(default_factory=list)  # (seconds since the first, MB of the process)
     last: Result | None = None
     refusal: str = ""  # the last one's reason
     extremes: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)  # mL, (smallest, largest)
+    _began: float | None = None  # s, when the memory was first looked at
 
     def add(self, result: Result) -> None:
         """An answer."""
@@ -42,6 +47,12 @@ class Tally:
         for name, volume in result.volumes_ml.items():
             smallest, largest = self.extremes.get(name, (volume, volume))
             self.extremes[name] = min(smallest, volume), max(largest, volume)
+
+    def look_at_memory(self, now: float) -> None:
+        """To be called often; `now` in seconds of some clock."""
+        self._began = now if self._began is None else self._began
+        if now - self._began >= MEMORY_SECONDS * len(self.resident_mb) and (held := memory.resident_mb()):
+            self.resident_mb.append((now - self._began, held))
 
     def refuse(self, error: UserError) -> None:
         self.refused += 1
@@ -70,6 +81,7 @@ class Tally:
             "arrival_to_mask_ms": percentiles(self.arrival_to_mask_ms),
             "compilations": self.compilations,
             "window_moves": self.window_moves,
+            "resident_mb": [[round(seconds, 1), round(held, 1)] for seconds, held in self.resident_mb],
             "ejection_fraction": {k: round(v, 4) if math.isfinite(v) else None for k, v in fractions.items()},
         }
 

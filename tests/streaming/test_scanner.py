@@ -10,7 +10,7 @@ from tiny import SMALL
 
 from ica_unet_jax.config import Config
 from ica_unet_jax.errors import UserError
-from ica_unet_jax.streaming.scanner import FrameQueue, Handover, Scanner, at_rate, open_source
+from ica_unet_jax.streaming.scanner import FrameQueue, Handover, Scanner, at_rate, open_source, with_faults
 
 FRAME = np.ones((1, 2, 3), np.float32)
 
@@ -58,6 +58,16 @@ def test_frames_come_when_they_are_due_though_nobody_reads_them():
     assert [handover.time_stamp - start for handover in handovers] == pytest.approx([0, 0.03, 0.03, 0])
     assert all(at >= handover.time_stamp for handover, at in put)
     assert times[1] - start >= 0.03
+
+
+def test_faults_come_in_turn():
+    shots = list(with_faults(at_rate(np.ones((3, 2, 4, 5), np.float32), 10, 60), 10))
+    strange = [i for i, (_, frame) in enumerate(shots) if frame.shape != (2, 4, 5) or np.isnan(frame).any()]
+    assert strange == [25, 75, 175, 225, 325, 375, 475, 525] and np.isnan(shots[25][1]).sum() == 1 and shots[75][1].shape == (2, 4, 4)
+    due = np.array([due for due, _ in shots])
+    late = due - np.arange(600) / 10
+    assert np.flatnonzero(late > 1e-9).tolist() == [125 + i + j for i in (0, 150, 300, 450) for j in range(5)]
+    assert np.ptp(due[125:131]) == pytest.approx(0, abs=1e-9) and np.all(np.diff(due) >= 0)
 
 
 def test_it_can_be_stopped_while_it_waits():

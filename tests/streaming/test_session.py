@@ -168,6 +168,13 @@ def test_a_session_from_a_run_folder(tiny_run, tmp_path, capfd):
     assert "12 frames, 12 answered, 0 dropped" in text and "arrival to mask (ms)" in text
 
 
+def test_a_session_with_faults_says_what_it_refused_and_what_it_holds(tiny_run):
+    summary = session.stream(tiny_run, "phantom", rate=100, seconds=11, queue_size=99, faults=True)
+    assert (summary["frames"], summary["answered"], summary["refused"], summary["dropped"]) == (1100, 1098, 2, 0)
+    (first, held), (second, _) = summary["resident_mb"]
+    assert first == 0 and 10 <= second < 11 and held > 50
+
+
 def test_a_session_whose_window_follows(tiny_run):
     summary = session.stream(tiny_run, "phantom", rate=20, seconds=0.6, queue_size=12, window="follow")
     assert summary["shape"] == [2, 128, 128] and summary["window"] == "follow"  # twice the grid's height and width
