@@ -139,6 +139,18 @@ def doses(reference: Config) -> list[Cell]:
     ]
 
 
+def lengths(reference: Config) -> list[Cell]:
+    """A network and three changes of it, trained half as long, as long, and twice as long; with Eq. 2 alone, as in loss_terms."""
+    steps = reference.train.steps
+    changes = {
+        "ICA-UNet": {},
+        "without R": dict(reconstruction_weight=0.0),
+        "shared streams": dict(streams="shared"),
+        "m = 8": dict(bases=8),
+    }
+    return [(f"{title}, {count} steps", change | dict(steps=count)) for count in (steps // 2, steps, 2 * steps) for title, change in changes.items()]
+
+
 def _name(files: tuple[str, ...]) -> str:
     return files[-1].rpartition("/")[2]
 
@@ -157,4 +169,5 @@ NETWORKS = (
     Study("published", "Are the rivals better off with the training that their papers print?", "4, Table 2", published, acdc),
     Study("design", "What is each part of the network worth?", "3", one_change_each),
     Study("doses", "Does the independence term do more in another strength or reading?", "3, Eq. 1", doses),
+    Study("lengths", "At which length of training do the order of networks and the signs of effects stay?", "4", lengths, dict(dice_weight=0.0)),
 )

@@ -19,7 +19,7 @@ def titled(name, base=BASE):
     return choose(name)[0].titled(base)
 
 
-@pytest.mark.parametrize("study", [study.name for study in networks.NETWORKS])
+@pytest.mark.parametrize("study", [study.name for study in networks.NETWORKS if study.name != "lengths"])
 def test_every_row_is_trained_on_the_sweeps_data_for_its_steps(study):
     shared = {field.name for _, field in fields()} - networks.OWN
     for config in titled(study).values():
@@ -44,6 +44,16 @@ def test_all_share_the_recipe_but_the_learning_rate():
     rows = titled("rehearsal")
     for title in networks.RIVALS | networks.NO_ICA:
         assert [rows[title].flat()[name] for name in recipe] == [rows["ICA-UNet"].flat()[name] for name in recipe], title
+
+
+def test_three_lengths_of_four_networks_of_which_the_middle_is_a_part_of_the_loss_terms():
+    rows = titled("lengths")
+    assert [config.train.steps for config in rows.values()] == [33, *[16] * 4, *[33] * 3, *[66] * 4] and next(iter(rows)) == "ICA-UNet, 33 steps"
+    for title, own in {"m = 8": dict(bases=8), "shared streams": dict(streams="shared"), "without R": dict(reconstruction_weight=0.0)}.items():
+        for steps in (16, 33, 66):
+            assert rows[f"{title}, {steps} steps"].diff(rows[f"ICA-UNet, {steps} steps"]) == own
+    factorial = titled("loss_terms")
+    assert rows["ICA-UNet, 33 steps"] == factorial["all three"] and rows["without R, 33 steps"] == factorial["without R"]
 
 
 def test_three_learning_rates_each():
