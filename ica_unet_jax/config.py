@@ -94,6 +94,11 @@ class ModelConfig(Part):
         return "bases_from" in self.network.reads(self.mixing)
 
     @property
+    def portable(self) -> bool:
+        """Whether ONNX has all that the network computes with: it has no eigenvectors, by which MSU-Net looks for several sources."""
+        return self.model != "msu_net" or self.span == 2
+
+    @property
     def takes_stacks(self) -> bool:
         """Whether all but the mixing looks at pairs of slices, so that a stack of any even depth is encoded and transformed at once."""
         return self.model == "ica_unet" and not (self.has_bases and self.bases_from == "frame_with_coordinates")

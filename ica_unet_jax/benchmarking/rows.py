@@ -97,7 +97,7 @@ def under(rows: Sequence[Row], names: Sequence[str], dtypes: Sequence[str]) -> l
     found = []
     for row in rows:
         for runtime, dtype in _pairs(names or runtimes.at_hand(), dtypes):
-            if runtime == JAX or (row.frame and row.config.model.network.portable):
+            if runtime == JAX or (row.frame and row.config.model.portable):
                 told = "".join([f"@{runtime}" * (runtime != JAX), f"@{dtype}" * (dtype != "float32")])
                 found.append(dataclasses.replace(row, name=row.name + told, config=row.config.replace(compute_dtype=dtype), runtime=runtime))
     return found

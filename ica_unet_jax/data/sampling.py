@@ -15,6 +15,10 @@ def bilinear(image: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array
     top, left = jnp.floor(rows).astype(jnp.int32), jnp.floor(columns).astype(jnp.int32)
     y, x = (rows - top)[..., None], (columns - left)[..., None]
     corner = top * (width + 2) + left
-    a, b = flat[corner], flat[corner + 1]
-    c, e = flat[corner + width + 2], flat[corner + width + 3]
+
+    def at(places: jax.Array) -> jax.Array:
+        return jnp.take(flat, places.ravel(), axis=0, mode="clip").reshape(*places.shape, channels)
+
+    a, b = at(corner), at(corner + 1)
+    c, e = at(corner + width + 2), at(corner + width + 3)
     return (a * (1 - x) + b * x) * (1 - y) + (c * (1 - x) + e * x) * y

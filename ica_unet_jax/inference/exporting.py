@@ -152,7 +152,7 @@ def step_functions(
         return tuple(jax.tree.leaves(features(frame)))
 
     def decode(*frames):
-        windows = decode_images(segmenter.variables, *(jax.tree.unflatten(tree, leaves) for leaves in frames))
+        [windows] = decode_images(segmenter.variables, *(jax.tree.unflatten(tree, leaves) for leaves in frames))
         return grid.to_labels(windows, jnp.asarray(centre))
 
     return encode, decode, jax.eval_shape(encode, frame)

@@ -121,8 +121,8 @@ class Segmenter:
         """(grid, encode, decode) of native frames, to be traced: of a deep stack all is done once that the network can.
 
         encode: variables, an image that the grid shows, its mask -> features.
-        decode: variables, for each of `decoded` frames a list of features, one for each of these images -> the logits
-          (1, d, H, W, 4) of the grid's views, of the first frame that they answer.
+        decode: variables, for each of `decoded` frames a list of features, one for each of these images -> for each frame that
+          they answer the logits (1, d, H, W, 4) of the grid's views.
 
         Args:
           exact: in float32, whatever the network computes in.
@@ -131,16 +131,16 @@ class Segmenter:
         grid, (encode, decode_window) = self.grid(placement, whole=self.takes_stacks), self._functions(model)
         reach, offsets = self.config.model.reach, self.config.model.frames
 
-        def decode(variables, *frames: Features) -> Windows:
+        def decode(variables, *frames: Features) -> tuple[Windows, ...]:
             images = list(zip(*frames, strict=True))
             if not grid.whole:
-                return tuple(decode_window(variables, *features)[0] for features in images)
+                return tuple(zip(*(decode_window(variables, *features) for features in images), strict=True))
             self.traces += 1
             stacks = []
             for features in images:
                 neighbours = {offset: features[reach + offset] for offset in offsets}
                 stacks.append(model.apply(variables, neighbours, features[reach], placement.windows, method=model.decode_stack))
-            return tuple(logits for windows in zip(*stacks, strict=True) for logits in windows)  # a window, and its mirror images
+            return (tuple(logits for windows in zip(*stacks, strict=True) for logits in windows),)  # a window, and its mirror images
 
         return grid, encode, decode
 
@@ -334,7 +334,7 @@ def load_as(run_dir: str | Path, chosen: Options) -> Segmenter:
         raise UserError(f"--mirror needs a network that was trained with --flip, as {run_dir} was not: leave it out.")
     config = config.replace(compute_dtype=chosen.compute_dtype or config.model.compute_dtype)
     runtime = runtimes.choose(chosen.runtime, config.model.compute_dtype)
-    if chosen.runtime == AUTO and not config.model.network.portable:
+    if chosen.runtime == AUTO and not config.model.portable:
         runtime = JAX
     state = checkpoints.restore(run_dir, chosen.checkpoint)
     expected = jax.eval_shape(lambda key: init_variables(config.model, key), jax.random.key(0))

@@ -80,7 +80,7 @@ class StacksInJax:
         return self._encode(self._segmenter.variables, image, self._grid.offset(placement))
 
     def labels(self, placement: Placement, frames: Sequence[Features], count: int) -> list[np.ndarray]:
-        windows = self._decode(self._segmenter.variables, *frames)
+        [windows] = self._decode(self._segmenter.variables, *frames)
         return [jax.device_get(self._grid.labels(windows, self._grid.offset(placement)))]
 
 
@@ -100,10 +100,10 @@ class Elsewhere:
             found = [encode_image(segmenter.variables, *view) for view in grid.to_windows(frame, offset, limits)]
             return [features._replace(valid=None) for features in found]  # the masks are made anew, which is less than to keep them
 
-        def decode(offset: jax.Array, *frames: Features) -> tuple[jax.Array]:
+        def decode(offset: jax.Array, *frames: Features) -> tuple[jax.Array, ...]:
             masks = [mask for _, mask in grid.to_windows(jnp.zeros(placement.shape), offset, jnp.zeros(2))]
             frames = [[features._replace(valid=mask) for features, mask in zip(views, masks, strict=True)] for views in frames]
-            return (grid.to_label_box(decode_images(segmenter.variables, *frames), offset)[0],)
+            return tuple(grid.to_label_box(windows, offset)[0] for windows in decode_images(segmenter.variables, *frames))
 
         shapes = [jax.ShapeDtypeStruct(placement.shape, jnp.float32), jax.ShapeDtypeStruct((2,), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.int32)]
         graphs = network.graphs(encode, decode, shapes, segmenter.decoded, shapes[2:])
@@ -117,10 +117,13 @@ class Elsewhere:
         return self._network.encode(*image, _offset(placement))
 
     def labels(self, placement: Placement, frames: Sequence[Features], count: int) -> list[np.ndarray]:
-        [box] = self._network.decode(*frames, besides=[_offset(placement)])
-        labels, (row, column) = np.zeros(placement.shape, np.uint8), self._grid.corner(placement)
-        labels[:, row : row + box.shape[1], column : column + box.shape[2]] = box
-        return [labels]
+        row, column = self._grid.corner(placement)
+        found = []
+        for box in self._network.decode(*frames, besides=[_offset(placement)])[:count]:
+            labels = np.zeros(placement.shape, np.uint8)
+            labels[:, row : row + box.shape[1], column : column + box.shape[2]] = box
+            found.append(labels)
+        return found
 
     def node_times(self, placement: Placement, image: Image) -> list[dict[str, Any]]:
         """Where a frame takes its time: [{part, kind of node, milliseconds}, ...]."""

@@ -35,7 +35,6 @@ class Network(NamedTuple):
     own_terms: str = ""  # (logits, aux, labels, valid) -> {name: Term}, by which the network's further branches are trained
     published: str = "total_loss"  # the loss of --published_loss in the place of the common one; the own terms are part of neither
     cleaned: bool = False  # as published, answers to mirror images are averaged and the largest component of each structure is kept
-    portable: bool = True  # whether ONNX has all that it computes with
     prepare: str = ""  # (batch_stats, samples, crop) -> batch_stats: what is learnt from the labelled frames before the training
 
     def reads(self, mixing: str) -> frozenset[str]:
@@ -82,7 +81,6 @@ NETWORKS: Mapping[str, Network] = MappingProxyType({
         (*_WIDE, "span", "sources", "published_loss"),
         snippet="span",
         published="without_dice",
-        portable=False,
     ),
     "grid_net": Network(
         "baselines.grid_net",
@@ -98,6 +96,5 @@ NETWORKS: Mapping[str, Network] = MappingProxyType({
         (*_WIDE, "norm", "published_loss"),
         own_terms="own_terms",
         published="without_dice",
-        portable=False,
     ),
 })  # fmt: skip

@@ -199,7 +199,7 @@ class Moving(Elementwise):
         x, place = layout.own_axis(self.graph, x if isinstance(x, Tensor) else stored(self.graph, x), axis)
         length = np.shape(places)[0]
         if isinstance(places, Tensor):
-            places = layout.regroup(self.graph, layout.whole(self.graph, places), places.axes).name
+            places = layout.arrange(self.graph, places, places.axes).name
         else:
             places = places.astype(np.int64)
         return layout.with_axis(x, axis, place, self.graph.add("Gather", [x.name, places], axis=place), length)

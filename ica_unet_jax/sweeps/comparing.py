@@ -91,7 +91,7 @@ def time_systems(configs: dict[Path, Config], seconds: float, runtime: str) -> N
     rows = {
         run: [
             Row(network_name(run.name, width), config.replace(width_multiplier=width), config.model.crop, group="tables",
-                runtime=runtime if config.model.network.portable else JAX)
+                runtime=runtime if config.model.portable else JAX)
             for width in widths(config.model.model, config.model.width_multiplier)
         ]
         for run, config in configs.items()

@@ -84,6 +84,17 @@ def test_a_stream_gives_the_labels_of_jax(runtime, neighbours):
 
 
 @here
+def test_a_snippet_has_the_labels_of_jax(runtime):
+    """Five frames in snippets of two, with a last one that is filled up."""
+    config = Config.make(model="msu_net", span=2, width_multiplier=0.0625, crop=(2, 64, 64))
+    variables = jax.jit(lambda key: init_variables(config.model, key))(jax.random.key(0))
+    frames, spacing = np.random.default_rng(0).random((5, 3, 70, 66)).astype(np.float32), (10.0, 1.5, 1.5)
+    stream = StreamingSegmenter(segmenter_of(config, variables, runtime=runtime), frames.shape[1:], spacing)
+    found = [result.labels for results in (*map(stream.push, frames), stream.flush()) for result in results]
+    assert (np.stack(found) == segmenter_of(config, variables).segment_cine(frames, spacing)).mean() > 0.9999
+
+
+@here
 def test_a_window_follows_as_in_jax(runtime):
     """Deep stacks, spacings of their own, a window that moves: all of it is in the graphs."""
     config = Config.make(**SMALL | dict(crop=(2, 64, 64), neighbours="both"))

@@ -10,6 +10,7 @@ first fine U-Net sees the coarse mask as well; losses in the image's own orienta
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -23,6 +24,7 @@ from ica_unet_jax.models.baselines.grid_net import mean_place
 from ica_unet_jax.models.baselines.unet2d import u_net
 from ica_unet_jax.models.layers import Conv, Volume
 from ica_unet_jax.models.losses import Term
+from ica_unet_jax.runtime.compilation import is_for_elsewhere
 
 COARSE, FINE = (16, 32, 64, 128, 128), (32, 64, 128, 256)  # channels, from full size down
 RADIUS = 0.2  # of a heart in the canonical image (root mean square distance of its pixels, in heights of the image)
@@ -90,9 +92,9 @@ def to_canonical(x: jax.Array, pose: Pose) -> jax.Array:
         (sine, cosine), scale, (row, column) = pose.direction, jnp.exp(pose.log_scale), _in_pixels(pose.centre, h, w)
         rows = row + scale * (cosine * down + sine * right)
         columns = column + scale * (-sine * down + cosine * right)
-        return jax.vmap(lambda plane: bilinear(plane, rows, columns))(volume)
+        return _read(volume, rows, columns)
 
-    return jax.vmap(one)(x, pose)
+    return _each(one, x, pose)
 
 
 def from_canonical(logits: jax.Array, pose: Pose) -> jax.Array:
@@ -105,11 +107,25 @@ def from_canonical(logits: jax.Array, pose: Pose) -> jax.Array:
         rows = (h - 1) / 2 + (cosine * down - sine * right) / scale
         columns = (w - 1) / 2 + (sine * down + cosine * right) / scale
         volume = jnp.concatenate([volume, jnp.ones((*volume.shape[:3], 1))], axis=-1)
-        back = jax.vmap(lambda plane: bilinear(plane, rows, columns))(volume)
+        back = _read(volume, rows, columns)
         beyond = BACKGROUND * (1 - back[..., -1:])
         return jnp.concatenate([back[..., :1] + beyond, back[..., 1:-1]], axis=-1)
 
-    return jax.vmap(one)(logits, pose)
+    return _each(one, logits, pose)
+
+
+def _each(one: Callable[[jax.Array, Pose], jax.Array], volumes: jax.Array, poses: Pose) -> jax.Array:
+    """`one` of each volume and its pose; elsewhere one after the other, as there is no gather in several axes."""
+    if is_for_elsewhere():
+        return jnp.stack([one(volume, Pose(*(x[i] for x in poses))) for i, volume in enumerate(volumes)])
+    return jax.vmap(one)(volumes, poses)
+
+
+def _read(volume: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
+    """Each plane of a volume (d, h, w, c) at the same places; at each of these once for all planes."""
+    d, h, w, c = volume.shape
+    found = bilinear(volume.transpose(1, 2, 0, 3).reshape(h, w, d * c), rows, columns)
+    return found.reshape(h, w, d, c).transpose(2, 0, 1, 3)
 
 
 def _pixels(h: int, w: int) -> tuple[jax.Array, jax.Array]:

@@ -40,13 +40,17 @@ def _sources(varied: Float[Array, "d h w frames"], count: int) -> Float[Array, "
     span = varied.shape[-1]
     differences = jnp.asarray(zero_mean_basis(span))  # (S, S-1): whatever is chosen in them has zero mean
     x = varied.reshape(-1, span) @ differences
-    _, directions = jnp.linalg.eigh(x.T @ x / len(x))  # rising
+    directions = jnp.ones((1, 1))
+    if span > 2:  # two frames differ in one direction alone
+        _, directions = jnp.linalg.eigh(x.T @ x / len(x))  # rising
     white = jnp.sqrt(float(span)) * (differences @ directions[:, ::-1][:, :count]).T
     return rotation(white) @ white
 
 
 def rotation(white: Float[Array, "k frames"]) -> Float[Array, "k k"]:
     """The orthogonal matrix W whose W @ white is most independent, by FastICA from the identity."""
+    if len(white) == 1:
+        return jnp.ones((1, 1))
 
     def update(_, w):
         y = jnp.tanh(w @ white)
