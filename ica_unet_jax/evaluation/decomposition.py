@@ -83,7 +83,7 @@ class Decomposer:
         if not config.has_bases:
             what = f"--model={config.model}" if config.model != "ica_unet" else f"--mixing={config.mixing}"
             raise UserError(f"{what} has no bases: name the run of an ica_unet that mixes.")
-        self.segmenter = segmenter.without_mirror()
+        self.segmenter = segmenter.plain()
         model, (first, offsets) = build_model(config), (segmenter.first, config.frames)
 
         def unmix(variables: Mapping[str, Any], features: FrameFeatures) -> Parts:

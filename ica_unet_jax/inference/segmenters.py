@@ -144,12 +144,13 @@ class Segmenter:
 
         return grid, encode, decode
 
-    def without_mirror(self) -> Segmenter:
-        """The same network, on each window as it is; what is compiled of it is shared."""
-        if not self.mirror:
+    def plain(self) -> Segmenter:
+        """The same network in JAX, on each window as it is; what is compiled of it there is shared."""
+        if self.runtime == JAX and not self.mirror:
             return self
-        twin = type(self)(self.config, self.variables, step=self.step, runtime=self.runtime)
-        twin._network = self._network
+        twin = type(self)(self.config, self.variables, step=self.step)
+        if self.runtime == JAX:
+            twin._network = self._network
         return twin
 
     def place(self, shape: tuple[int, int, int], spacing: tuple[float, float, float]) -> Placement:

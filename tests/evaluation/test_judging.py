@@ -134,6 +134,14 @@ def test_bases_are_judged_by_what_is_read_and_compiled_already(result, tiny_run,
     assert [segmenter.traces for segmenter in loaded] == [2] and reads == ["patient003", "patient004"] * 2
 
 
+def test_another_runtime_has_the_same_figures_and_the_bases_are_judged_too(result, tiny_run, tmp_path):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    found = judging.evaluate(tiny_run, tmp_path / "onnxruntime", split="all", cines=0, pictures=False, runtime="onnxruntime")
+    assert summary_of(found)["runtime"] == "onnxruntime" and summary_of(found)["dice"] == pytest.approx(summary_of(result)["dice"], abs=1e-3)
+    assert (found / "ica.csv").read_bytes() == (result / "ica.csv").read_bytes()
+
+
 def test_validation_patients_are_those_of_the_run(tiny_run):
     folder = judging.evaluate(tiny_run, cines=0, largest_component=True)
     assert folder == tiny_run / "evaluation_val_largest_component"
