@@ -1,4 +1,4 @@
-"""Studies that compare whole networks, each by its launch file, and two that change one part each of a given network."""
+"""Studies that compare whole networks, each by its launch file, and some that change a given network."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ class ModelConfig(Part):
 
     @property
     def takes_stacks(self) -> bool:
-        """Whether all but the mixing looks at pairs of slices, so that a stack of any even depth is encoded and transformed at once."""
+        """Whether all before the mixing looks at pairs of slices, so that a stack of any even depth is encoded and transformed at once."""
         return self.model == "ica_unet" and not (self.has_bases and self.bases_from == "frame_with_coordinates")
 
     @property

@@ -79,9 +79,12 @@ def unmixing(config: ModelConfig) -> list[Product]:
     for scale in msu_net.SCALES:
         sites = d * (h // scale) * (w // scale)
         inputs, forms, logits = sites * span, sites * found, sites * NUM_CLASSES
+        if span > 2:  # else there is one direction
+            products += [
+                Product(inputs * (span - 1), inputs + sites * (span - 1), gradients=0),
+                Product(sites * (span - 1) ** 2, sites * (span - 1), gradients=0),
+            ]
         products += [
-            Product(inputs * (span - 1), inputs + sites * (span - 1), gradients=0),
-            Product(sites * (span - 1) ** 2, sites * (span - 1), gradients=0),
             Product(inputs * found, inputs + forms, gradients=0),
             Product(logits * found * span, logits * (found + span), gradients=1),
         ]

@@ -11,14 +11,13 @@ from __future__ import annotations
 import bisect
 import dataclasses
 from collections.abc import Callable
-from fractions import Fraction
 from typing import Any, NamedTuple
 
 from ica_unet_jax.benchmarking import ica_unet_products
 from ica_unet_jax.config import ModelConfig
 from ica_unet_jax.data.geometry import stack_depth, window_starts
 
-PER_WINDOW = ("mixing", "decoders", "reconstruction")  # parts that see a window of a deep stack
+PER_WINDOW = ("mixing", "decoders")  # parts that see a window of a deep stack
 
 
 class Work(NamedTuple):
@@ -40,12 +39,11 @@ def streamed(config: ModelConfig) -> dict[str, Work]:
 
 def streamed_stack(config: ModelConfig, slices: int) -> dict[str, Work]:
     """{part: Work} of a stream's frame of so many slices: of a network that takes stacks, per window only what mixes and comes after."""
-    depth = config.crop[0]
-    windows, once = len(window_starts(slices, depth)), Fraction(stack_depth(slices, depth), depth)
-    found = {}
+    depth, found = config.crop[0], {}
     for name, work in streamed(config).items():
-        times = once if config.takes_stacks and name not in PER_WINDOW else windows
-        found[name] = Work(*(round(times * amount) for amount in work))
+        once = config.takes_stacks and name not in PER_WINDOW
+        seen = stack_depth(slices, depth) if once else depth * len(window_starts(slices, depth))
+        found[name] = Work(*(amount * seen // depth for amount in work))
     return found
 
 

@@ -105,7 +105,7 @@ def stack_depth(slices: int, depth: int) -> int:
 def window_starts(slices: int, depth: int) -> list[int]:
     """First slices of the windows over a stack, all even, so that all windows see the same pairs; [0] for a short stack.
 
-    They overlap by half a window, or by half of the pairs rounded down.
+    They overlap by at least half of a window's pairs, rounded down.
     """
     excess, pairs = (stack_depth(slices, depth) - depth) // 2, depth // 2
     last = math.ceil(excess / math.ceil(pairs / 2))

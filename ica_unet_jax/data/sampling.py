@@ -16,7 +16,7 @@ def bilinear(image: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array
     y, x = (rows - top)[..., None], (columns - left)[..., None]
     corner = top * (width + 2) + left
 
-    def at(places: jax.Array) -> jax.Array:
+    def at(places: jax.Array) -> jax.Array:  # along one axis at a vector of places: the gather that other runtimes have
         return jnp.take(flat, places.ravel(), axis=0, mode="clip").reshape(*places.shape, channels)
 
     a, b = at(corner), at(corner + 1)

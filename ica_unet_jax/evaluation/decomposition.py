@@ -72,7 +72,7 @@ class Decomposition:
 
 
 class Decomposer:
-    """A segmenter's network with its intermediates, by the functions that are compiled already.
+    """A segmenter's network with its intermediates, by the functions that are compiled already; in JAX, whatever its runtime.
 
     With `pictured` it also gives what the backbone makes of the coefficients, for which the decoder is compiled once more.
     Raises UserError for a network that has no bases.
@@ -83,7 +83,7 @@ class Decomposer:
         if not config.has_bases:
             what = f"--model={config.model}" if config.model != "ica_unet" else f"--mixing={config.mixing}"
             raise UserError(f"{what} has no bases: name the run of an ica_unet that mixes.")
-        self.segmenter = segmenter.plain()
+        self.segmenter = segmenter.straight_in_jax()
         model, (first, offsets) = build_model(config), (segmenter.first, config.frames)
 
         def unmix(variables: Mapping[str, Any], features: FrameFeatures) -> Parts:

@@ -37,8 +37,8 @@ Times = tuple[int, ...]  # a frame between its neighbours: t - reach ... t ... t
 class Segmenter:
     """The compiled model of a configuration; each frame is encoded once, whatever its roles.
 
-    From a native frame to native logits or labels everything is compiled: the network once, for a batch of one window;
-    the way to the windows and back once for each native grid, wherever the windows lie in it. `variables` are given at
+    From a native frame to native logits or labels everything is compiled: the network once, for a batch of one window (a
+    stream of deep stacks compiles it for these); the way to the windows and back once for each native grid, wherever the windows lie in it. `variables` are given at
     construction or, during training, replaced before a call; `step` is the step they are of. The network is computed by
     `runtime`, one of `runtimes.RUNTIMES` but auto; all but JAX keep the variables that it had when it was first asked.
     """
@@ -59,11 +59,6 @@ class Segmenter:
     def first(self) -> int:
         """Of these, the first that the run answers."""
         return self.config.model.reach
-
-    @property
-    def takes_stacks(self) -> bool:
-        """Whether a deep stack is encoded and transformed at once in a stream, and not window by window."""
-        return self.config.model.takes_stacks
 
     @property
     def functions(self) -> tuple[Callable, Callable]:
@@ -128,7 +123,7 @@ class Segmenter:
           exact: in float32, whatever the network computes in.
         """
         model = self._exact if exact else build_model(self.config.model)
-        grid, (encode, decode_window) = self.grid(placement, whole=self.takes_stacks), self._functions(model)
+        grid, (encode, decode_window) = self.grid(placement, whole=self.config.model.takes_stacks), self._functions(model)
         reach, offsets = self.config.model.reach, self.config.model.frames
 
         def decode(variables, *frames: Features) -> tuple[Windows, ...]:
@@ -144,8 +139,8 @@ class Segmenter:
 
         return grid, encode, decode
 
-    def plain(self) -> Segmenter:
-        """The same network in JAX, on each window as it is; what is compiled of it there is shared."""
+    def straight_in_jax(self) -> Segmenter:
+        """The same network in JAX, on each window as it is, not mirrored; what is compiled of it there is shared."""
         if self.runtime == JAX and not self.mirror:
             return self
         twin = type(self)(self.config, self.variables, step=self.step)
@@ -158,7 +153,10 @@ class Segmenter:
         return place(shape, spacing, self.config.model.crop, self.config.data.spacing)
 
     def grid(self, placement: Placement, *, whole: bool = False) -> NativeGrid:
-        """The compiled way from a native grid to the windows and back; made once for all offsets of the windows."""
+        """The compiled way from a native grid to the windows and back; made once for all offsets of the windows.
+
+        `whole`: a deep stack is shown at once, for a network that takes stacks.
+        """
         grid = placement.at(0, 0)
         if (grid, whole) not in self._grids:
             self._grids[grid, whole] = NativeGrid(grid, mirror=self.mirror, whole=whole)
@@ -168,7 +166,7 @@ class Segmenter:
         """From a native frame on the host to native labels on the host, in a stream on this native grid; made, and compiled, anew."""
         if self.runtime != JAX:
             return way.Elsewhere(self, placement)
-        deep = self.takes_stacks and len(placement.windows) > 1
+        deep = self.grid(placement, whole=self.config.model.takes_stacks).whole
         return way.StacksInJax(self, placement) if deep else way.InJax(self)
 
     def put(self, frame: np.ndarray) -> jax.Array:

@@ -57,31 +57,28 @@ class InJax:
         return jax.device_get([self._segmenter.to_labels(placement, windows) for windows in answers])
 
 
-class StacksInJax:
-    """The same for deep stacks of one native grid: all of a network that can is done once for all windows of a stack."""
+class StacksInJax(InJax):
+    """The same for deep stacks of one native grid: what comes before the mixing is done once for all windows of a stack."""
 
     def __init__(self, segmenter: Segmenter, placement: Placement):
-        self._segmenter = segmenter
+        super().__init__(segmenter)
         self._grid, encode, decode = segmenter.stack_functions(placement)
 
         def features(variables: Any, frame: jax.Array, offset: jax.Array) -> Features:
             return [encode(variables, *view) for view in self._grid.to_windows(frame, offset)]
 
-        shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (np.zeros(placement.shape, np.float32), _offset(placement))]
+        shapes = [jax.ShapeDtypeStruct(placement.shape, jnp.float32), jax.ShapeDtypeStruct((2,), jnp.int32)]
         options = compilation.one_window_options()
         traced = jax.jit(features).lower(segmenter.variables, *shapes)
         self._encode = traced.compile(options)
         self._decode = jax.jit(decode).lower(segmenter.variables, *[traced.out_info] * segmenter.decoded).compile(options)
-
-    def put(self, frame: np.ndarray) -> jax.Array:
-        return self._segmenter.put(frame)
 
     def encode(self, placement: Placement, image: jax.Array) -> Features:
         return self._encode(self._segmenter.variables, image, self._grid.offset(placement))
 
     def labels(self, placement: Placement, frames: Sequence[Features], count: int) -> list[np.ndarray]:
         [windows] = self._decode(self._segmenter.variables, *frames)
-        return [jax.device_get(self._grid.labels(windows, self._grid.offset(placement)))]
+        return jax.device_get([self._grid.labels(windows, self._grid.offset(placement))])
 
 
 class Elsewhere:

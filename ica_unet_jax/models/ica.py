@@ -14,9 +14,8 @@ from jaxtyping import Array, Float
 from ica_unet_jax.config import ModelConfig
 from ica_unet_jax.labels import NUM_CLASSES
 from ica_unet_jax.models.layers import Dtype, Volume, depth_to_space, space_to_depth
+from ica_unet_jax.models.mixing import Bases
 from ica_unet_jax.runtime.compilation import is_for_elsewhere, once
-
-Bases = Float[Array, "batch d K L u m"]
 
 
 class LowLevel(nn.Module):

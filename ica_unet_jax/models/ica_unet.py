@@ -22,7 +22,7 @@ class FrameFeatures(NamedTuple):
     """What is kept of a frame: everything that it contributes as current frame or as a neighbour."""
 
     pyramid: tuple[jax.Array, ...]  # A_n ... A_0 as streams, (m, 1, B, d/2, h/4, w/4) first
-    bases: jax.Array | None  # what it adds to X, (B, d, h/16, w/16, u, m); None where X is a dictionary, or it serves as neighbour alone
+    own_bases: jax.Array | None  # what it adds to X, (B, d, h/16, w/16, u, m); None where X is a dictionary, or it serves as neighbour alone
     valid: jax.Array  # (B, d, h, w, 1), 1 where there is image, 0 where there is padding
     frame: jax.Array | None = None  # (B, d, h, w, 1), where the decoders see it
 
@@ -93,9 +93,9 @@ class IcaUNet(nn.Module):
         return logits, aux | (self.unmixed(current) if self.config.has_bases else {})
 
     def decode_stack(self, neighbours: dict[int, FrameFeatures], current: FrameFeatures, starts: Sequence[int]) -> tuple[Volume, ...]:
-        """The finest logits of the windows of a deep stack that begin at the slices `starts`, all even.
+        """The features of all slices of a deep stack, (B, D, h, w, 1) with D even -> for each of its windows the finest logits (B, d, h, w, 4).
 
-        The features are of all its slices. Everything but the mixing looks at pairs of slices, and is done once for all windows.
+        The windows begin at the slices `starts`, all even. What comes before the mixing looks at pairs of slices, and is done once.
         """
         transformed, depth, window = self._transform(neighbours, current, False), current.valid.shape[1], self.config.crop[0]
 
@@ -107,7 +107,7 @@ class IcaUNet(nn.Module):
 
         windows = []
         for start in starts:
-            seen = FrameFeatures((), cut(current.bases, start), cut(current.valid, start), cut(current.frame, start))
+            seen = FrameFeatures((), cut(current.own_bases, start), cut(current.valid, start), cut(current.frame, start))
             windows.append(self._answer(seen, [cut(x, start) for x in transformed], False)[-1])
         return tuple(windows)
 
@@ -170,7 +170,7 @@ class IcaUNet(nn.Module):
         return self.encoder.own_bases(low, coarser(valid, (d, h // 16, w // 16)), train, self._counted(valid))
 
     def _bases(self, current: FrameFeatures) -> jax.Array:
-        return self.encoder.bases(current.bases, current.valid.shape[0])
+        return self.encoder.bases(current.own_bases, current.valid.shape[0])
 
     def _mix(self, coefficients: Volume, matrix: jax.Array, bases: jax.Array) -> Volume:
         mixed = mix_with(coefficients, matrix, bases.shape)

@@ -19,8 +19,8 @@ from jaxtyping import Array, Float, Integer
 from ica_unet_jax.config import LossConfig
 from ica_unet_jax.labels import NUM_CLASSES
 from ica_unet_jax.metrics.ica import gaussian_log_cosh
+from ica_unet_jax.models.mixing import Bases
 
-Bases = Float[Array, "batch depth K L u m"]
 Mask = Float[Array, "batch depth height width 1"]
 Grid = tuple[int, int, int]
 

@@ -1,4 +1,4 @@
-"""The process's memory: what was freed is kept for the next step, not handed back to the system."""
+"""The process's memory: how much it holds; what was freed is kept for the next step, not handed back to the system."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ class StreamingSegmenter:
     Not for calls from several threads at once.
 
     Args:
-      segmenter: the trained model, as `segmenters.load` gives it; its compiled functions are used.
+      segmenter: the trained model, as `segmenters.load` gives it; its compiled functions are used where frames fit its grid.
       shape: (s, h, w) of every frame.
       spacing: (dz, dy, dx) in mm.
       window: "centre" of the image, or "follow" the heart; see `roi`.

@@ -49,10 +49,11 @@ def play(
     def done(handover: Handover | None, results: Sequence[Result]) -> None:
         for result in results:
             tally.add(result)
-        tally.look_at_memory(clock())
+        tally.look_at_memory(clock() - began)
         tally.frames, tally.dropped, tally.compilations = scanner.frames, queue.dropped, compilations.count
         watch(tally, handover, results)
 
+    began = clock()
     with Compilations() as compilations:
         scanner.start()
         try:
@@ -93,8 +94,8 @@ def stream(
       seconds: for so long.
       queue_size, deadline_ms: as in `play`.
       json_file: the summary goes there, if named.
-      faults: plays also what scanners do wrong, see `scanner.with_faults`.
       gif: a picture of the last three seconds goes there, if named.
+      faults: plays also what scanners do wrong, see `scanner.with_faults`.
       given: options of `options.STREAM`; `runtime` is auto unless given.
 
     Raises:

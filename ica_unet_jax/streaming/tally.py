@@ -1,4 +1,4 @@
-"""What happened in a live session so far: counts, latencies, ejection fractions."""
+"""What happened in a live session so far: counts, latencies, memory, ejection fractions."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Tally:
     window_moves: int = 0  # from one answer to the next
     compute_ms: array = dataclasses.field(default_factory=lambda: array("d"))
     arrival_to_mask_ms: array = dataclasses.field(default_factory=lambda: array("d"))
-    resident_mb: list[tuple[float, float]] = dataclasses.field(default_factory=list)  # (seconds since the first, MB of the process)
+    resident_mb: list[tuple[float, float]] = dataclasses.field(default_factory=list)  # (s since the start, MB of the process)
     last: Result | None = None
     refusal: str = ""  # the last one's reason
     extremes: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)  # mL, (smallest, largest)
-    _began: float | None = None  # s, when the memory was first looked at
+    _next_look: float = dataclasses.field(default=0.0, init=False)  # at the memory, s since the start
 
     def add(self, result: Result) -> None:
         """An answer."""
@@ -48,11 +48,12 @@ class Tally:
             smallest, largest = self.extremes.get(name, (volume, volume))
             self.extremes[name] = min(smallest, volume), max(largest, volume)
 
-    def look_at_memory(self, now: float) -> None:
-        """To be called often; `now` in seconds of some clock."""
-        self._began = now if self._began is None else self._began
-        if now - self._began >= MEMORY_SECONDS * len(self.resident_mb) and (held := memory.resident_mb()):
-            self.resident_mb.append((now - self._began, held))
+    def look_at_memory(self, seconds: float) -> None:
+        """To be called often, `seconds` after the start."""
+        if seconds >= self._next_look:
+            self._next_look += MEMORY_SECONDS
+            if held := memory.resident_mb():
+                self.resident_mb.append((seconds, held))
 
     def refuse(self, error: UserError) -> None:
         self.refused += 1

@@ -56,11 +56,11 @@ def test_rows_are_chosen_by_parts_of_their_names():
 def test_streams_run_under_each_runtime_that_can(monkeypatch):
     monkeypatch.setattr(rows_module.runtimes, "at_hand", lambda: ["jax", "openvino"])
     monkeypatch.setattr(rows_module.runtimes, "choose", lambda name, dtype: name)
-    rows = under(choose(paper_rows(), ["roi/n4/dense/past", "roi/msu_net_span2", "train/unet2d"]), [], ["float32", "bfloat16"])
+    rows = under(choose(paper_rows(), ["roi/n4/dense/past", "roi/msu_net_span3", "train/unet2d"]), [], ["float32", "bfloat16"])
     names = [row.name for row in rows]
     assert names == [
         "roi/n4/dense/past", "roi/n4/dense/past@bfloat16", "roi/n4/dense/past@openvino", "roi/n4/dense/past@openvino@bfloat16",
-        "roi/msu_net_span2", "roi/msu_net_span2@bfloat16", "train/unet2d", "train/unet2d@bfloat16",
+        "roi/msu_net_span3", "roi/msu_net_span3@bfloat16", "train/unet2d", "train/unet2d@bfloat16",
     ]  # fmt: skip
     assert [row.runtime for row in rows[:4]] == ["jax", "jax", "openvino", "openvino"]
     assert [row.config.model.compute_dtype for row in rows[:4]] == ["float32", "bfloat16"] * 2

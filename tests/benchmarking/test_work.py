@@ -8,7 +8,7 @@ from tiny import abstract, shapes, tiny
 from work import needed, xla
 
 from ica_unet_jax.benchmarking import ica_unet_products, products
-from ica_unet_jax.benchmarking.work import Work, parameters, streamed, total, training_sample, triple
+from ica_unet_jax.benchmarking.work import Work, parameters, streamed, streamed_stack, total, training_sample, triple
 from ica_unet_jax.models import ica_unet
 from ica_unet_jax.models.layers import convolve
 from ica_unet_jax.models.mixing import _Axis
@@ -37,6 +37,15 @@ VARIANTS = [
 def test_parameters_are_those_of_the_network(changes):
     config = tiny(**changes)
     assert parameters(config) == sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes(config)["params"]))
+
+
+@pytest.mark.parametrize("changes, twice", [({}, ("mixing", "decoders")), (dict(bases_from="frame_with_coordinates"), None), (UNET, None)], ids=str)
+def test_of_a_deep_stack_all_is_done_once_but_what_mixes(changes, twice):
+    """Six slices in two windows of four."""
+    config = tiny(**changes | dict(crop=(4, 64, 64)))
+    for name, work in streamed_stack(config, 6).items():
+        times = 2 if twice is None or name in twice else 1.5
+        assert work.flops == pytest.approx(times * streamed(config)[name].flops)
 
 
 def test_parts_by_hand():

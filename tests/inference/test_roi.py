@@ -47,8 +47,6 @@ def seen_through(truth):
 class Bright(Segmenter):
     """Bright voxels are LV. Where the neighbours that it may look at do not show the same window, all is RV."""
 
-    takes_stacks = False
-
     @functools.cached_property
     def functions(self):
         offsets = self.config.model.frames
@@ -69,7 +67,7 @@ class Bright(Segmenter):
 
 
 def bright(kind="both"):
-    config = Config.make(**SMALL, neighbours=kind)
+    config = Config.make(**SMALL, neighbours=kind, bases_from="frame_with_coordinates")  # window by window, by `functions`
     return Bright(config, variables(config.model))
 
 

@@ -203,18 +203,21 @@ def test_call_is_encode_then_decode(evaluate):
         assert_logits_close(decode(values, {-1: after, 1: before}, now)[0], expected)
 
 
-@pytest.mark.parametrize("changes", [{"decoder_frame": True}, {"bases_from": "frame"}, {"bases_from": "dictionary"}, {"mixing": "none", "decoder_frame": True}, {"mixing": "upsampled"}], ids=str)
+STACKS = [{"decoder_frame": True, "norm": "group"}, {"bases_from": "frame"}, {"bases_from": "dictionary"}, {"mixing": "none", "decoder_frame": True}, {"mixing": "upsampled"}]
+
+
+@pytest.mark.parametrize("changes", STACKS, ids=str)
 def test_a_stack_at_once_is_its_windows_one_by_one(changes):
-    """Three windows of two slices, one of which is padding; two overlap with the one between them in nothing but memory."""
-    config = tiny(neighbours="past", **changes)
-    model, values = build_model(config), variables(config)
+    """Two windows of four slices that share two; the last is padding."""
+    config = tiny(neighbours="past", crop=(4, 64, 64), **changes)
+    model, values, starts = build_model(config), variables(config), (0, 2)
     stacks = jax.random.normal(jax.random.key(0), (2, 1, 6, *config.crop[1:], 1))
     valid = jnp.ones_like(stacks[0]).at[:, 5].set(0)
-    encode, decode, decode_stack = (jax.jit(functools.partial(model.apply, method=method), static_argnums=static) for method, static in ((model.encode, ()), (model.decode, ()), (model.decode_stack, (3,))))
-    before, now = (encode(values, stack, valid) for stack in stacks)
-    found = decode_stack(values, {-1: before}, now, (0, 2, 4))
-    for start, logits in zip((0, 2, 4), found, strict=True):
-        before, now = (encode(values, stack[:, start : start + 2], valid[:, start : start + 2]) for stack in stacks)
+    encode, decode = (jax.jit(functools.partial(model.apply, method=method)) for method in (model.encode, model.decode))
+    decode_stack = jax.jit(lambda values, before, now: model.apply(values, {-1: before}, now, starts, method=model.decode_stack))
+    found = decode_stack(values, *(encode(values, stack, valid) for stack in stacks))
+    for start, logits in zip(starts, found, strict=True):
+        before, now = (encode(values, stack[:, start : start + 4], valid[:, start : start + 4]) for stack in stacks)
         assert_logits_close([logits], decode(values, {-1: before}, now)[0][-1:])
 
 

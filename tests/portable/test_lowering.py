@@ -49,6 +49,7 @@ FUNCTIONS = {
     "cut through the middle": (lambda x: x.reshape(16, 24).T.reshape(2, 4, 48), X),
     "broadcast": (lambda x, y: x.transpose(1, 0, 2, 3)[:, :, :1] + y[0, :, None, :, :] * x.mean((0, 2, 3))[:, None, None, None], X, Y),
     "constants": (lambda x: x * np.arange(4, dtype=np.float32)[None, :, None, None] + np.arange(8, dtype=np.float32)[None, None, None], X),
+    "at computed places": (lambda x, y: jnp.take(x, (3 + y.T[0]).astype(jnp.int32).ravel(), axis=3, mode="clip"), X, Y),
     "sliced": (lambda x: x[:, 1:3, ::2, ::-1].transpose(2, 3, 0, 1), X),
     "padded and cut": (lambda x: lax.pad(x, 0.5, [(1, 0, 0), (0, 0, 0), (-1, 2, 0), (2, -3, 0)]), X),
     "padded after a reshape": (lambda x: jnp.pad(x.reshape(2, 24, 8).transpose(1, 0, 2), ((1, 2), (0, 0), (0, 1))), X),

@@ -46,7 +46,7 @@ def test_all_share_the_recipe_but_the_learning_rate():
         assert [rows[title].flat()[name] for name in recipe] == [rows["ICA-UNet"].flat()[name] for name in recipe], title
 
 
-def test_three_lengths_of_four_networks_of_which_the_middle_is_a_part_of_the_loss_terms():
+def test_three_lengths_of_four_networks_of_which_two_are_in_the_loss_terms():
     rows = titled("lengths")
     assert [config.train.steps for config in rows.values()] == [33, *[16] * 4, *[33] * 3, *[66] * 4] and next(iter(rows)) == "ICA-UNet, 33 steps"
     for title, own in {"m = 8": dict(bases=8), "shared streams": dict(streams="shared"), "without R": dict(reconstruction_weight=0.0)}.items():

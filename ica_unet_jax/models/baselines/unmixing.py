@@ -39,9 +39,9 @@ def _sources(varied: Float[Array, "d h w frames"], count: int) -> Float[Array, "
     """Independent time courses of frames without their mean."""
     span = varied.shape[-1]
     differences = jnp.asarray(zero_mean_basis(span))  # (S, S-1): whatever is chosen in them has zero mean
-    x = varied.reshape(-1, span) @ differences
     directions = jnp.ones((1, 1))
     if span > 2:  # two frames differ in one direction alone
+        x = varied.reshape(-1, span) @ differences
         _, directions = jnp.linalg.eigh(x.T @ x / len(x))  # rising
     white = jnp.sqrt(float(span)) * (differences @ directions[:, ::-1][:, :count]).T
     return rotation(white) @ white
