@@ -255,7 +255,7 @@ def answers() -> str:
         (
             "Better than the other rivals?",
             f"**Not known.** U-Net 3D, MSU-Net, GridNet, Ω-Net and an ensemble reach {min(rest)} to {max(rest)} on the same 6 patients, but at a quarter of their width and "
-            "untuned. A fair trial, with one recipe for all, has begun: learning rates are found and it was rehearsed on the patients for choosing, the comparison is not made.",
+            "untuned. A fair trial, one recipe for all, has begun: it was rehearsed on the patients for choosing; the comparison is not made.",
             "[rivals](docs/results/rivals.md), [learning rates](docs/results/learning_rates.md)",
         ),
         (
