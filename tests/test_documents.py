@@ -38,7 +38,7 @@ def chains() -> dict[str, list[str]]:
     """The commands by the run folder that they write or read; one that needs two folders joins their chains."""
     found: dict[str, list[str]] = {}
     for command in commands():
-        names = re.findall(r"runs/(\w+)|(phantom)\.flags|(benchmark)\.json", command)
+        names = re.findall(r"runs/(\w+)|(phantom)\.flags|(benchmark|parallel)\.json", command)
         names = list(dict.fromkeys(next(filter(None, groups)) for groups in names)) or ["alone"]
         lines = [line for name in names for line in found.pop(name, [])]
         found[names[0]] = [*lines, command]
@@ -104,7 +104,8 @@ LEAVES = {  # a text in each of the files that a chain leaves
     "acdc": {"runs/acdc/evaluation_test/table.md": "Dice", "runs/acdc/report.md": "## Provenance"}
     | dict.fromkeys(("masks.nii.gz", "followed.nii.gz", "stream.json", "beat.gif", "model.zip", "model.onnx"), ""),
     "own": {"runs/own/evaluation_val/table.md": "Dice"},
-    "benchmark": {"benchmark.json": "roi/unet2d", "parallel.json": "one after the other"},
+    "benchmark": {"benchmark.json": "roi/unet2d"},
+    "parallel": {"parallel.json": "one after the other"},
     "cv": {"runs/cv/table.md": "3 patients out of fold"},
     "acdc_mini": {"curves.png": ""},
     "unet3d": {"runs/unet3d/evaluation_val/table.md": "Dice"},
@@ -115,7 +116,7 @@ LEAVES = {  # a text in each of the files that a chain leaves
 }
 
 
-SLOW = ("acdc", "both", "acdc_mini", "ablations_acdc_mini", "benchmark", "cv")  # what they do is done in part by the others
+SLOW = ("acdc", "both", "acdc_mini", "ablations_acdc_mini", "benchmark", "parallel", "cv")  # what they do is done in part by the others
 
 
 def test_a_user_comes_through(place):

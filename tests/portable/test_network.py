@@ -37,7 +37,7 @@ KINDS = {
     "MSU-Net, span 2": dict(model="msu_net", width_multiplier=0.0625, span=2),
     "Omega-Net": dict(model="omega_net", width_multiplier=0.0625),
 }  # fmt: skip
-QUICK = ("both", "dense", "shared", "literal", "upsampled", "U-Net 2D", "GridNet", "MSU-Net, span 2", "Omega-Net")
+QUICK = ("both", "dense", "shared", "literal", "upsampled", "U-Net 2D", "GridNet", "Omega-Net")
 
 
 def frames(crop, count, seed=0):
