@@ -37,15 +37,15 @@ class NativeGrid:
 
     One for all offsets of a placement: the offset is an argument, int32 (rows, columns) on the device, as `offset` puts
     it there. A view is a window, or its mirror image: with `mirror` each window is followed by those flipped in
-    columns, in rows, and in both. A network that takes stacks of any depth, `whole`, is shown all slices of a deep one at once:
-    there is one image for all windows, and their logits are as otherwise.
+    columns, in rows, and in both. With `whole` the network is shown all slices of a stack at once, one image for all
+    windows, whose logits are as otherwise.
 
     Both directions are tabled once for the canvas, the windows' grid continued over all that they can reach. A window is
     a piece of it, and of the native grid a box is worked on that is just large enough for a window.
     """
 
     def __init__(self, placement: Placement, *, mirror: bool = False, whole: bool = False):
-        self.placement, self.whole = placement.at(0, 0), whole and len(placement.windows) > 1
+        self.placement, self.whole = placement.at(0, 0), whole
         flips = [(), (2,), (1,), (1, 2)] if mirror else [()]  # the axes that are reversed
         self.views = [(start, axes) for start in placement.windows for axes in flips]
         self._depth = stack_depth(placement.shape[0], placement.crop[0])

@@ -38,9 +38,10 @@ class Segmenter:
     """The compiled model of a configuration; each frame is encoded once, whatever its roles.
 
     From a native frame to native logits or labels everything is compiled: the network once, for a batch of one window (a
-    stream of deep stacks compiles it for these); the way to the windows and back once for each native grid, wherever the windows lie in it. `variables` are given at
-    construction or, during training, replaced before a call; `step` is the step they are of. The network is computed by
-    `runtime`, one of `runtimes.RUNTIMES` but auto; all but JAX keep the variables that it had when it was first asked.
+    stream of deep stacks compiles it for these); the way to the windows and back once for each native grid, wherever the
+    windows lie in it. `variables` are given at construction or, during training, replaced before a call; `step` is the step
+    they are of. The network is computed by `runtime`, one of `runtimes.RUNTIMES` but auto; all but JAX keep the variables that
+    it had when it was first asked.
     """
 
     position = 0  # of the answer that is read, among those of one run of the network
@@ -157,7 +158,7 @@ class Segmenter:
 
         `whole`: a deep stack is shown at once, for a network that takes stacks.
         """
-        grid = placement.at(0, 0)
+        grid, whole = placement.at(0, 0), whole and len(placement.windows) > 1
         if (grid, whole) not in self._grids:
             self._grids[grid, whole] = NativeGrid(grid, mirror=self.mirror, whole=whole)
         return self._grids[grid, whole]

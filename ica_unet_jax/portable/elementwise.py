@@ -19,6 +19,7 @@ Value = Tensor | np.ndarray
 def stored(graph: Graph, array: np.ndarray) -> Tensor:
     return layout.fresh(graph.constant(np.asarray(array)), array.dtype, np.shape(array))
 
+
 class Elementwise:
     """Adds to `graph`."""
 
