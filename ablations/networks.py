@@ -161,11 +161,17 @@ def _short(rate: float) -> str:
     return f"{digits.removesuffix('.0')}e{int(power)}"
 
 
+def levers(reference: Config) -> list[Cell]:
+    """What may make the causal network more accurate in the same time."""
+    return []
+
+
 NETWORKS = (
     Study("main", "How good is the method beside its rivals, all trained alike?", "4, Tables 1 and 2", main_table, first),
     Study("main_single", "What do the paper's n = 3 and longer snippets give, by one training?", "4, Table 1", once, acdc),
     Study("rehearsal", "How do the networks compare on the patients that things are chosen on?", "4, Tables 1 and 2", lambda _: rows(TEN), acdc),
     Study("learning_rate", "Which learning rate does each network need?", "4", learning_rates, acdc),
+    Study("levers", "What makes the causal network more accurate in the same time?", "4", levers),
     Study("published", "Are the rivals better off with the training that their papers print?", "4, Table 2", published, acdc),
     Study("design", "What is each part of the network worth?", "3", one_change_each),
     Study("doses", "Does the independence term do more in another strength or reading?", "3, Eq. 1", doses),
