@@ -18,7 +18,7 @@ from ica_unet_jax.data.sampling import bilinear
 from ica_unet_jax.labels import NUM_CLASSES, UNLABELLED
 from ica_unet_jax.runtime.compilation import once
 
-ELASTIC_GRID = 4  # control points per side
+ELASTIC_GRID = 4  # control points per side, of a bias field too
 
 
 class Batch(NamedTuple):
@@ -51,6 +51,10 @@ def crop_centre(batch: Batch, crop: tuple[int, int, int]) -> Batch:
 def _augment_one(key: jax.Array, sample: Batch, crop: tuple[int, int, int], config: DataConfig) -> Batch:
     if config.flip_slices:
         sample = _flip_slices(jax.random.fold_in(key, 4), sample)
+    if config.missing_slice:
+        sample = _lose_a_slice(jax.random.fold_in(key, 5), sample, config.missing_slice)
+    if config.thin_stack:
+        sample = _cut_stack(jax.random.fold_in(key, 6), sample, config.thin_stack)
     if config.depth_shift:
         sample = _shift_depth(jax.random.fold_in(key, 3), sample, config.depth_shift)
     warp_key, colour_key, drop_key = jax.random.split(key, 3)
@@ -65,7 +69,8 @@ def _augment_one(key: jax.Array, sample: Batch, crop: tuple[int, int, int], conf
     valid = (warped[..., -1] > 0.999).astype(jnp.float32)
     labels = warped[..., count:-1].argmax(-1).astype(jnp.uint8)
     labels = jnp.where((sample.labels == UNLABELLED).any(), jnp.uint8(UNLABELLED), labels)
-    frames = once(_recolour(colour_key, warped[..., :count].transpose(3, 0, 1, 2), config) * valid[None])
+    frames = _disturb(jax.random.fold_in(key, 7), warped[..., :count].transpose(3, 0, 1, 2), config)
+    frames = once(_recolour(colour_key, frames, config) * valid[None])
     if config.drop_neighbour:
         dropped = jax.random.bernoulli(drop_key, config.drop_neighbour, (2,))
         sides = [None if i == middle else dropped[int(i > middle)] for i in range(count)]
@@ -80,6 +85,29 @@ def _flip_slices(key: jax.Array, sample: Batch) -> Batch:
     flipped = jax.tree.map(lambda x: jnp.roll(jnp.flip(x, -3), front - behind, -3), sample)
     flip = jax.random.bernoulli(key)
     return jax.tree.map(lambda x, y: jnp.where(flip, y, x), sample, flipped)
+
+
+def _lose_a_slice(key: jax.Array, sample: Batch, probability: float) -> Batch:
+    """Perhaps one slice of the stack is gone, and those behind it move up; what is left behind them is padding."""
+    drawn, which = jax.random.split(key)
+    shown = sample.valid.any(axis=(-2, -1))
+    lost = jax.random.categorical(which, jnp.where(shown, 0.0, -jnp.inf))
+    depth = shown.size
+    lost = jnp.where(jax.random.bernoulli(drawn, probability), lost, depth)
+    from_slice = jnp.arange(depth) + (jnp.arange(depth) >= lost)
+    return jax.tree.map(lambda x: jnp.take(x, from_slice, axis=-3, mode="fill", fill_value=0), sample)
+
+
+def _cut_stack(key: jax.Array, sample: Batch, probability: float) -> Batch:
+    """Perhaps a run of the stack's slices alone is there, at least one; the others are padding."""
+    drawn, length, place = jax.random.split(key, 3)
+    shown = sample.valid.any(axis=(-2, -1))
+    count = shown.sum()
+    kept = jnp.where(jax.random.bernoulli(drawn, probability), jax.random.randint(length, (), 1, count + 1), count)
+    first = shown.argmax() + jax.random.randint(place, (), 0, count - kept + 1)
+    number = jnp.arange(shown.size)[:, None, None]
+    there = (number >= first) & (number < first + kept)
+    return jax.tree.map(lambda x: jnp.where(there, x, 0).astype(x.dtype), sample)
 
 
 def _shift_depth(key: jax.Array, sample: Batch, most: int) -> Batch:
@@ -119,6 +147,31 @@ def _coordinates(key: jax.Array, shape: tuple[int, int, int], crop: tuple[int, i
     rows = cos * y - sin * x + bend[0] + offset[0] + (height - 1) / 2
     columns = sin * y + cos * x + bend[1] + offset[1] + (width - 1) / 2
     return rows[None] + slices[0], columns[None] + slices[1]
+
+
+def _disturb(key: jax.Array, frames: jax.Array, config: DataConfig) -> jax.Array:
+    """What coils, a moving chest, a spark and coarse voxels do to z-scored frames (n, d, h, w), the same in all."""
+    k = jax.random.split(key, 8)
+    h, w = frames.shape[-2:]
+    if config.blur:
+        padded = jnp.pad(frames, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
+        mean = sum(padded[..., i : i + h, j : j + w] for i in range(3) for j in range(3)) / 9
+        frames += jax.random.uniform(k[0], maxval=config.blur) * (mean - frames)
+    if config.bias_field:
+        field = config.bias_field * jax.random.normal(k[1], (ELASTIC_GRID, ELASTIC_GRID))
+        low = frames.min()  # air, which no coil makes brighter
+        frames = (frames - low) * jnp.exp(jax.image.resize(field, (h, w), "cubic"))[None, None] + low
+    if config.ghosting:
+        apart = jax.random.randint(k[2], (), 2, 5)  # ghosts in a field of view
+        along = [jnp.roll(frames, size // apart, axis) for axis, size in ((-2, h), (-1, w))]
+        ghost = jnp.where(jax.random.bernoulli(k[3]), *along)
+        frames += jax.random.uniform(k[4], maxval=config.ghosting) * ghost
+    if config.spike:
+        waves = jax.random.uniform(k[5], (2,), minval=-0.25, maxval=0.25)  # a voxel
+        phase = 2 * jnp.pi * jax.random.uniform(k[6])
+        angle = 2 * jnp.pi * (waves[0] * jnp.arange(h)[:, None] + waves[1] * jnp.arange(w)[None]) + phase
+        frames += jax.random.uniform(k[7], maxval=config.spike) * jnp.cos(angle)[None, None]
+    return frames
 
 
 def _recolour(key: jax.Array, frames: jax.Array, config: DataConfig) -> jax.Array:

@@ -12,7 +12,7 @@ from ica_unet_jax.labels import UNLABELLED
 
 CANVAS, CROP = (2, 40, 48), (2, 32, 32)
 OFF = dict(rotation=0.0, scaling=0.0, shift=0.0, elastic=0.0, slice_shift=0.0)
-COLOURS_OFF = dict(gamma=0.0, brightness=0.0, noise=0.0, drop_neighbour=0.0)
+COLOURS_OFF = dict(gamma=0.0, brightness=0.0, noise=0.0, blur=0.0, bias_field=0.0, ghosting=0.0, spike=0.0, drop_neighbour=0.0)
 STILL = OFF | COLOURS_OFF
 STRONG = dict(rotation=90.0, scaling=0.3, shift=5.0, elastic=3.0, slice_shift=2.0, flip=True)
 
@@ -173,3 +173,66 @@ def test_slices_are_turned_round_in_their_place():
     assert {tuple(order.tolist()) for order in orders} == {(1, 2, 3), (3, 2, 1)}
     for frame in np.moveaxis(y.frames, 1, 0):
         np.testing.assert_array_equal(frame, y.labels)
+
+
+def numbered(depth=6, first=1, last=4, count=60):
+    """A stack in the grid whose slices hold their number, 1 for `first`, and whose labels say it too."""
+    number = np.zeros((count, depth, *CANVAS[1:]))
+    number[:, first : last + 1] = (1 + np.arange(last + 1 - first))[:, None, None]
+    return sample(np.repeat(number[:, None], 3, axis=1), number % 4, number > 0, count)
+
+
+def orders(batch):
+    """The numbers of the slices that each sample shows, and where the first of them lies; frames, labels and mask agree."""
+    found = []
+    for frames, labels, valid in zip(*map(np.asarray, batch), strict=True):
+        shown = valid.any((1, 2))
+        for frame in frames:
+            assert all(frame[z].min() == frame[z].max() for z in range(len(shown)))
+            np.testing.assert_array_equal(labels, frame % 4)
+            assert not frame[~shown].any() and np.all(frame[shown] > 0)
+        found.append((int(shown.argmax()), tuple(frames[0, shown, 0, 0].astype(int).tolist())))
+    return found
+
+
+def test_a_missing_slice_is_one_of_the_stack_and_the_others_close_up():
+    y = augment(jax.random.key(0), numbered(), (6, *CROP[1:]), DataConfig(**STILL, missing_slice=0.8))
+    assert set(orders(y)) == {(1, rest) for rest in ((1, 2, 3, 4), (2, 3, 4), (1, 3, 4), (1, 2, 4), (1, 2, 3))}
+
+
+def test_a_thin_stack_is_a_run_of_the_slices():
+    y = augment(jax.random.key(0), numbered(), (6, *CROP[1:]), DataConfig(**STILL, thin_stack=0.8))
+    runs = {(first, tuple(range(first, last + 1))) for first in range(1, 5) for last in range(first, 5)}
+    found = set(orders(y))
+    assert found <= runs and len(found) >= 8 and (1, (1, 2, 3, 4)) in found
+
+
+def test_a_bias_field_is_smooth_and_leaves_air_black():
+    frames = np.ones((8, 3, *CANVAS))
+    frames[..., 30:] = -1  # air
+    y = run(sample(frames), **STILL | dict(bias_field=0.5)).frames
+    air, tissue = np.asarray(y[..., 24:]), np.asarray(y[..., :21])
+    gain = np.log((tissue + 1) / 2)
+    assert np.all(air[..., 3:] == -1) and 0.3 < gain.std() < 0.6
+    assert np.abs(np.diff(gain, axis=-1)).max() < 0.4  # control points are eight voxels apart
+    np.testing.assert_array_equal(y[:, 0], y[:, 2])
+
+
+def test_stripes_have_one_frequency():
+    frames = np.zeros((8, 3, *CANVAS))
+    y = np.asarray(run(sample(frames), **STILL | dict(spike=1.0)).frames[:, 1, 0], np.float64)
+    for image in y:
+        power = np.sort((np.abs(np.fft.fft2(image * np.outer(np.hanning(32), np.hanning(32)))) ** 2).ravel())
+        assert np.abs(image).max() <= 1 and power[-18:].sum() > 0.95 * power.sum()  # a peak and its mirror image, as wide as the window makes them
+
+
+def test_a_ghost_is_the_frame_beside_itself():
+    batch = sample()
+    there, y = np.asarray(crop_centre(batch, CROP).frames), np.asarray(run(batch, **STILL | dict(ghosting=0.5)).frames)
+    shifts = [(axis, 32 // apart) for axis in (-2, -1) for apart in (2, 3, 4)]
+    for image, seen in zip(there, y, strict=True):
+        ghost = seen - image
+        shares = [np.vdot(ghost, moved) / np.vdot(moved, moved) for moved in (np.roll(image, by, axis) for axis, by in shifts)]
+        best = int(np.argmax(shares))
+        assert 0 <= shares[best] <= 0.5
+        np.testing.assert_allclose(ghost, shares[best] * np.roll(image, shifts[best][1], shifts[best][0]), atol=1e-4)
