@@ -19,7 +19,8 @@ class Case:
     `reader` names the reader that knows these files, one of `reading.READERS`. `group` is '' and `ed`, `es` are None
     where nothing says. With `nominal_spacing` the voxel size is not the true one, so mm and mL of this case mean nothing.
     `frames` and `labels` map frame numbers to 3D files; `info` is the file that describes the patient, where there is one.
-    `problems` are what names and links alone show to be wrong, a sentence each; files in them stand nowhere else.
+    `problems` are what names and links alone show to be wrong, a sentence each; files in them stand nowhere else. `remarks` are what
+    they show to be odd. Of a cine in several files `parts` are these, `cine` their folder, and `header` is as NIfTI would have it.
     """
 
     name: str
@@ -32,6 +33,9 @@ class Case:
     labels: dict[int, Path] = dataclasses.field(default_factory=dict)
     info: Path | None = None
     problems: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    parts: tuple[Path, ...] = ()
+    header: nib.Nifti1Header | None = None
     reader: str = "folder"
 
     @property
@@ -42,8 +46,8 @@ class Case:
     @property
     def files(self) -> list[Path]:
         """All files of the case, in a fixed order."""
-        single = [path for path in (self.info, self.cine) if path]
-        return single + [group[time] for group in (self.frames, self.labels) for time in sorted(group)]
+        single = [path for path in (self.info, None if self.parts else self.cine) if path]
+        return single + list(self.parts) + [group[time] for group in (self.frames, self.labels) for time in sorted(group)]
 
 
 @dataclasses.dataclass

@@ -10,10 +10,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
+import nibabel as nib
+
 from ica_unet_jax.data import checks, nifti, orientation
 from ica_unet_jax.data.case import Case, Cine, Examination
 from ica_unet_jax.data.nifti import parse_label_map
-from ica_unet_jax.data.readers import acdc, folder
+from ica_unet_jax.data.readers import acdc, dicom, folder
 from ica_unet_jax.errors import BadData, UserError
 
 
@@ -22,7 +24,7 @@ class Reader(Protocol):
 
     @staticmethod
     def recognises(root: Path) -> bool:
-        """Whether a folder is laid out so, by names alone."""
+        """Whether a folder is laid out so, by names, or by the first bytes of few files."""
 
     @staticmethod
     def find_cases(root: Path) -> Iterable[tuple[Path, Case]]:
@@ -37,7 +39,7 @@ class Reader(Protocol):
         """Reads all files of a case of this reader and compares them; see `reading.examine`. Raises nothing."""
 
 
-READERS: dict[str, Reader] = {"acdc": acdc, "folder": folder}  # the first that recognises a folder reads it; the last takes any
+READERS: dict[str, Reader] = {"acdc": acdc, "dicom": dicom, "folder": folder}  # the first that recognises a folder reads it; the last takes any
 
 
 def find_cases(data_dir: str | Path, label_map: str = "") -> list[Case]:
@@ -125,11 +127,16 @@ def read(case: Case, label_map: str = "", *, with_labels: bool = True, codes: st
 
 def codes_of(case: Case) -> str:
     """The letters of a case's axes as they are stored, by its header alone; "" where that does not tell. See `orientation`."""
-    header = nifti.read_header(case.image) if case.image else None
+    header = _header(case)
     return orientation.codes_of(header) if header else ""
 
 
 def lie(cases: Iterable[Case]) -> orientation.Cohort:
     """How cases lie, as they are stored, by those of their headers that can be read."""
-    headers = [header for case in cases if case.image and (header := nifti.read_header(case.image))]
+    headers = [header for case in cases if (header := _header(case))]
     return orientation.Cohort(orientation.count(map(orientation.codes_of, headers)), all(map(orientation.has_scale, headers)))
+
+
+def _header(case: Case) -> nib.Nifti1Header | None:
+    """The header that stands for all images of a case; None where it cannot be read."""
+    return case.header or (nifti.read_header(case.image) if case.image else None)
