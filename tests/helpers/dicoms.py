@@ -77,8 +77,8 @@ def write_cine(folder: Path, frames: np.ndarray, *, study="1.2.3", number=5, one
                             series=f"{study}.{chosen}", number=chosen, instance=first + instance, time=time, **more)
 
 
-def write_enhanced(path: Path, frames: np.ndarray, *, study="1.2.3", number=5, times=TIMES, step=10.0) -> None:
-    """A cine (t, s, h, w) as one multi-frame file, times before slices."""
+def write_enhanced(path: Path, frames: np.ndarray, *, study="1.2.3", number=5, times=TIMES, step=10.0, first_slice=0) -> None:
+    """A cine (t, s, h, w) as one multi-frame file, slices before times."""
     data = dataset(study, f"{study}.{number}", number, 1, EnhancedMRImageStorage)
     data.Rows, data.Columns = frames.shape[2:]
     data.NumberOfFrames = frames.shape[0] * frames.shape[1]
@@ -101,7 +101,7 @@ def write_enhanced(path: Path, frames: np.ndarray, *, study="1.2.3", number=5, t
             CardiacSynchronizationSequence=Sequence([item(NominalCardiacTriggerDelayTime=float(times[t]))]),
             FrameContentSequence=Sequence([item(TemporalPositionIndex=t + 1, InStackPositionNumber=s + 1, StackID="1")]),
         )
-        for t in range(len(frames)) for s, position in enumerate(positions(frames.shape[1], step))
+        for t in range(len(frames)) for s, position in enumerate(positions(first_slice + frames.shape[1], step)[first_slice:])
     )
     data.PixelData = frames.astype(np.int16).tobytes()
     path.parent.mkdir(parents=True, exist_ok=True)

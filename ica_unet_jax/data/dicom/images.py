@@ -20,7 +20,8 @@ from ica_unet_jax.errors import UserError
 _MAGIC = b"DICM"  # behind a preamble
 _PREAMBLE = 128  # bytes
 _FEW, _FOLDERS = 8, 256  # files of a folder and folders that are looked into, to see whether there is DICOM
-_CLASSIC, _ENHANCED = "1.2.840.10008.5.1.4.1.1.4", ("1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.4")  # MR images
+CLASSIC = "1.2.840.10008.5.1.4.1.1.4"  # MR images, one in a file
+_ENHANCED = ("1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.4")  # many
 _PHASE = {"P", "PHASE", "PHASE MAP", "PHASE CONTRAST M", "VELOCITY", "VELOCITY MAP"}  # of the image type: no anatomy
 _TAGS = (
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "InstanceNumber", "ImageType", "Rows", "Columns",
@@ -34,13 +35,14 @@ _INSTALL = "pip install 'ica-unet-jax[dicom]'"
 class Image:
     """What is known of an image before its pixels are read.
 
-    `frame` counts from 0 in its file. `position`, of the first pixel, and `orientation`, along a row and along a column, are DICOM's
+    `kind` and `uid` are the class and the number of its file's object. `frame` counts from 0 in its file. `position`, of the first pixel, and `orientation`, along a row and along a column, are DICOM's
     (left, back, head), in mm; `spacing` is (dy, dx) and `thickness` that of the slice, in mm. `moment` is in ms after the R wave, None
     where nothing says; `order` is where the scanner counts it.
     """
 
     path: Path
     frame: int
+    kind: str
     uid: str
     study: str
     series: str
@@ -119,12 +121,12 @@ def read_headers(path: Path) -> list[Image]:
     """
     data = read_dataset(path, _TAGS)
     kind = str(data.get("SOPClassUID", ""))
-    if kind not in (_CLASSIC, *_ENHANCED):
+    if kind not in (CLASSIC, *_ENHANCED):
         return []
     if not data.get("Rows") or not data.get("SOPInstanceUID"):
         raise UserError(f"{path} is cut off: its header ends before the size of the image; copy it from the archive again.")
     try:
-        return _classic(path, data) if kind == _CLASSIC else _enhanced(path, data)
+        return _classic(path, data) if kind == CLASSIC else _enhanced(path, data)
     except (AttributeError, IndexError, TypeError, ValueError):  # as `_image` does, or without the tags themselves
         return []
 
@@ -215,6 +217,7 @@ def _image(path: Path, frame: int, data: Any, instance: int, order: int, positio
     return Image(
         path=path,
         frame=frame,
+        kind=str(data.SOPClassUID),
         uid=str(data.SOPInstanceUID),
         study=str(data.StudyInstanceUID),
         series=str(data.SeriesInstanceUID),
