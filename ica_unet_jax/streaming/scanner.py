@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -77,30 +77,36 @@ class Handover(NamedTuple):
     number: int  # from 1
     time_stamp: float  # s of the scanner's clock: when it was due
     frame: np.ndarray
+    origin: Any = None  # what else came with it, for whoever sends the answer back
 
 
 class FrameQueue:
-    """At most `size` frames that wait; one more pushes out the oldest. Iterating takes them until `close`."""
+    """At most `size` frames that wait; one more pushes out the oldest, or, with `patient`, has to wait until there is room.
 
-    def __init__(self, size: int):
-        self.size, self.dropped = size, 0
+    Iterating takes them until `close`.
+    """
+
+    def __init__(self, size: int, patient: bool = False):
+        self.size, self.patient, self.dropped = size, patient, 0
         self._waiting: collections.deque[Handover] = collections.deque()
         self._closed = False
         self._changed = threading.Condition()
 
     def put(self, handover: Handover) -> None:
         with self._changed:
-            if len(self._waiting) == self.size:
+            if self.patient:
+                self._changed.wait_for(lambda: len(self._waiting) < self.size or self._closed)
+            elif len(self._waiting) == self.size:
                 self._waiting.popleft()
                 self.dropped += 1
             self._waiting.append(handover)
-            self._changed.notify()
+            self._changed.notify_all()
 
     def close(self) -> None:
         """Nothing more will come; what waits may still be taken."""
         with self._changed:
             self._closed = True
-            self._changed.notify()
+            self._changed.notify_all()
 
     def __iter__(self) -> Iterator[Handover]:
         while True:
@@ -109,6 +115,7 @@ class FrameQueue:
                 if not self._waiting:
                     return
                 handover = self._waiting.popleft()
+                self._changed.notify_all()
             yield handover
 
 

@@ -1,0 +1,90 @@
+"""Segments what a scanner, a navigation screen or a program sends over a network, and plays a cine to such a server.
+
+  python -m ica_unet_jax.serve --workdir=RUN --protocol=mrd --port=9002
+  python -m ica_unet_jax.serve --replay=cine_4d.nii.gz --port=9002 --output=masks.nii.gz
+  python -m ica_unet_jax.serve --workdir=RUN --replay=cine_4d.nii.gz --seconds=60 --json=latency.json
+"""
+
+from __future__ import annotations
+
+from absl import flags
+
+from ica_unet_jax import launcher
+from ica_unet_jax.errors import UserError
+from ica_unet_jax.inference import options
+
+PORTS = {"mrd": 9002, "openigtlink": 18944, "http": 8000}
+
+options.define_network()
+_PROTOCOL = flags.DEFINE_enum("protocol", "mrd", list(PORTS), "MRD, as scanners and OpenRecon talk; OpenIGTLink, as 3D Slicer does; HTTP.")
+_PORT = flags.DEFINE_integer(
+    "port", None, f"By default {', '.join(f'{port} for {name}' for name, port in PORTS.items())}; 0: a free one.", lower_bound=0, upper_bound=65535
+)
+_BIND = flags.DEFINE_string("bind", "127.0.0.1", "Address to listen on, or with --replay to connect to; by default this machine alone.")
+_TOKEN = flags.DEFINE_string("token", "", "HTTP: what a request must show; made and printed where --bind is another machine's way in.")
+_SLICES = flags.DEFINE_integer("slices", None, "Slices of a frame; by default as the header says.", lower_bound=1, upper_bound=1024)
+_REORDER = flags.DEFINE_integer("reorder", 2, "So many whole frames wait for an earlier one that lacks a slice.", lower_bound=0)
+_QUEUE = flags.DEFINE_integer("queue", 0, "Frames that may wait; the oldest is dropped for one more. 0: none is, the sender waits.", lower_bound=0)
+_WAITING = flags.DEFINE_integer("waiting", 8, "HTTP: requests that may wait; one more is told to come later.", lower_bound=0)
+_PATIENCE = flags.DEFINE_float("patience", 60.0, "Seconds after which what stalls is closed.", lower_bound=0.1)
+_LIMIT = flags.DEFINE_integer("limit_mb", 256, "Megabytes of the longest message or upload, and of what waits.", lower_bound=1, upper_bound=16384)
+options.define(options.STREAM, **options.REAL_TIME)
+_REPLAY = flags.DEFINE_string(
+    "replay", "", "NIfTI file to play to the MRD server on --port; where a network is named, to one that is started for it alone."
+)
+_RATE = flags.DEFINE_float("rate", 22.0, "Replay: frames a second; 0: as fast as the server takes them.", lower_bound=0.0, upper_bound=1000.0)
+_SECONDS = flags.DEFINE_float("seconds", 0.0, "Replay: for so long, from the start again; 0: once.", lower_bound=0.0)
+_OUTPUT = flags.DEFINE_string("output", "", "Replay: file for the masks.")
+_JSON = flags.DEFINE_string("json", "", "Replay: file for the counts and latencies.")
+
+
+def main() -> None:
+    if _REPLAY.value:
+        _replay()
+    else:
+        _serve()
+
+
+def _replay() -> None:
+    from ica_unet_jax.serving import packages
+
+    packages.require("mrd")
+    from ica_unet_jax.serving import replay
+
+    if _PROTOCOL.value != "mrd":
+        raise UserError("--replay plays MRD alone: leave --protocol out.")
+    wanted = dict(rate=_RATE.value, seconds=_SECONDS.value, output=_OUTPUT.value, json_file=_JSON.value)
+    network = {name: flags.FLAGS[name].value for name in ("workdir", "weights")}
+    if not any(network.values()):
+        print(replay.describe(replay.replay(_REPLAY.value, _BIND.value, PORTS["mrd"] if _PORT.value is None else _PORT.value, **wanted)))
+        return
+    given = {**network, "queue": _QUEUE.value, "reorder": _REORDER.value, **options.given(options.STREAM)}
+    with replay.own_server([f"--{name}={value}" for name, value in given.items() if value is not None]) as port:
+        replay.replay(_REPLAY.value, "127.0.0.1", port, rate=0.0)  # all that is made at the first use is made
+        print(replay.describe(replay.replay(_REPLAY.value, "127.0.0.1", port, **wanted)))
+
+
+def _serve() -> None:
+    from ica_unet_jax.serving import packages
+
+    packages.require(_PROTOCOL.value)
+    from ica_unet_jax.serving import serving
+
+    serving.serve(
+        options.network(),
+        protocol=_PROTOCOL.value,
+        bind=_BIND.value,
+        port=PORTS[_PROTOCOL.value] if _PORT.value is None else _PORT.value,
+        token=_TOKEN.value,
+        slices=_SLICES.value,
+        reorder=_REORDER.value,
+        queue=_QUEUE.value,
+        waiting=_WAITING.value,
+        patience=_PATIENCE.value,
+        limit=_LIMIT.value * 2**20,
+        **options.given(options.STREAM),
+    )
+
+
+if __name__ == "__main__":
+    launcher.run(main)
