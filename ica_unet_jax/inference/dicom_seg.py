@@ -36,7 +36,7 @@ def save(folder: Path, grid: Grid, labels: np.ndarray, network: str) -> list[Pat
       labels: (t, s, h, w) uint8 on that grid.
       network: the name of what made the labels.
     """
-    images.library()
+    images.library(folder)
     import highdicom
 
     series, paths = highdicom.UID(), []

@@ -22,6 +22,7 @@ _PREAMBLE = 128  # bytes
 _FEW, _FOLDERS = 8, 256  # files of a folder and folders that are looked into, to see whether there is DICOM
 CLASSIC = "1.2.840.10008.5.1.4.1.1.4"  # MR images, one in a file
 _ENHANCED = ("1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.4")  # many
+_DIRECTORY = "1.2.840.10008.1.3.10"  # DICOMDIR, which a CD has
 _PHASE = {"P", "PHASE", "PHASE MAP", "PHASE CONTRAST M", "VELOCITY", "VELOCITY MAP"}  # of the image type: no anatomy
 _TAGS = (
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "InstanceNumber", "ImageType", "Rows", "Columns",
@@ -68,11 +69,11 @@ class Image:
         return f"series {self.number}, image {self.instance}" + (f", frame {self.frame + 1}" if self.frame else "")
 
 
-def library() -> Any:
-    """pydicom, silent: its warnings quote what stands in a header. Raises UserError where it is not installed."""
+def library(path: Path) -> Any:
+    """pydicom, silent: its warnings quote what stands in a header. Raises UserError, about the DICOM at `path`, where it is not installed."""
     missing = [name for name in ("pydicom", "highdicom") if importlib.util.find_spec(name) is None]
     if missing:
-        raise UserError(f"--input holds DICOM files, which need {' and '.join(missing)}: {_INSTALL}, or convert them to NIfTI.")
+        raise UserError(f"{path} is or holds DICOM, which needs {' and '.join(missing)}: {_INSTALL}, or convert it to NIfTI.")
     import pydicom
 
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
@@ -120,25 +121,33 @@ def read_headers(path: Path) -> list[Image]:
     Raises UserError where it cannot be read.
     """
     data = read_dataset(path, _TAGS)
-    kind = str(data.get("SOPClassUID", ""))
-    if kind not in (CLASSIC, *_ENHANCED):
-        return []
-    if not data.get("Rows") or not data.get("SOPInstanceUID"):
-        raise UserError(f"{path} is cut off: its header ends before the size of the image; copy it from the archive again.")
     try:
+        kind = str(data.get("SOPClassUID", ""))
+        if kind not in (CLASSIC, *_ENHANCED, "") or data.file_meta.get("MediaStorageSOPClassUID") == _DIRECTORY:
+            return []
+        if not kind or not data.get("Rows") or not data.get("SOPInstanceUID"):
+            raise UserError(f"{path} is cut off: its header ends before the size of the image; copy it from the archive again.")
         return _classic(path, data) if kind == CLASSIC else _enhanced(path, data)
-    except (AttributeError, IndexError, TypeError, ValueError):  # as `_image` does, or without the tags themselves
+    except UserError:
+        raise
+    except (AttributeError, IndexError, TypeError):  # without a place in the patient: no slice of a stack
         return []
+    except Exception as error:  # values are parsed where they are asked for
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path} cannot be read as DICOM ({type(error).__name__}); copy it from the archive again.")
 
 
 def read_dataset(path: Path, tags: Sequence[str] | None = None) -> Any:
     """The dataset of a file, or some `tags` of it, without its pixels. Raises UserError where it cannot be read."""
-    pydicom = library()
+    pydicom = library(path)
     try:
         with warnings.catch_warnings(action="ignore"):
             return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=None if tags is None else list(tags))
     except Exception as error:  # whatever a parser makes of damaged bytes
-        raise UserError(f"{path} cannot be read as DICOM ({type(error).__name__}); copy it from the archive again.") from error
+        raise _unreadable(path, error) from error
 
 
 def read_pixels(images: Sequence[Image]) -> list[np.ndarray]:
@@ -159,7 +168,7 @@ def read_pixels(images: Sequence[Image]) -> list[np.ndarray]:
 
 def _array(path: Path) -> np.ndarray:
     """The stored numbers of a file, (h, w) or (frames, h, w)."""
-    pydicom = library()
+    pydicom = library(path)
     try:
         with warnings.catch_warnings(action="ignore"):
             data = pydicom.dcmread(path)
@@ -209,10 +218,10 @@ def _shows_anatomy(data: Any) -> bool:
 
 def _image(path: Path, frame: int, data: Any, instance: int, order: int, position: Any, orientation: Any, measures: Any, moment: Any,
            scale: tuple[Any, Any]) -> Image:  # fmt: skip
-    """Raises ValueError for an image without a place in the patient, which is no slice of a stack."""
+    """Raises TypeError for an image whose place in the patient is none."""
     numbers = [tuple(float(x) for x in values) for values in (measures.PixelSpacing, position, orientation)]
     if [len(values) for values in numbers] != [2, 3, 6] or not np.isfinite(sum(numbers, ())).all() or min(numbers[0]) <= 0:
-        raise ValueError("no place in the patient")
+        raise TypeError("no place in the patient")
     spacing, place, directions = numbers
     return Image(
         path=path,

@@ -82,7 +82,7 @@ def choose(stacks: Sequence[Stack], series: str = "") -> Stack:
     if len(rivals) > 1:
         raise UserError(f"there are {len(rivals)} short-axis cines ({_listed(rivals)}): predict --series={rivals[0].numbers[0]}, for example, picks one.")
     others = [stack for stack in short if stack is not rivals[0]]
-    left_out = tuple(f"{stack.told}: parallel to the short-axis cine, but no part of it; left out." for stack in others)
+    left_out = tuple(f"Left out, parallel to the short-axis cine but of another matrix or place: {stack.told}." for stack in others)
     return dataclasses.replace(rivals[0], remarks=(*rivals[0].remarks, *left_out))
 
 

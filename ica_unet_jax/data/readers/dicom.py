@@ -28,6 +28,7 @@ def find_cases(root: Path, series: str = "") -> Iterator[tuple[Path, Case]]:
 
     A case is called by a digest of its study, so that its name tells nothing of the patient.
     """
+    images.library(root)
     studies: dict[str, list[Image]] = defaultdict(list)
     others = 0
     for path in images.files_below(root):
@@ -52,7 +53,7 @@ def examine(case: Case, label_map: Mapping[int, int], with_labels: bool) -> Exam
     seen = Examination(problems=list(case.problems))
     if not case.parts or not (made := checks.attempt(seen.problems, grid_of, case)):
         return seen
-    seen.problems += [f"{case.cine}: {problem}" for problem in made.problems]
+    seen.problems += [" ".join((f"{case.cine}: {problem}", *case.remarks)) for problem in made.problems]
     seen.remarks += [f"{case.name}: {remark}" for remark in dict.fromkeys((*case.remarks, *made.remarks))]
     if seen.problems:
         return seen
