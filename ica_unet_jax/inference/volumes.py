@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 
 from ica_unet_jax.data.case import Cine
-from ica_unet_jax.metrics.clinical import ejection_fraction, volumes_ml
+from ica_unet_jax.metrics.clinical import ejection_fraction, myocardial_mass, volumes_ml
 from ica_unet_jax.runtime.files import replacing
 
 NO_HEART = "no heart was found: look at the image, and at how it lies (--reorient)."
@@ -31,10 +31,10 @@ def find_phases(lv: np.ndarray) -> tuple[int, int] | None:
 
 
 def summarize(volumes: dict[str, np.ndarray], seconds: float | None, nominal_spacing: bool) -> dict[str, Any]:
-    """JSON-safe summary of volume curves in mL: with several frames the phases (frames from 1) and ejection fractions.
+    """JSON-safe summary of volume curves in mL: with several frames the phases (frames from 1), ejection fractions, stroke volumes, LV mass.
 
-    Volumes by a nominal voxel size are None; an ejection fraction is None where the ventricle was not found, and so are the
-    phases where the LV was not.
+    What a nominal voxel size gives in mL or g is None; an ejection fraction is None where the ventricle was not found, and so are the
+    phases, and what is measured at them, where the LV was not.
     """
     frames, found = len(volumes["LV"]), any(np.nanmax(curve) > 0 for curve in volumes.values())
     summary = {"frames": frames, "seconds_per_frame": seconds, "nominal_spacing": nominal_spacing, "heart_found": bool(found)}
@@ -46,7 +46,7 @@ def summarize(volumes: dict[str, np.ndarray], seconds: float | None, nominal_spa
         return summary | {"volume_ml": at(0)}
     phases = find_phases(volumes["LV"])
     if phases is None:
-        nothing = dict.fromkeys(("ed_frame", "es_frame", "ed_volume_ml", "es_volume_ml"))
+        nothing = dict.fromkeys(("ed_frame", "es_frame", "ed_volume_ml", "es_volume_ml", "stroke_volume_ml", "lv_mass_g"))
         return summary | nothing | {"ejection_fraction": {"LV": None, "RV": None}}
     ed, es = phases
     fractions = {name: ejection_fraction(volumes[name][ed], volumes[name][es]) for name in ("LV", "RV")}
@@ -55,6 +55,8 @@ def summarize(volumes: dict[str, np.ndarray], seconds: float | None, nominal_spa
         "es_frame": es + 1,
         "ed_volume_ml": at(ed),
         "es_volume_ml": at(es),
+        "stroke_volume_ml": {name: None if nominal_spacing else round(float(volumes[name][ed] - volumes[name][es]), 3) for name in ("LV", "RV")},
+        "lv_mass_g": None if nominal_spacing else round(float(myocardial_mass(volumes["MYO"][ed])), 3),
         "ejection_fraction": {
             name: round(float(value), 4) if np.isfinite(value) else None for name, value in fractions.items()
         },
@@ -84,13 +86,20 @@ def describe(summary: dict[str, Any]) -> str:
 
 
 def save_csv(path: Path, volumes: dict[str, np.ndarray], seconds: float | None, unit: str = "ml") -> None:
-    """One line a frame: its number from 1, its time in s and the volumes, named by their unit; empty what is not known."""
+    """One line a frame: its number from 1, its time in s, the volumes, named by their unit, and the LV's mass; empty what is not known."""
+    columns = {f"{name}_{unit}": curve for name, curve in volumes.items()}
+    columns |= {"LV_mass_g": myocardial_mass(volumes["MYO"])} if unit == "ml" else {}
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["frame", "time_s", *(f"{name}_{unit}" for name in volumes)])
-        for time, values in enumerate(zip(*volumes.values(), strict=True)):
+        writer.writerow(["frame", "time_s", *columns])
+        for time, values in enumerate(zip(*columns.values(), strict=True)):
             moment = "" if seconds is None else f"{time * seconds:.4f}"
             writer.writerow([time + 1, moment, *("" if np.isnan(value) else f"{value:.3f}" for value in values)])
+
+
+def rounded(volumes: dict[str, np.ndarray]) -> dict[str, list[float | None]]:
+    """Volume curves (t,) for JSON; None where a frame shows nothing."""
+    return {name: [None if np.isnan(value) else round(float(value), 3) for value in curve] for name, curve in volumes.items()}
 
 
 def frame_seconds(header: nib.Nifti1Header) -> float | None:

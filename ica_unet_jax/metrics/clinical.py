@@ -27,8 +27,8 @@ def ejection_fraction(edv: float, esv: float) -> float:
     return (edv - esv) / edv if edv else math.nan
 
 
-def myocardial_mass(volume_ml: float) -> float:
-    """Mass in g of a myocardial volume in mL, at 1.05 g/mL."""
+def myocardial_mass(volume_ml: float | np.ndarray) -> float | np.ndarray:
+    """Mass in g of a myocardial volume in mL, or of a curve of such volumes, at 1.05 g/mL."""
     return MYOCARDIAL_DENSITY * volume_ml
 
 
