@@ -29,6 +29,10 @@ class Gone(Ended):
     """The other side has closed it, or is no longer there."""
 
 
+class Over(Gone):
+    """It was closed between two messages."""
+
+
 def log(text: str) -> None:
     """A line on stderr with the time of day."""
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
@@ -51,9 +55,15 @@ class Wire:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # a mask waits for no further one
 
     def message(self, size: int) -> bytes:
-        """The first `size` bytes of the next message; the rest of it has to follow within the time. Raises Ended."""
+        """The first `size` bytes of the next message; the rest of it has to follow within the time.
+
+        Raises Ended: Over where no further message has begun.
+        """
         self._deadline = time.monotonic() + self._patience
-        first = self.read(1)
+        try:
+            first = self.read(1)
+        except Gone as error:
+            raise Over(str(error)) from None
         self._deadline = time.monotonic() + self._patience
         return first + self.read(size - 1)
 
