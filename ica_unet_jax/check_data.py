@@ -29,5 +29,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    launcher.define(["data_dir", "label_map"])
+    launcher.define(["data_dir", "label_map", "reader", "labelled_frames", "cohort_csv"])
     launcher.run(main)

@@ -15,14 +15,14 @@ from ica_unet_jax.inference import options
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of a training.", required=True)
 _INPUT = flags.DEFINE_string(
-    "input", None, "3D or 4D NIfTI file, a folder of them, or a cohort in the ACDC layout.", required=True
+    "input", None, "3D or 4D NIfTI file, a folder of them, or a cohort in one of the layouts of docs/data.md.", required=True
 )
 _OUTPUT = flags.DEFINE_string("output", None, "NIfTI file to write, or a folder where --input is one.", required=True)
 options.define(options.PREDICT)
 _ACDC_NAMES = flags.DEFINE_bool(
     "acdc_names", False, "Write patientXXX_ED.nii.gz and _ES.nii.gz alone, as ACDC wants a submission."
 )
-launcher.define(["skip_bad_cases"])
+launcher.define(["reader", "skip_bad_cases"])
 
 
 def main() -> None:
@@ -33,6 +33,7 @@ def main() -> None:
         _INPUT.value,
         _OUTPUT.value,
         acdc_names=_ACDC_NAMES.value,
+        reader=launcher.FLAGS.reader,
         skip_bad_cases=launcher.FLAGS.skip_bad_cases,
         **options.given(options.PREDICT),
     )

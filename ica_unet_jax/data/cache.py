@@ -49,9 +49,9 @@ def preprocessed(case: Case, *, crop: tuple[int, int, int], spacing: float, labe
     """
     if problems := reading.check(case, label_map) if case.problems else checks.of_truth(case):
         raise BadData(problems)
-    if not case.labels:
+    if not case.labelled:
         return []
-    options = dict(canvas=canvas(crop, margin), spacing=spacing, label_map=label_map, cyclic=cyclic, reach=reach,
+    options = dict(canvas=canvas(crop, margin), spacing=spacing, label_map=label_map or case.label_map, cyclic=cyclic, reach=reach,
                    unlabelled=unlabelled, heart=crop if train_window == "heart" else None, codes=codes)
     root = Path(cache_dir) if cache_dir else default_cache_dir()
     folder = root / f"{case.name[:_NAME]}-{_key(case, options)}"
@@ -72,7 +72,7 @@ def _key(case: Case, options: dict) -> str:
         files = [(path.name, _digest(path)) for named in case.files for path in files_of(named)]
     except OSError as error:
         raise BadData([f"{error.filename} cannot be read ({error.strerror}); check the file."]) from error
-    text = json.dumps([FORMAT, options, files], sort_keys=True)
+    text = json.dumps([FORMAT, options, files, *case.labelled_frames], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -145,5 +145,5 @@ def _learning(case: Case, reach: int, frames: np.ndarray, starts: np.ndarray, la
     windows = [frames[start : start + 2 * reach + 1] for start in starts]
     if not len(windows) == len(labels) == len(times) >= len(case.labels) or any(len(w) != 2 * reach + 1 for w in windows):
         raise ValueError(f"the cached arrays of {case.name} are incomplete.")
-    return [LearningFrame(case.name, int(time), windows[i], labels[i], np.broadcast_to(valid, labels[i].shape), int(time) in case.labels)
+    return [LearningFrame(case.name, int(time), windows[i], labels[i], np.broadcast_to(valid, labels[i].shape), bool((labels[i] != UNLABELLED).any()))
             for i, time in enumerate(times)]

@@ -11,32 +11,59 @@ import numpy as np
 from ica_unet_jax.data import orientation
 from ica_unet_jax.data.orientation import Turn
 
+LATE = 99  # the number of an ES frame without a cine, of which nobody tells when it was: so late that ED is no neighbour of it
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """A frame that is a file by itself, and its ground truth, whose number nothing tells: it is that of the cine's equal frame."""
+
+    name: str  # ED or ES
+    image: Path
+    labels: Path
+
 
 @dataclasses.dataclass(frozen=True)
 class Case:
     """Where the files of one patient lie. Frame numbers are 0-based.
 
-    `reader` names the reader that knows these files, one of `reading.READERS`. `group` is '' and `ed`, `es` are None
-    where nothing says. With `nominal_spacing` the voxel size is not the true one, so mm and mL of this case mean nothing.
+    `reader` names the reader that knows these files, one of `reading.READERS`. `group`, `vendor` and `centre` are '' and `ed`, `es`
+    are None where nothing says. With `nominal_spacing` the voxel size is not the true one, so mm and mL of this case mean nothing.
     `frames` and `labels` map frame numbers to 3D files; `info` is the file that describes the patient, where there is one.
+    `truth` is a ground truth of the whole cine in one file, of which those frames count that hold a label, or are among
+    `labelled_frames`. `phases` are frames of the cine that are still to be found in it. `label_map` says, as --label_map does, what the
+    labels of these files are. `part` is train, val or test as the cohort's publishers split it, `folds` the part in each of their folds.
     `problems` are what names and links alone show to be wrong, a sentence each; files in them stand nowhere else. `remarks` are what
     they show to be odd. Of a cine in several files `parts` are these, `cine` their folder, and `header` is as NIfTI would have it.
     """
 
     name: str
     group: str = ""
+    vendor: str = ""
+    centre: str = ""
     ed: int | None = None
     es: int | None = None
     nominal_spacing: bool = False
     cine: Path | None = None
     frames: dict[int, Path] = dataclasses.field(default_factory=dict)
     labels: dict[int, Path] = dataclasses.field(default_factory=dict)
+    truth: Path | None = None
+    labelled_frames: tuple[int, ...] = ()
+    phases: tuple[Phase, ...] = ()
+    label_map: str = ""
     info: Path | None = None
+    part: str = ""
+    folds: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
     parts: tuple[Path, ...] = ()
     header: nib.Nifti1Header | None = None
     reader: str = "folder"
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there is a ground truth of any frame, by names alone."""
+        return bool(self.labels or self.truth or self.phases)
 
     @property
     def image(self) -> Path | None:
@@ -46,7 +73,8 @@ class Case:
     @property
     def files(self) -> list[Path]:
         """All files of the case, in a fixed order."""
-        single = [path for path in (self.info, None if self.parts else self.cine) if path]
+        single = [path for path in (self.info, None if self.parts else self.cine, self.truth) if path]
+        single += [path for phase in self.phases for path in (phase.image, phase.labels)]
         return single + list(self.parts) + [group[time] for group in (self.frames, self.labels) for time in sorted(group)]
 
 
@@ -106,9 +134,11 @@ class Cine:
 class Examination:
     """What was found in the files of a case: the images and labels, if they can be read, and a sentence each for
 
-    problems: what makes it unfit; remarks: what is odd about it but no reason to leave it out.
+    problems: what makes it unfit; remarks: what is odd about it but no reason to leave it out. `stored` are the labels as the files
+    have them.
     """
 
     cine: Cine | None = None
     problems: list[str] = dataclasses.field(default_factory=list)
     remarks: list[str] = dataclasses.field(default_factory=list)
+    stored: set[int] = dataclasses.field(default_factory=set)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ica_unet_jax.data.case import Case, Cine
+from ica_unet_jax.data.case import Case, Cine, Examination
 from ica_unet_jax.data.nifti import SUFFIX
 from ica_unet_jax.errors import UserError
 
@@ -52,8 +52,11 @@ def of_path(path: Path, root: Path) -> str:
 
 
 def of_truth(case: Case) -> list[str]:
-    """A problem where there are frame files, as ACDC has them for ED and ES, and no ground truth of any."""
-    if case.labels or not case.frames:
+    """A problem where there are frame files, as ACDC has them for ED and ES, and no ground truth of any.
+
+    Patients whom a cohort's publishers keep for the test may have none.
+    """
+    if case.labelled or not case.frames or case.part == "test":
         return []
     path = case.frames[min(case.frames)]
     truth = SUFFIX.sub(lambda suffix: "_gt" + suffix[0], path.name)
@@ -88,6 +91,32 @@ def of_labels(path: Path, time: int, shape: Sequence[int], cine: Path | None, ti
     if tuple(shape) != tuple(image_shape):
         return [f"{path} has the shape {shape[::-1]}, its image {image_shape[::-1]}; export both on one grid."]
     return []
+
+
+def of_cine_truth(path: Path, shape: Sequence[int], cine: Path, frames: np.ndarray) -> list[str]:
+    """Whether a ground truth of that shape (t, s, h, w) is one of the whole cine."""
+    if tuple(shape) != frames.shape:
+        return [f"{path} has the shape {tuple(shape)[::-1]}, {cine.name} {frames.shape[::-1]}; export both on one grid."]
+    return []
+
+
+def with_hearts(seen: Examination) -> Examination:
+    """With a problem for each file of a frame that labels nothing, for cohorts in which every labelled frame shows a heart."""
+    cine = seen.cine
+    seen.problems += [f"{path} labels nothing; remove it, or put the true one there."
+                      for time, path in (sorted(cine.case.labels.items()) if cine else ()) if time in cine.labels and not cine.labels[time].any()]
+    return seen
+
+
+def find_frame(path: Path, volume: np.ndarray, cine: Path, frames: np.ndarray) -> int:
+    """The number of the cine's frame that equals the image `volume` (s, h, w) of a file. Raises UserError where none does."""
+    if volume.shape != frames.shape[1:]:
+        raise UserError(f"{path} has the shape {volume.shape[::-1]}, the frames of {cine.name} {frames.shape[:0:-1]}; "
+                        "export both on one grid.")
+    nearest = min(range(len(frames)), key=lambda time: np.abs(volume - frames[time]).mean())
+    if not _same(volume, frames[nearest]):
+        raise UserError(f"{path} is no frame of {cine.name}, so that nothing tells which frame its ground truth is of; correct one of the two.")
+    return nearest
 
 
 def of_axes(cine: Cine) -> tuple[list[str], list[str]]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
 from ica_unet_jax.config import DataConfig
-from ica_unet_jax.data import reading, splits
+from ica_unet_jax.data import reading, splits, tables
 from ica_unet_jax.data.case import Case
 from ica_unet_jax.data.phantom import beating_heart
 from ica_unet_jax.errors import BadData, UserError
@@ -48,8 +49,25 @@ def folder(config: DataConfig, *, write: bool = True, began_in: Path | None = No
 
 
 def open_cohort(config: DataConfig, *, write: bool = True, began_in: Path | None = None) -> list[Case]:
-    """The cases in `folder(config, write, began_in)`; raises UserError as that and `reading.find_cases` do."""
-    return reading.find_cases(folder(config, write=write, began_in=began_in), config.label_map)
+    """The cases in `folder(config, write, began_in)`, as the table `config.cohort_csv` describes them, where there is one.
+
+    Raises UserError as `folder`, `reading.find_cases` and `described` do.
+    """
+    place = folder(config, write=write, began_in=began_in)
+    cases = reading.find_cases(place, config.label_map, config.reader, config.labelled_frames)
+    return described(cases, config.cohort_csv) if config.cohort_csv else cases
+
+
+def described(cases: Iterable[Case], path: str | Path) -> list[Case]:
+    """The cases with group, vendor and centre of a table that has the column name and some of these; an empty cell changes nothing.
+
+    Raises UserError where the table has no such columns, or knows none of the patients.
+    """
+    rows, cases = tables.by_name(Path(path), "name", "--cohort_csv="), list(cases)
+    found = [{field: row[field] for field in splits.DOMAINS if (row := rows.get(case.name, {})).get(field)} for case in cases]
+    if not any(found):
+        raise UserError(f"--cohort_csv={path} tells nothing of these patients; its columns must be name and some of {', '.join(splits.DOMAINS)}.")
+    return [dataclasses.replace(case, **told) for case, told in zip(cases, found, strict=True)]
 
 
 def _meant(path: str | Path, began_in: Path | None) -> str:
@@ -68,10 +86,10 @@ def _missing(problem: str) -> str:
 
 
 def choose_split(config: DataConfig, cases: list[Case]) -> splits.Split:
-    """The split file's, or the fold's."""
+    """The split file's, or the one of --split_by."""
     if config.split_file:
         return splits.read_split(config.split_file, cases)
-    return splits.fold_split(cases, config.folds, config.fold, config.split_seed)
+    return splits.split_by(cases, config.split_by, config.folds, config.fold, config.split_seed)
 
 
 def screen(cases: Iterable[Case], read: Callable[[Case], T], skip_bad: bool, count: int = 0) -> tuple[dict[str, T], Problems]:

@@ -16,6 +16,7 @@ import re
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -236,16 +237,41 @@ def parse_label_map(text: str) -> dict[int, int]:
     return mapping
 
 
-def read_labels(path: Path, mapping: Mapping[int, int]) -> tuple[np.ndarray, np.ndarray, bool]:
-    """A ground truth as uint8 (s, h, w), its affine (4, 4), and whether labels were rounded, as a scaling may ask for.
+class Truth(NamedTuple):
+    """A ground truth: `volumes` uint8 (s, h, w) by frame, the whole file's `shape` (t, s, h, w) and `affine` (4, 4), the labels as
+    they are `stored`, and whether they were `rounded`, as a scaling may ask for."""
 
-    Raises UserError for labels that are none.
-    """
+    volumes: dict[int, np.ndarray]
+    shape: tuple[int, ...]
+    affine: np.ndarray
+    stored: set[int]
+    rounded: bool
+
+
+def read_labels(path: Path, mapping: Mapping[int, int]) -> Truth:
+    """The ground truth of a frame, as that of frame 0. Raises UserError for labels that are none."""
     image, array, _ = _open(path)
-    if array.ndim == 4 and array.shape[3] == 1:
-        array = array[..., 0]
-    if array.ndim == 4:
+    if array.ndim == 4 and array.shape[3] > 1:
         raise UserError(f"{path} has {array.shape[3]} frames; save each labelled frame as its own 3D file.")
+    return _truth(path, image, array.reshape(*array.shape[:3], 1), [0], mapping)
+
+
+def read_truth(path: Path, mapping: Mapping[int, int]) -> Truth:
+    """The ground truth of a cine, of which those frames are read that hold anything. Raises UserError for labels that are none."""
+    image, array, _ = _open(path)
+    array = array.reshape(*array.shape[:3], -1)
+    return _truth(path, image, array, [time for time in range(array.shape[3]) if array[..., time].any()], mapping)
+
+
+def _truth(path: Path, image: nib.Nifti1Image, array: np.ndarray, times: list[int], mapping: Mapping[int, int]) -> Truth:
+    read = {time: _labels(path, array[..., time], mapping) for time in times}
+    volumes = {time: volume for time, (volume, _, _) in read.items()}
+    stored = {label for _, labels, _ in read.values() for label in labels}
+    return Truth(volumes, array.T.shape, image.affine, stored, any(rounded for _, _, rounded in read.values()))
+
+
+def _labels(path: Path, array: np.ndarray, mapping: Mapping[int, int]) -> tuple[np.ndarray, list[int], bool]:
+    """The labels (s, h, w) of stored ones (x, y, z), what these are, and whether they were rounded."""
     values = np.unique(array)
     with np.errstate(invalid="ignore"):  # infinity is no whole number, and reported
         whole = np.rint(values)
@@ -258,4 +284,4 @@ def read_labels(path: Path, mapping: Mapping[int, int]) -> tuple[np.ndarray, np.
         raise UserError(f"{path} holds the labels {odd}, known are 0 to {NUM_CLASSES - 1}; "
                         "correct it or use --label_map.")
     volume = np.ascontiguousarray(mapped.astype(np.uint8)[np.searchsorted(values, array)].T)
-    return volume, image.affine, bool(np.any(labels != values))
+    return volume, [int(label) for label in labels], bool(np.any(labels != values))

@@ -12,10 +12,10 @@ from typing import Protocol
 
 import nibabel as nib
 
-from ica_unet_jax.data import checks, nifti, orientation
+from ica_unet_jax.data import checks, images, nifti, orientation
 from ica_unet_jax.data.case import Case, Cine, Examination
 from ica_unet_jax.data.nifti import parse_label_map
-from ica_unet_jax.data.readers import acdc, dicom, folder
+from ica_unet_jax.data.readers import acdc, dicom, folder, mms, mms2, nnunet, ukbb
 from ica_unet_jax.errors import BadData, UserError
 
 
@@ -36,27 +36,38 @@ class Reader(Protocol):
 
     @staticmethod
     def examine(case: Case, label_map: Mapping[int, int], with_labels: bool) -> Examination:
-        """Reads all files of a case of this reader and compares them; see `reading.examine`. Raises nothing."""
+        """Reads all files of a case of this reader and compares them; see `reading.examine`. Raises nothing.
+
+        For NIfTI files that is `images.examine`, to which a reader may add.
+        """
 
 
-READERS: dict[str, Reader] = {"acdc": acdc, "dicom": dicom, "folder": folder}  # the first that recognises a folder reads it; the last takes any
+# The first that recognises a folder reads it; the last takes any.
+READERS: dict[str, Reader] = {
+    "nnunet": nnunet, "mms": mms, "mms2": mms2, "ukbb": ukbb, "acdc": acdc, "dicom": dicom, "folder": folder,
+}  # fmt: skip
+AUTO = "auto"
 
 
-def find_cases(data_dir: str | Path, label_map: str = "") -> list[Case]:
+def find_cases(data_dir: str | Path, label_map: str = "", reader: str = AUTO, labelled_frames: str = "") -> list[Case]:
     """The cases of a cohort, sorted by name; no image is opened.
 
-    `data_dir` is the ACDC root (with training/, testing/ or database/ inside), a folder of patient folders, or a folder
-    of NAME.nii.gz or NAME_4d.nii.gz cines with NAME_frameNN_gt.nii.gz (and NAME_frameNN.nii.gz where there is no cine).
-    `label_map` is only validated, so that a wrong flag fails before the data are read. Names that clash, numbers that
-    cannot be and links that lead outside are among the problems of their case.
+    `data_dir` is laid out as one of `READERS` knows it, the one named `reader` or the first that recognises it. `label_map` is only
+    validated, so that a wrong flag fails before the data are read. `labelled_frames` are those of ground truths of whole cines that
+    count although they are empty, as "1,12", counted from 1. Names that clash, numbers that cannot be and links that lead outside are
+    among the problems of their case.
 
-    Raises UserError for a folder that is missing, cannot be listed, or holds no cases.
+    Raises UserError for a folder that is missing, cannot be listed, or holds no cases, an unknown reader, and frames that are none.
     """
     parse_label_map(label_map)
+    frames = _frames(labelled_frames)
     root = Path(data_dir)
     if not root.is_dir():
         raise UserError(f"--data_dir={data_dir} is not a folder: give the folder that holds the patients.")
-    reader = next(name for name, reader in READERS.items() if reader.recognises(root))
+    if reader not in (AUTO, *READERS):
+        raise UserError(f"--reader={reader} is not known: choose one of {', '.join((AUTO, *READERS))}.")
+    if reader == AUTO:
+        reader = next(name for name, known in READERS.items() if known.recognises(root))
     try:
         found = list(READERS[reader].find_cases(root))
     except OSError as error:
@@ -66,7 +77,9 @@ def find_cases(data_dir: str | Path, label_map: str = "") -> list[Case]:
         if case.name in cases:
             twin = f"{place}: there is a second case named {case.name} in {root}; rename one of them."
             case = dataclasses.replace(cases[case.name], problems=(*cases[case.name].problems, twin))
-        cases[case.name] = dataclasses.replace(case, reader=reader)
+        cases[case.name] = dataclasses.replace(case, reader=reader, labelled_frames=frames if case.truth else ())
+    if not cases and reader not in ("acdc", "folder"):
+        raise UserError(f"--data_dir={data_dir} holds no cases of the layout '{reader}': see docs/data.md for it, or choose another --reader.")
     if not cases:
         raise UserError(
             f"--data_dir={data_dir} holds no cases: expected patientXXX/patientXXX_4d.nii.gz with "
@@ -78,11 +91,12 @@ def find_cases(data_dir: str | Path, label_map: str = "") -> list[Case]:
 def examine(case: Case, label_map: str = "", *, with_labels: bool = True, codes: str = "") -> Examination:
     """Reads all files of a case, compares them, and turns the case to the axis letters `codes`, where these are given.
 
+    An empty `label_map` is the one that its reader knows, if it knows any.
     Where `with_labels` is false ground truths are not looked at, and NAME.nii.gz may be a single frame.
 
     Raises UserError only for a malformed `label_map`.
     """
-    return _turned(READERS[case.reader].examine(case, parse_label_map(label_map), with_labels), codes)
+    return _turned(READERS[case.reader].examine(case, parse_label_map(label_map or case.label_map), with_labels), codes)
 
 
 def examine_file(path: Path, codes: str = "", *, whole: bool = True) -> Examination:
@@ -90,7 +104,7 @@ def examine_file(path: Path, codes: str = "", *, whole: bool = True) -> Examinat
 
     Raises UserError where it cannot be read.
     """
-    return _turned(folder.examine_file(path, whole), codes)
+    return _turned(images.examine_file(path, whole), codes)
 
 
 def _turned(seen: Examination, codes: str) -> Examination:
@@ -106,6 +120,17 @@ def _turned(seen: Examination, codes: str) -> Examination:
     seen.problems += problems
     seen.remarks += remarks
     return seen
+
+
+def _frames(text: str) -> tuple[int, ...]:
+    """'1,12' as (0, 11). Raises UserError for what are no frame numbers."""
+    try:
+        frames = tuple(sorted({int(number) - 1 for number in filter(None, text.split(","))}))
+    except ValueError:
+        frames = (-1,)
+    if min(frames, default=0) < 0:
+        raise UserError(f"--labelled_frames={text} must be frame numbers counted from 1, as 1,12.")
+    return frames
 
 
 def check(case: Case, label_map: str = "", *, with_labels: bool = True) -> list[str]:

@@ -13,25 +13,58 @@ from ica_unet_jax.data.case import Case
 from ica_unet_jax.errors import UserError
 
 Split = dict[str, list[str]]
+DOMAINS = ("vendor", "centre", "group")  # fields of a case
+FOLDS, PUBLISHED = "folds", "published"
 
 
-def is_test(name: str) -> bool:
-    """Whether a name is one of ACDC's test set, patient101 to patient150."""
-    match = re.fullmatch(r"patient(\d{3})", name)
-    return bool(match) and 101 <= int(match[1]) <= 150
+def is_test(case: Case) -> bool:
+    """Whether a patient belongs to a published test set: by the reader, or by a name of ACDC's, patient101 to patient150."""
+    match = re.fullmatch(r"patient(\d{3})", case.name)
+    return case.part == "test" or bool(match) and 101 <= int(match[1]) <= 150
+
+
+def split_by(cases: list[Case], by: str, folds: int, fold: int, seed: int) -> Split:
+    """The split that `by` asks for: "folds", those of the cohort's publishers or else of `fold_split`; "published", its parts; or, as in
+    "vendor=Philips", who validates, by a field of the case; the other patients train, but for those of published test sets.
+
+    Raises UserError where nobody would train or validate.
+    """
+    field, sign, value = by.partition("=")
+    brought = {len(case.folds) for case in cases if case.folds}
+    if by == FOLDS and not brought:
+        return fold_split(cases, folds, fold, seed)
+    if by == FOLDS and fold >= min(brought):
+        raise UserError(f"--fold={fold}: the splits_final.json of the data has {min(brought)} folds; choose one of 0 to {min(brought) - 1}.")
+    if by == FOLDS:
+        parts = {case.name: case.folds[fold] for case in cases if case.folds}
+    elif by == PUBLISHED:
+        parts = {case.name: case.part for case in cases}
+    elif sign and field in DOMAINS:
+        parts = {case.name: "val" if getattr(case, field).lower() == value.lower() else "train" for case in cases if not is_test(case)}
+    else:
+        raise UserError(f"--split_by={by} is not known: give {FOLDS}, {PUBLISHED}, or who validates, as vendor=Philips ({', '.join(DOMAINS)}).")
+    split = {part: sorted(name for name, own in parts.items() if own == part) for part in ("train", "val")}
+    if not all(split.values()):
+        lacking = " and ".join(part for part, names in split.items() if not names)
+        there = f": there are {', '.join(sorted({getattr(case, field) for case in cases} - {''})) or 'none'}" if sign else ""
+        raise UserError(f"--split_by={by} leaves nobody in {lacking}{there}; choose another split.")
+    return split
 
 
 def fold_split(cases: list[Case], folds: int, fold: int, seed: int) -> Split:
-    """{"train": names, "val": names} of fold number `fold`, sorted; ACDC's test patients are in neither.
+    """{"train": names, "val": names} of fold number `fold`, sorted; patients of published test sets are in neither.
 
-    Folds are stratified by group and depend on the names, the groups and the seed, not on the order of the cases.
+    Folds are stratified by vendor, centre and group and depend on the names, these and the seed, not on the order of the cases. Who has no
+    ground truth and was published for the training trains in all folds.
 
     Raises UserError where there are fewer patients than folds.
     """
-    groups = defaultdict(list)
+    groups, always = defaultdict(list), []
     for case in cases:
-        if not is_test(case.name):
-            groups[case.group].append(case.name)
+        if case.part == "train" and not case.labelled:
+            always.append(case.name)
+        elif not is_test(case):
+            groups[case.vendor, case.centre, case.group].append(case.name)
     count = sum(map(len, groups.values()))
     if count < folds:
         raise UserError(f"--folds={folds} needs at least {folds} patients outside the test set, the data have {count}; "
@@ -40,7 +73,7 @@ def fold_split(cases: list[Case], folds: int, fold: int, seed: int) -> Split:
     # Dealing goes on from group to group, so that the folds' sizes differ by one at most, as their groups do.
     deck = [name for group in sorted(groups) for name in rng.permutation(sorted(groups[group])).tolist()]
     val = deck[fold::folds]
-    return {"train": sorted(set(deck) - set(val)), "val": sorted(val)}
+    return {"train": sorted({*deck, *always} - set(val)), "val": sorted(val)}
 
 
 def read_split(path: str | Path, cases: list[Case]) -> Split:
@@ -73,14 +106,14 @@ def read_split(path: str | Path, cases: list[Case]) -> Split:
 def select(split: Split, cases: list[Case], which: str) -> list[Case]:
     """The cases of `which` = train, val, test or all, in the order of `cases`.
 
-    test is the split's own "test" where it has one, otherwise patient101 to patient150.
+    test is the split's own "test" where it has one, otherwise the published test set.
 
     Raises UserError where none are left.
     """
     if which == "all":
         chosen = list(cases)
     elif which == "test" and "test" not in split:
-        chosen = [case for case in cases if is_test(case.name)]
+        chosen = [case for case in cases if is_test(case)]
     else:
         chosen = [case for case in cases if case.name in set(split[which])]
     if not chosen:

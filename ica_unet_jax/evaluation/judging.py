@@ -59,7 +59,7 @@ def evaluate(
     trained, data = run_folder.read_split(run_dir), chosen.cohort(segmenter.config.data)
     patients = choose_cases(trained, data, split, None if chosen.data_dir else run_folder.began_in(run_dir))
     codes = turning.codes_for(run_dir, segmenter.config.data, chosen)
-    judged = [case for case in patients if case.labels or case.problems]  # a ground truth that cannot be read is among the problems
+    judged = [case for case in patients if case.labelled or case.problems]  # a ground truth that cannot be read is among the problems
     found, left_out = cohort.screen(judged, lambda case: bool(reading.read(case, data.label_map, codes=codes)), skip_bad_cases, len(patients))
     labelled = [case for case in judged if case.name in found]
     told = turning.remark(run_dir, labelled, codes)
@@ -97,7 +97,7 @@ def evaluate(
         "metrics_version": cases.METRICS_VERSION,
         "notes": [*notes(trained, labelled, split, chosen, left_out), *filter(None, [told.removesuffix(".")])],
         "patients": [case.name for case in labelled],
-        "patients_without_ground_truth": [case.name for case in patients if not (case.labels or case.problems)],
+        "patients_without_ground_truth": [case.name for case in patients if not (case.labelled or case.problems)],
         "left_out": left_out,
         "checkpoint": chosen.checkpoint,
         "checkpoint_step": segmenter.step,
@@ -161,7 +161,7 @@ def choose_cases(trained: splits.Split, data: DataConfig, split: str, began_in: 
             "give the data of the training, or --split=all for a cohort of its own."
         )
     chosen = splits.select(trained, found, split)
-    if not any(case.labels for case in chosen):
+    if not any(case.labelled for case in chosen):
         raise UserError(
             f"--data_dir={data.data_dir} holds no ground truth of the chosen patients: "
             "add NAME_frameNN_gt.nii.gz files, or segment without judging by ica_unet_jax.predict."

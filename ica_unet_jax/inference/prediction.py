@@ -45,6 +45,7 @@ def predict(
     target: str | Path,
     *,
     acdc_names: bool = False,
+    reader: str = reading.AUTO,
     skip_bad_cases: bool = False,
     **given: Any,
 ) -> None:
@@ -59,6 +60,7 @@ def predict(
       source: NIfTI file, 3D or 4D, or a folder as `reading.find_cases` reads it.
       target: label file, or folder where `source` is one.
       acdc_names: write NAME_ED.nii.gz and NAME_ES.nii.gz alone; the phases are those of Info.cfg, or else found.
+      reader: layout of the folder, one of `reading.READERS`.
       skip_bad_cases: in a folder, leave bad cases out.
       given: options of `options.PREDICT`.
 
@@ -68,7 +70,7 @@ def predict(
     """
     chosen = options.choose(options.PREDICT, given)
     codes = turning.codes_for(run_dir, run_folder.read_config(run_dir).data, chosen)
-    jobs = find_jobs(Path(source), Path(target), acdc_names, skip_bad_cases, codes)
+    jobs = find_jobs(Path(source), Path(target), acdc_names, skip_bad_cases, codes, reader)
     for job in jobs:
         for path in ([job.target] if acdc_names else [job.target, job.beside(_SUMMARY)]):  # its name is the longest
             check_place(path)
@@ -84,7 +86,8 @@ def predict(
             save_cine(job, cine, labels)
 
 
-def find_jobs(source: Path, target: Path, acdc_names: bool = False, skip_bad_cases: bool = False, codes: str = "") -> list[Job]:
+def find_jobs(source: Path, target: Path, acdc_names: bool = False, skip_bad_cases: bool = False, codes: str = "",
+              reader: str = reading.AUTO) -> list[Job]:
     """What is to be segmented and where to; the images of a folder are checked, turned to the axis letters `codes` if these are given.
 
     Raises:
@@ -105,7 +108,7 @@ def find_jobs(source: Path, target: Path, acdc_names: bool = False, skip_bad_cas
         raise UserError(f"--output={target} must be a folder, as --input={source} is one.")
     if target.resolve().is_relative_to(source.resolve()):
         raise UserError(f"--output={target} lies in --input={source}, where its masks would be taken for patients: choose another place.")
-    cases, jobs = reading.find_cases(source), []
+    cases, jobs = reading.find_cases(source, reader=reader), []
     sound, _ = cohort.screen(cases, lambda case: bool(reading.read(case, with_labels=False, codes=codes)), skip_bad_cases)
     for case in cases:
         if case.name not in sound:

@@ -1,0 +1,70 @@
+"""M&Ms (2020): CODE/CODE_sa.nii.gz with the ground truth of the whole cine, filled at ED and ES alone, and a table of the patients.
+
+The parts are Training/Labeled, Training/Unlabeled, Validation and Testing. The ground truths of Unlabeled hold zeros and are none.
+Labels are 1 LV, 2 myocardium, 3 RV; the table counts frames from 0.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from ica_unet_jax.data import folders, images, tables
+from ica_unet_jax.data.case import Case, Examination
+
+LABEL_MAP = "1:3,2:2,3:1"
+_CODE = "External code"  # the column of the patients' names
+_PARTS = {"Labeled": "train", "Unlabeled": "train", "Training": "train", "Validation": "val", "Testing": "test"}
+_DEPTH = 3  # Training/Labeled/CODE
+
+
+def recognises(root: Path) -> bool:
+    """Whether there are M&Ms' parts, or ground truths of whole cines under its names."""
+    return any((root / "Training" / part).is_dir() for part in ("Labeled", "Unlabeled")) or folders.holds(root, _DEPTH, "*_sa_gt.nii*")
+
+
+def find_cases(root: Path) -> Iterator[tuple[Path, Case]]:
+    """As `Reader.find_cases`."""
+    table = tables.Patients(root, _CODE)
+    for place in folders.below(root, _DEPTH):
+        files = folders.Images(place, root)
+        for name in (name.removesuffix("_sa") for name in files if name.endswith("_sa")):
+            yield place, _case(name, files, table)
+
+
+def examine(case: Case, label_map: Mapping[int, int], with_labels: bool) -> Examination:
+    """As `Reader.examine`: the table's frames must be there, and are told where nothing labels them."""
+    seen = images.examine(case, label_map, with_labels)
+    for phase, time in (("ED", case.ed), ("ES", case.es)):
+        if seen.cine and time is not None:
+            count = len(seen.cine.frames)
+            if not 0 <= time < count:
+                seen.problems.append(f"{case.info}: {phase} of {case.name} is {time}, counted from 0, but {case.cine.name} has {count} frames; correct it.")
+            elif seen.cine.labels and time not in seen.cine.labels:
+                seen.remarks.append(f"{case.truth} does not label frame {time + 1}, which {case.info.name} calls {phase}.")
+    return seen
+
+
+def _case(name: str, files: folders.Images, table: tables.Patients) -> Case:
+    """The patient of that name, as the files of its folder and its row of the table describe it."""
+    problems: list[str] = []
+    parents, row, remarks = files.place.absolute().parts[-3:], *table.row(name, problems)
+    told = {phase: row[phase.lower()] for phase in ("ED", "ES") if row.get(phase.lower())}
+    numbers = {phase.lower(): int(text) for phase, text in told.items() if re.fullmatch(r"-?\d{1,6}", text)}
+    problems += [f"{table.path}: {phase} of {name} is '{text[:20]}'; write a frame number counted from 0."
+                 for phase, text in told.items() if phase.lower() not in numbers]
+    return Case(
+        name,
+        group=row.get("pathology", ""),
+        vendor=tables.vendor(row.get("vendorname") or row.get("vendor", "")),
+        centre=row.get("centre", ""),
+        cine=files.take(f"{name}_sa", problems),
+        truth=None if "Unlabeled" in parents else files.take(f"{name}_sa_gt", problems),
+        label_map=LABEL_MAP,
+        info=table.path,
+        part=next((_PARTS[folder] for folder in reversed(parents) if folder in _PARTS), ""),
+        problems=tuple(problems),
+        remarks=remarks,
+        **numbers,
+    )

@@ -1,0 +1,396 @@
+"""The layouts of the field: each hands over the same arrays as the cohort that it was rewritten from, and tells each kind of damage."""
+
+import json
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pytest
+from layouts import LAYOUTS, WHERE
+from places import SHARED_DATA
+
+from ica_unet_jax.data import cache, reading, splits
+from ica_unet_jax.data.case import LATE
+from ica_unet_jax.errors import UserError
+
+MINI = SHARED_DATA / "acdc_mini"
+VENDORS = {"mms": ["Siemens", "Philips"] * 2, "mms2": ["Siemens", "Philips"] * 2}
+PARTS = {"mms": [{"Training/Labeled": "train", "Validation": "val", "Testing": "test"}[place] for place in WHERE["mms"]],
+         "mms2": ["train"] * 4, "nnunet": ["train"] * 3 + ["test"]}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def originals(cohort):
+    return [reading.read(case) for case in reading.find_cases(cohort)]
+
+
+@pytest.fixture(scope="module")
+def written(originals, tmp_path_factory):
+    """{layout: (folder, {old name: new name})}; nobody changes them."""
+    root = tmp_path_factory.mktemp("layouts")
+    return {layout: (root / layout, write(root / layout, originals)) for layout, write in LAYOUTS.items()}
+
+
+@pytest.fixture
+def copied(written, tmp_path):
+    """copied(layout): the folder of a copy to damage."""
+    return lambda layout: shutil.copytree(written[layout][0], tmp_path / layout)
+
+
+def assert_same(originals, folder, layout, names):
+    """Whether a folder is found to be of that layout, and gives what it was rewritten from; nnU-Net's has no other frames than the labelled."""
+    cases = {case.name: case for case in reading.find_cases(folder)}
+    assert {case.reader for case in cases.values()} == {layout}
+    for number, cine in enumerate(originals):
+        case = cases[names[cine.case.name]]
+        read = reading.read(case)
+        times = sorted(cine.labels) if layout == "nnunet" else list(cine.times)
+        assert list(read.times) == times and read.spacing == cine.spacing
+        np.testing.assert_array_equal(read.frames, np.stack([cine.frame(time) for time in times]))
+        np.testing.assert_array_equal(read.affine, cine.header.get_best_affine())
+        assert sorted(read.labels) == sorted(cine.labels)
+        for time, labels in cine.labels.items():
+            np.testing.assert_array_equal(read.labels[time], labels)
+        if layout not in ("nnunet", "folder"):
+            assert (read.case.ed, read.case.es) == (cine.case.ed, cine.case.es)
+        if number < 4:
+            assert case.vendor == VENDORS.get(layout, [""] * 4)[number] and case.part == PARTS.get(layout, [""] * 4)[number]
+    return cases
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_layout_gives_what_it_was_rewritten_from(layout, originals, written):
+    folder, names = written[layout]
+    cases = assert_same(originals, folder, layout, names)
+    assert set(cases) - set(names.values()) == ({"U0S9V9"} if layout == "mms" else set())
+    assert {case.name for case in reading.find_cases(folder, reader=layout)} == set(cases)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not MINI.is_dir(), reason="needs ACDC-mini beside the checkout")
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_real_patients_too(layout, tmp_path):
+    originals = [reading.read(case) for case in reading.find_cases(MINI)]
+    assert_same(originals, tmp_path / layout, layout, LAYOUTS[layout](tmp_path / layout, originals))
+
+
+def case_of(folder, name, **options):
+    return next(case for case in reading.find_cases(folder, **options) if case.name == name)
+
+
+def test_mms_unlabelled_patients_have_no_ground_truth_and_train(written):
+    folder, names = written["mms"]
+    case = case_of(folder, "U0S9V9")
+    assert not case.labelled and reading.read(case).labels == {}
+    assert cache.preprocessed(case, crop=(2, 32, 32), spacing=1.5, cache_dir=folder.parent / "cache") == []
+    for fold in range(2):
+        split = splits.split_by(reading.find_cases(folder), "folds", 2, fold, 0)
+        assert "U0S9V9" in split["train"] and set(split["val"]) < set(names.values())
+        assert names["patient004"] not in split["train"] + split["val"]  # Testing
+    published = splits.split_by(reading.find_cases(folder), "published", 5, 0, 0)
+    assert published == {"train": sorted([names["patient001"], names["patient002"], "U0S9V9"]), "val": [names["patient003"]]}
+    assert [case.name for case in splits.select(published, reading.find_cases(folder), "test")] == [names["patient004"]]
+
+
+def test_a_part_of_mms_by_itself_knows_its_table_and_its_part(written):
+    folder, names = written["mms"]
+    [case] = reading.find_cases(folder / "Testing")
+    assert (case.name, case.vendor, case.part) == (names["patient004"], "Philips", "test")
+
+
+def test_a_vendor_validates(written):
+    folder, names = written["mms2"]
+    split = splits.split_by(reading.find_cases(folder), "vendor=philips", 5, 0, 0)
+    assert split["val"] == [names["patient002"], names["patient004"]] and split["train"] == [names["patient001"], names["patient003"]]
+    for by, sentence in (("vendor=Canon", "leaves nobody in val: there are Philips, Siemens; choose"), ("vendors", "--split_by=vendors is not known")):
+        with pytest.raises(UserError, match=sentence):
+            splits.split_by(reading.find_cases(folder), by, 5, 0, 0)
+
+
+def test_nnunets_own_folds_are_honoured(written):
+    cases = reading.find_cases(written["nnunet"][0])
+    for fold, name in enumerate(("patient001", "patient002")):
+        assert splits.split_by(cases, "folds", 5, fold, 0)["val"] == [name]
+    with pytest.raises(UserError, match="--fold=2: the splits_final.json of the data has 2 folds; choose one of 0 to 1."):
+        splits.split_by(cases, "folds", 5, 2, 0)
+
+
+def test_phases_without_a_cine_are_no_neighbours(copied):
+    folder = copied("mms2")
+    (folder / "dataset" / "001" / "001_SA_CINE.nii.gz").unlink()
+    cine = reading.read(case_of(folder, "001"))
+    assert cine.times == (0, LATE) and sorted(cine.labels) == [0, LATE]
+    assert cine.window(0, reach=10) == (0,) * 21 and (cine.case.ed, cine.case.es) == (0, LATE)
+
+
+def test_nnunets_phases_are_joined_to_patients(copied):
+    folder = copied("nnunet")
+    for path in [*folder.rglob("patient004_frame0*")]:
+        path.rename(path.with_name(path.name.replace("frame01", "ED").replace("frame02", "ES")))
+    case = case_of(folder, "patient004")
+    assert (case.ed, case.es, sorted(case.frames)) == (0, LATE, [0, LATE]) and reading.check(case) == []
+
+
+def test_a_label_map_of_the_user_wins(written):
+    folder, names = written["ukbb"]
+    own = reading.read(case_of(folder, names["patient002"])).labels
+    plain = reading.read(case_of(folder, names["patient002"]), "1:1,2:2,3:3,4:3").labels
+    for time, labels in own.items():
+        np.testing.assert_array_equal(plain[time], np.array([0, 3, 2, 1])[labels])
+
+
+def test_what_is_odd_is_said_once(written, copied):
+    seen = [reading.examine(case) for case in reading.find_cases(written["mms2"][0])]
+    assert ["long-axis images" in remark for one in seen for remark in one.remarks] == [True]
+    seen = [reading.examine(case) for case in reading.find_cases(written["ukbb"][0])]
+    assert ["label 4 is taken as RV" in remark for one in seen for remark in one.remarks] == [True]
+    for layout, file in (("mms", "*.csv"), ("mms2", "*.csv"), ("nnunet", "dataset.json")):
+        folder = copied(layout)
+        next(folder.glob(file)).unlink()
+        remarks = [remark for case in reading.find_cases(folder) for remark in reading.examine(case).remarks]
+        assert ["there is no" in remark for remark in remarks].count(True) == 1, layout
+
+
+def test_labelled_frames_of_a_whole_ground_truth(written):
+    folder, _ = written["folder"]
+    assert sorted(reading.read(case_of(folder, "patient001")).labels) == [0, 1]
+    labels = reading.read(case_of(folder, "patient001", labelled_frames="1,4")).labels
+    assert sorted(labels) == [0, 1, 3] and not labels[3].any() and labels[0].any()
+    with pytest.raises(UserError, match="--labelled_frames=0 must be frame numbers counted from 1, as 1,12."):
+        reading.find_cases(folder, labelled_frames="0")
+
+
+# What may be wrong: layout, what is done to its folder, the sentences that must follow.
+DAMAGES = []
+
+
+def damage(layout, *sentences):
+    return lambda function: DAMAGES.append((layout, function, sentences))
+
+
+def image(path):
+    stored = nib.load(path)
+    return stored, np.asarray(stored.dataobj).copy()
+
+
+def change(path, function):
+    """Rewrites the array of an image."""
+    stored, array = image(path)
+    nib.save(nib.Nifti1Image(function(array), stored.affine, stored.header), path)
+
+
+def put(array, index, value):
+    array[index] = value
+    return array
+
+
+def rewrite(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def csv_of(folder):
+    return next(folder.glob("*.csv"))
+
+
+def first(folder, pattern):
+    return min(folder.rglob(pattern))
+
+
+@damage("mms", "diagnosis_opendataset.csv has no row for A0S9V9; add it.")
+def _(folder):
+    rewrite(csv_of(folder), "A0S9V9", "B0S9V9")
+
+
+@damage("mms", "diagnosis_opendataset.csv: ES of A0S9V9 is 9, counted from 0, but A0S9V9_sa.nii.gz has 4 frames; correct it.")
+def _(folder):
+    rewrite(csv_of(folder), "A0S9V9,Siemens,A,1,0,1", "A0S9V9,Siemens,A,1,0,9")
+
+
+@damage("mms", "diagnosis_opendataset.csv: ED of A0S9V9 is 'first'; write a frame number counted from 0.")
+def _(folder):
+    rewrite(csv_of(folder), "A0S9V9,Siemens,A,1,0,1", "A0S9V9,Siemens,A,1,first,1")
+
+
+@damage("mms", "A0S9V9_sa_gt.nii.gz holds the labels 7, known are 0 to 3; correct it or use --label_map.")
+def _(folder):
+    change(first(folder, "A0*_gt.nii.gz"), lambda truth: put(truth, (0, 0, 0, 0), 7))
+
+
+@damage("mms", "A0S9V9_sa_gt.nii.gz has the shape (64, 64, 2, 3), A0S9V9_sa.nii.gz (64, 64, 2, 4); export both on one grid.")
+def _(folder):
+    change(first(folder, "A0*_gt.nii.gz"), lambda truth: truth[..., :3])
+
+
+@damage("mms", "A0S9V9_sa_gt.nii.gz labels nothing in any frame; remove it, or name its frames without a heart by --labelled_frames.")
+def _(folder):
+    change(first(folder, "A0*_gt.nii.gz"), np.zeros_like)
+
+
+@damage("mms2", "dataset_information.csv has no row for 1; add it.")
+def _(folder):
+    rewrite(csv_of(folder), "\n1,", "\n9,")
+
+
+@damage("mms2", "001_SA_ES.nii.gz is no frame of 001_SA_CINE.nii.gz, so that nothing tells which frame its ground truth is of; correct one of the two.")
+def _(folder):
+    change(first(folder, "001_SA_ES.nii.gz"), lambda frame: frame[::-1])
+
+
+@damage("mms2", "001_SA_ES_gt.nii.gz holds the labels 7, known are 0 to 3; correct it or use --label_map.")
+def _(folder):
+    change(first(folder, "001_SA_ES_gt.nii.gz"), lambda truth: put(truth, (0, 0, 0), 7))
+
+
+@damage("mms2", "001_SA_ES_gt.nii.gz has the shape (64, 64, 1), its image (64, 64, 2); export both on one grid.")
+def _(folder):
+    change(first(folder, "001_SA_ES_gt.nii.gz"), lambda truth: truth[..., :1])
+
+
+@damage("mms2", "001_SA_ES_gt.nii.gz labels nothing; remove it, or put the true one there.")
+def _(folder):
+    change(first(folder, "001_SA_ES_gt.nii.gz"), np.zeros_like)
+
+
+@damage("mms2", "001_SA_ES_gt.nii.gz has no image; add 001_SA_ES.nii.gz, which tells the frame.")
+def _(folder):
+    first(folder, "001_SA_ES.nii.gz").unlink()
+
+
+@damage("ukbb", "sa_ES.nii.gz is no frame of sa.nii.gz, so that nothing tells which frame its ground truth is of; correct one of the two.")
+def _(folder):
+    change(folder / "1000001" / "sa_ES.nii.gz", lambda frame: frame[::-1])
+
+
+@damage("ukbb", "sa_ES.nii.gz is frame 1 of sa.nii.gz, which label_sa_ED.nii.gz labels already; correct one of the two.")
+def _(folder):
+    shutil.copy(folder / "1000001" / "sa_ED.nii.gz", folder / "1000001" / "sa_ES.nii.gz")
+
+
+@damage("ukbb", "sa_ES.nii.gz has the shape (64, 64, 1), the frames of sa.nii.gz (64, 64, 2); export both on one grid.")
+def _(folder):
+    change(folder / "1000001" / "sa_ES.nii.gz", lambda frame: frame[..., :1])
+
+
+@damage("ukbb", "label_sa_ES.nii.gz holds the labels 7, known are 0 to 3; correct it or use --label_map.")
+def _(folder):
+    change(folder / "1000001" / "label_sa_ES.nii.gz", lambda truth: put(truth, (0, 0, 0), 7))
+
+
+@damage("ukbb", "label_sa_ES.nii.gz has the shape (64, 64, 1), its image (64, 64, 2); export both on one grid.")
+def _(folder):
+    change(folder / "1000001" / "label_sa_ES.nii.gz", lambda truth: truth[..., :1])
+
+
+@damage("ukbb", "label_sa_ES.nii.gz labels nothing; remove it, or put the true one there.")
+def _(folder):
+    change(folder / "1000001" / "label_sa_ES.nii.gz", np.zeros_like)
+
+
+@damage("ukbb", "label_sa_ES.nii.gz has no image; add sa_ES.nii.gz, which tells the frame.")
+def _(folder):
+    (folder / "1000001" / "sa_ES.nii.gz").unlink()
+
+
+@damage("nnunet", "dataset.json calls label 3 'atrium', which is not known; call it RV, MYO or LV, or use --label_map.")
+def _(folder):
+    rewrite(folder / "dataset.json", "RV", "atrium")
+    shutil.rmtree(folder / "imagesTs")
+
+
+@damage("nnunet", "patient001_frame01.nii.gz holds the labels 7, known are 0 to 3; correct it or use --label_map.")
+def _(folder):
+    change(folder / "labelsTr" / "patient001_frame01.nii.gz", lambda truth: put(truth, (0, 0, 0), 7))
+
+
+@damage("nnunet", "patient001_frame01.nii.gz has the shape (64, 64, 1), its image (64, 64, 2); export both on one grid.")
+def _(folder):
+    change(folder / "labelsTr" / "patient001_frame01.nii.gz", lambda truth: truth[..., :1])
+
+
+@damage("nnunet", "patient001_frame01.nii.gz labels nothing; remove it, or put the true one there.")
+def _(folder):
+    change(folder / "labelsTr" / "patient001_frame01.nii.gz", np.zeros_like)
+
+
+@damage("nnunet", "patient001_frame01_0000.nii.gz has no ground truth; add labelsTr/patient001_frame01.nii.gz.")
+def _(folder):
+    (folder / "labelsTr" / "patient001_frame01.nii.gz").unlink()
+
+
+@damage("nnunet", "patient001_frame01.nii.gz has no image; add imagesTr/patient001_frame01_0000.nii.gz.")
+def _(folder):
+    (folder / "imagesTr" / "patient001_frame01_0000.nii.gz").unlink()
+
+
+@damage("nnunet", "imagesTr: patient001_frame01 has several channels; cine MRI has one, patient001_frame01_0000.")
+def _(folder):
+    shutil.copy(folder / "imagesTr" / "patient001_frame01_0000.nii.gz", folder / "imagesTr" / "patient001_frame01_0001.nii.gz")
+
+
+@damage("nnunet", "imagesTr: patient001_frame00 is no frame of its own, counted from 1; rename it, in all folders.")
+def _(folder):
+    for path in [*folder.rglob("patient001_frame01*")]:
+        path.rename(path.with_name(path.name.replace("frame01", "frame00")))
+
+
+@damage("nnunet", "splits_final.json: fold 0 trains on frames of patient001 and validates on others; keep a patient together.")
+def _(folder):
+    folds = json.loads((folder / "splits_final.json").read_text())
+    folds[0]["train"].append(folds[0]["val"].pop())
+    (folder / "splits_final.json").write_text(json.dumps(folds))
+
+
+@damage("folder", "patient001_gt.nii.gz has the shape (64, 64, 2, 3), patient001_4d.nii.gz (64, 64, 2, 4); export both on one grid.")
+def _(folder):
+    change(folder / "patient001_gt.nii.gz", lambda truth: truth[..., :3])
+
+
+@damage("folder", "patient001_gt.nii.gz labels nothing in any frame; remove it, or name its frames without a heart by --labelled_frames.")
+def _(folder):
+    change(folder / "patient001_gt.nii.gz", np.zeros_like)
+
+
+@damage("folder", "patient001_gt.nii.gz: patient001_frame01_gt.nii.gz is a ground truth of the same cine; remove one of the two.")
+def _(folder):
+    shutil.copy(folder / "patient001_gt.nii.gz", folder / "patient001_frame01_gt.nii.gz")
+    change(folder / "patient001_frame01_gt.nii.gz", lambda truth: truth[..., 0])
+
+
+@damage("folder", "patient001_gt.nii.gz has no image; add patient001_4d.nii.gz.")
+def _(folder):
+    (folder / "patient001_4d.nii.gz").unlink()
+
+
+@pytest.mark.parametrize("layout, harm, sentences", DAMAGES, ids=[f"{layout}-{sentences[0][-40:]}" for layout, _, sentences in DAMAGES])
+def test_each_damage_is_told_in_one_sentence(layout, harm, sentences, copied):
+    folder = copied(layout)
+    harm(folder)
+    told = [problem for case in reading.find_cases(folder)[:1] for problem in reading.check(case)]
+    assert len(told) == len(sentences), told
+    for sentence, problem in zip(sentences, told, strict=True):
+        assert sentence in problem and problem.startswith(str(folder))
+
+
+UNREADABLE = [
+    ("mms", "*.csv", "has two rows for A0S9V9; remove one of them."),
+    ("nnunet", "dataset.json", 'does not name the labels as "labels"'),
+    ("nnunet", "splits_final.json", 'is no list of {"train"'),
+]
+
+
+@pytest.mark.parametrize("layout, file, sentence", UNREADABLE)
+def test_what_is_of_the_whole_cohort_is_refused(layout, file, sentence, copied):
+    folder = copied(layout)
+    path = next(folder.glob(file))
+    path.write_text(path.read_text() + "9,A0S9V9,,,,,,,,,,\n" if file == "*.csv" else "{}" if "data" in file else "[1]")
+    with pytest.raises(UserError, match=".*".join(sentence.split("{"))):
+        reading.find_cases(folder)
+
+
+def test_an_unknown_reader_and_one_that_finds_nothing(cohort):
+    with pytest.raises(UserError, match="--reader=mms3 is not known: choose one of auto, nnunet, mms, mms2, ukbb, acdc, dicom, folder."):
+        reading.find_cases(cohort, reader="mms3")
+    with pytest.raises(UserError, match="holds no cases of the layout 'ukbb': see docs/data.md for it, or choose another --reader."):
+        reading.find_cases(cohort, reader="ukbb")
