@@ -22,7 +22,7 @@ options.define(options.PREDICT)
 _ACDC_NAMES = flags.DEFINE_bool(
     "acdc_names", False, "Write patientXXX_ED.nii.gz and _ES.nii.gz alone, as ACDC wants a submission."
 )
-launcher.define(["reader", "skip_bad_cases"])
+launcher.define(["skip_bad_cases"])
 
 
 def main() -> None:
@@ -33,7 +33,6 @@ def main() -> None:
         _INPUT.value,
         _OUTPUT.value,
         acdc_names=_ACDC_NAMES.value,
-        reader=launcher.FLAGS.reader,
         skip_bad_cases=launcher.FLAGS.skip_bad_cases,
         **options.given(options.PREDICT),
     )

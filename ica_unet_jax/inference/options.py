@@ -49,7 +49,9 @@ class Options(Part):
         None, "Arithmetic of the network, for processors that have bfloat16. By default as it was trained.", choices=("float32", "bfloat16")
     )
     data_dir: str | Path = knob("", "Cohort; empty: the one of the training.")
-    label_map: str | None = knob(None, "Label order of that cohort, as from:to pairs; by default the training's.")
+    reader: str | None = knob(None, "Layout of the cohort, as mms, one of those in docs/data.md; by default it is found by the names of files, or as in the training.")
+    cohort_csv: str | None = knob(None, "Table of that cohort's patients (CSV with name, group, vendor, centre); by default the training's for its own cohort.")
+    label_map: str | None = knob(None, "Label order of that cohort, as from:to pairs; by default the training's, or the one that the layout has.")
 
     def seen_through(self, data: DataConfig) -> str:
         """The window of a network that was trained on `data`."""
@@ -62,7 +64,9 @@ class Options(Part):
     def cohort(self, data: DataConfig) -> DataConfig:
         """Which cases, for a network that was trained on `data`."""
         label_map = data.label_map if self.label_map is None else self.label_map
-        return dataclasses.replace(data, data_dir=str(self.data_dir) or data.data_dir, label_map=label_map)
+        own = DataConfig() if self.data_dir else data
+        reader, table = (getattr(own, name) if (given := getattr(self, name)) is None else given for name in ("reader", "cohort_csv"))
+        return dataclasses.replace(data, data_dir=str(self.data_dir) or data.data_dir, label_map=label_map, reader=reader, cohort_csv=table)
 
 
 USUAL = Options()
@@ -73,8 +77,8 @@ COMPUTE = ("runtime", "compute_dtype")
 LOAD = ("checkpoint", "mirror", *COMPUTE)
 EXPORT = ("checkpoint",)
 STREAM = ("checkpoint", "window", "reorient", *COMPUTE)
-PREDICT = ("checkpoint", "window", "largest_component", "mirror", "reorient", *COMPUTE)
-DECOMPOSE = ("checkpoint", "data_dir", "label_map")
+PREDICT = ("checkpoint", "reader", "window", "largest_component", "mirror", "reorient", *COMPUTE)
+DECOMPOSE = ("checkpoint", "data_dir", "reader", "label_map")
 JUDGE = tuple(FIELDS)
 
 

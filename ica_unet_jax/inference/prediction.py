@@ -45,7 +45,6 @@ def predict(
     target: str | Path,
     *,
     acdc_names: bool = False,
-    reader: str = reading.AUTO,
     skip_bad_cases: bool = False,
     **given: Any,
 ) -> None:
@@ -60,7 +59,6 @@ def predict(
       source: NIfTI file, 3D or 4D, or a folder as `reading.find_cases` reads it.
       target: label file, or folder where `source` is one.
       acdc_names: write NAME_ED.nii.gz and NAME_ES.nii.gz alone; the phases are those of Info.cfg, or else found.
-      reader: layout of the folder, one of `reading.READERS`.
       skip_bad_cases: in a folder, leave bad cases out.
       given: options of `options.PREDICT`.
 
@@ -70,7 +68,7 @@ def predict(
     """
     chosen = options.choose(options.PREDICT, given)
     codes = turning.codes_for(run_dir, run_folder.read_config(run_dir).data, chosen)
-    jobs = find_jobs(Path(source), Path(target), acdc_names, skip_bad_cases, codes, reader)
+    jobs = find_jobs(Path(source), Path(target), acdc_names, skip_bad_cases, codes, chosen.reader or reading.AUTO)
     for job in jobs:
         for path in ([job.target] if acdc_names else [job.target, job.beside(_SUMMARY)]):  # its name is the longest
             check_place(path)
@@ -88,7 +86,8 @@ def predict(
 
 def find_jobs(source: Path, target: Path, acdc_names: bool = False, skip_bad_cases: bool = False, codes: str = "",
               reader: str = reading.AUTO) -> list[Job]:
-    """What is to be segmented and where to; the images of a folder are checked, turned to the axis letters `codes` if these are given.
+    """What is to be segmented and where to; the images of a folder, which that `reader` knows, are checked, turned to the axis letters
+    `codes` if these are given.
 
     Raises:
       UserError: names that are no NIfTI, a folder without cines, or a target that is the source or inside it.
