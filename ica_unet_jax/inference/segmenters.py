@@ -163,6 +163,10 @@ class Segmenter:
             self._grids[grid, whole] = NativeGrid(grid, mirror=self.mirror, whole=whole)
         return self._grids[grid, whole]
 
+    def forget_grids(self) -> None:
+        """Lets go of what was made for native grids, for whoever meets grids without end; it is made anew where it is needed."""
+        self._grids.clear()
+
     def way(self, placement: Placement) -> Way:
         """From a native frame on the host to native labels on the host, in a stream on this native grid; made, and compiled, anew."""
         if self.runtime != JAX:

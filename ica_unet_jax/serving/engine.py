@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from ica_unet_jax.runs.trained import Trained, find
 from ica_unet_jax.streaming.segmenter import StreamingSegmenter
 
 Shape, Spacing = tuple[int, int, int], tuple[float, float, float]
-KEPT = 4  # geometries
+KEPT = 8  # geometries; at one more all are forgotten
 
 
 class Engine:
@@ -21,22 +20,29 @@ class Engine:
 
     Args:
       make: (shape (s, h, w), spacing (dz, dy, dx) in mm) -> a `StreamingSegmenter`, or what has its methods.
+      forget: lets go of what else was made for geometries.
       codes: axis letters that frames are turned to; "" where they stay as they are.
       known: axis letters of the training patients.
     """
 
-    def __init__(self, make: Callable[[Shape, Spacing], Any], codes: str = "", known: frozenset[str] = frozenset()):
-        self._make, self._codes, self._known = make, codes, known
-        self._ready: collections.OrderedDict[tuple, Any] = collections.OrderedDict()
+    def __init__(
+        self,
+        make: Callable[[Shape, Spacing], Any],
+        codes: str = "",
+        known: frozenset[str] = frozenset(),
+        forget: Callable[[], None] = lambda: None,
+    ):
+        self._make, self._codes, self._known, self._forget = make, codes, known, forget
+        self._ready: dict[tuple, Any] = {}
 
     def ready(self, shape: Shape, spacing: Spacing) -> Any:
         """The segmenter for such frames, at the beginning of a cine. Made on first use, which takes seconds."""
         key = shape, tuple(round(step, 3) for step in spacing)
         if key not in self._ready:
+            if len(self._ready) == KEPT:
+                self._ready.clear()
+                self._forget()
             self._ready[key] = self._make(shape, spacing)
-        self._ready.move_to_end(key)
-        if len(self._ready) > KEPT:
-            self._ready.popitem(last=False)
         segmenter = self._ready[key]
         segmenter.reset()
         return segmenter
@@ -63,4 +69,8 @@ def load(network: str | Path | Trained, **given: Any) -> Engine:
     window = chosen.seen_through(segmenter.config.data)
     codes = turning.codes_for(trained, segmenter.config.data, chosen)
     known = frozenset(filter(None, trained.orientation.codes))
-    return Engine(lambda shape, spacing: StreamingSegmenter(segmenter, shape, spacing, window=window), codes, known)
+
+    def make(shape: Shape, spacing: Spacing) -> StreamingSegmenter:
+        return StreamingSegmenter(segmenter, shape, spacing, window=window)
+
+    return Engine(make, codes, known, segmenter.forget_grids)
