@@ -48,6 +48,8 @@ def save(folder: Path, grid: Grid, labels: np.ndarray, network: str) -> list[Pat
         paths.append(folder / f"{time + 1:03d}.dcm")
         with replacing(paths[-1]) as temporary:
             made.save_as(temporary)
+    for old in set(folder.glob("[0-9][0-9][0-9].dcm")) - set(paths):  # of an earlier call: the series would be of two
+        old.unlink()
     return paths
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import itertools
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -155,15 +156,14 @@ def read_pixels(images: Sequence[Image]) -> list[np.ndarray]:
 
     Raises UserError where one is cut off, or packed in a way that nothing here unpacks.
     """
-    found: dict[Image, np.ndarray] = {}
-    for path in dict.fromkeys(image.path for image in images):
+    found: dict[tuple[Path, int], np.ndarray] = {}
+    for path, own in itertools.groupby(sorted(images, key=lambda image: image.path), key=lambda image: image.path):
         array = _array(path)
-        for image in images:
-            if image.path == path:
-                slope, intercept = image.scale
-                plane = array if array.ndim == 2 else array[image.frame]
-                found[image] = np.asarray(plane, np.float32) * np.float32(slope) + np.float32(intercept)
-    return [found[image] for image in images]
+        for image in own:
+            slope, intercept = image.scale
+            plane = array if array.ndim == 2 else array[image.frame]
+            found[path, image.frame] = np.asarray(plane, np.float32) * np.float32(slope) + np.float32(intercept)
+    return [found[image.path, image.frame] for image in images]
 
 
 def _array(path: Path) -> np.ndarray:

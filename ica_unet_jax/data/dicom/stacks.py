@@ -127,7 +127,8 @@ def _sorted(images: Sequence[Image]) -> Stack:
         single = list({(image.uid, image.frame): image for image in own}.values())  # copies of one file
         timed = has_moments(single)
         by_time = {image.moment if timed else (image.order, image.instance, image.frame): image for image in sorted(single, key=lambda image: image.instance)}
-        doubled += [image for image in own if image not in by_time.values()]
+        chosen = {id(image) for image in by_time.values()}
+        doubled += [image for image in own if id(image) not in chosen]
         kept.append(tuple(by_time[time] for time in sorted(by_time)))
     remarks = (f"{doubled[0].told}: {_counted(len(doubled), 'image')} of this series {'are' if doubled[1:] else 'is'} there twice, at one place and time; "
                "one of the two is left out.",) if doubled else ()  # fmt: skip

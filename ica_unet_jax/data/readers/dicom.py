@@ -43,7 +43,7 @@ def find_cases(root: Path, series: str = "") -> Iterator[tuple[Path, Case]]:
             others += 1
     remarks = (f"{others} NIfTI files lie beside the DICOM files and are not read: name them, or a folder of their own.",) if others else ()
     for study, seen in studies.items():
-        place = Path(os.path.commonpath([image.path.parent for image in seen]))
+        place = root if len(studies) == 1 else Path(os.path.commonpath([image.path.parent for image in seen]))
         case = _case(f"study_{_digest(study)}", place, seen, series)
         yield place, dataclasses.replace(case, remarks=remarks + case.remarks)
 
