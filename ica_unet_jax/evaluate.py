@@ -19,6 +19,7 @@ _OUT = flags.DEFINE_string("out", "", "Folder to write into; empty: RUN/evaluati
 _CINES = flags.DEFINE_integer(
     "cines", 3, "So many patients are segmented over their whole cine, for the figures over time.", lower_bound=0
 )
+_BY = flags.DEFINE_enum("by", None, ("vendor", "centre", "group"), "A table of each vendor, centre or group too.")
 _NSD_MM = flags.DEFINE_float("nsd_mm", 2.0, "Tolerance of the normalized surface Dice, in mm.", lower_bound=0.0)
 launcher.define(["skip_bad_cases"])
 
@@ -33,6 +34,7 @@ def main() -> None:
         cines=_CINES.value,
         nsd_mm=_NSD_MM.value,
         skip_bad_cases=launcher.FLAGS.skip_bad_cases,
+        by=_BY.value or "",
         **options.given(options.JUDGE),
     )
     print((out / "table.md").read_text(encoding="utf-8"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ def evaluate(
     nsd_mm: float = NSD_MM,
     pictures: bool = True,
     skip_bad_cases: bool = False,
+    by: str = "",
     **given: Any,
 ) -> Path:
     """Judges every labelled frame of the chosen patients; returns the folder with the results.
@@ -48,6 +49,7 @@ def evaluate(
       nsd_mm: tolerance of the normalized surface Dice, in mm.
       pictures: draw overlays and volume curves.
       skip_bad_cases: leave bad cases out, which the summary and the table then name.
+      by: one of `splits.DOMAINS`: the figures of each vendor, centre or group too.
       given: options of `options.JUDGE`.
 
     Raises:
@@ -69,6 +71,8 @@ def evaluate(
     decomposer = decomposition.Decomposer(segmenter) if segmenter.config.model.has_bases else None
     folder = Path(out or Path(run_dir) / _name(split, chosen, segmenter.config.data, nsd_mm))
     rows, faults, bases, over_time = [], [], [], {}
+    if chosen.data_dir and chosen.label_map is None:
+        refuse_inherited(data.label_map, labelled)
     with Progress(len(labelled), unit="patient") as progress:
         for done, case in enumerate(labelled, start=1):
             cine = reading.read(case, data.label_map, codes=codes)
@@ -110,6 +114,8 @@ def evaluate(
         "neighbour_frames": chosen.neighbour_frames,
         "nsd_mm": nsd_mm,
         **cases.summarize(rows),
+        "by": by,
+        "domains": by_domain(by, labelled, rows) if by else {},
         "ica": decomposition.summarize(bases),
         "over_time": over_time,
         "over_time_mean": mean_behaviour(over_time.values()),
@@ -167,6 +173,22 @@ def choose_cases(trained: splits.Split, data: DataConfig, split: str, began_in: 
             "add NAME_frameNN_gt.nii.gz files, or segment without judging by ica_unet_jax.predict."
         )
     return chosen
+
+
+def refuse_inherited(label_map: str, judged: Iterable[Case]) -> None:
+    """Raises UserError where the training's --label_map would win over another one that the layout of a new cohort has."""
+    other = next((case for case in judged if label_map and case.label_map not in ("", label_map)), None)
+    if other:
+        raise UserError(f"--label_map={label_map} of the training would be taken for the layout '{other.reader}', whose own is {other.label_map}: "
+                        "give --label_map= for that one, or the right one.")
+
+
+def by_domain(by: str, judged: Iterable[Case], rows: Sequence[cases.Row]) -> dict[str, dict[str, Any]]:
+    """{vendor (or what `by` names): its `patients` and what `cases.summarize` makes of their rows}; "unknown" where a case does not say."""
+    patients: dict[str, list[str]] = {}
+    for case in sorted(judged, key=lambda case: getattr(case, by)):
+        patients.setdefault(getattr(case, by) or "unknown", []).append(case.name)
+    return {domain: {"patients": names, **cases.summarize([row for row in rows if row["patient"] in names])} for domain, names in patients.items()}
 
 
 def notes(

@@ -46,6 +46,10 @@ def page(run: str, summary: dict[str, Any], rows: Sequence[cases.Row], faults: S
         "",
         cases_table(rows, summary["nsd_mm"]),
     ]
+    if summary["by"]:
+        domain = {patient: name for name, found in summary["domains"].items() for patient in found["patients"]}
+        regrouped = [row | {"group": domain[row["patient"]]} for row in rows]
+        lines += [f"## By {summary['by']}", "", cases_table(regrouped, summary["nsd_mm"], summary["by"].capitalize())]
     if summary["ica"]:
         lines += ["The terms as they weigh in the loss, and X, averaged over its channels, as an ICA; means over frames, then patients.", ""]
         lines += [ica_table(summary["ica"]), ""]
@@ -63,14 +67,14 @@ def _line(name: str, frames: int | str, known: dict[str, Any]) -> list[object]:
     return [name, frames, *(number(known[measure][s], 3) for measure in OVER_TIME.values() for s in STRUCTURES)]
 
 
-def cases_table(rows: Sequence[cases.Row], nsd_mm: float = NSD_MM) -> str:
+def cases_table(rows: Sequence[cases.Row], nsd_mm: float = NSD_MM, head: str = "Group") -> str:
     """Dice (mean ± SD over patients), HD95 and normalized surface Dice (mean) per structure, by group and phase.
 
     "n" are the patients; "n mm" those with a spacing to be trusted, whom HD95 (of structures that are found) and
     surface Dice are over; "Missed" the cases in which only one of prediction and truth has the structure. nsd_mm: the
-    tolerance that the rows were judged with.
+    tolerance that the rows were judged with; head: what the groups are.
     """
-    header = ["Group", "Phase", "n", *(f"Dice {name}" for name in STRUCTURES)]
+    header = [head, "Phase", "n", *(f"Dice {name}" for name in STRUCTURES)]
     header += [*(f"HD95 {name} (mm)" for name in STRUCTURES), *(f"NSD {name} ({nsd_mm:g} mm)" for name in STRUCTURES)]
     header += ["n mm", f"Missed {' / '.join(STRUCTURES)}"]
     lines = []

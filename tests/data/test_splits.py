@@ -3,6 +3,7 @@ from collections import Counter
 
 import pytest
 
+from ica_unet_jax.data import cohort
 from ica_unet_jax.data.case import Case
 from ica_unet_jax.data.splits import fold_split, read_split, select
 from ica_unet_jax.errors import UserError
@@ -75,3 +76,25 @@ def test_bad_split_files(tmp_path, text, reason):
 def test_missing_split_file(tmp_path):
     with pytest.raises(UserError, match="cannot be read as JSON"):
         read_split(tmp_path / "none.json", ACDC)
+
+
+def test_folds_spread_vendors_centres_and_groups():
+    cases = [Case(f"{vendor}{centre}{n:02d}", "HCM" if n % 2 else "NOR", vendor, centre) for vendor in "AB" for centre in "12" for n in range(10)]
+    for fold in range(5):
+        val = set(fold_split(cases, 5, fold, seed=1)["val"])
+        assert Counter((case.vendor, case.centre, case.group) for case in cases if case.name in val) == Counter(
+            {(vendor, centre, group): 1 for vendor in "AB" for centre in "12" for group in ("HCM", "NOR")})
+
+
+def test_a_table_of_patients(tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text("name,group,vendor,centre,age\na,HCM,GE,,50\nz,NOR,GE,1,60\n")
+    a, b = cohort.described([Case("a", "NOR", centre="3"), Case("b", "DCM")], table)
+    assert (a.group, a.vendor, a.centre) == ("HCM", "GE", "3") and b == Case("b", "DCM")
+    for text, sentence in (("patient,group\na,HCM\n", "tells nothing of these patients; its columns must be name and some of"),
+                           ("name,group\na,HCM\na,NOR\n", "has two rows for a; remove one of them.")):
+        table.write_text(text)
+        with pytest.raises(UserError, match=f"--cohort_csv=.*{sentence}"):
+            cohort.described([a], table)
+    with pytest.raises(UserError, match="--cohort_csv=.*none.csv cannot be read"):
+        cohort.described([a], tmp_path / "none.csv")

@@ -233,3 +233,26 @@ def test_another_cohort_needs_split_all(cohort, tmp_path):
         path.unlink()
     with pytest.raises(UserError, match="no ground truth of the chosen patients"):
         judging.choose_cases(split, data, "all")
+
+
+def test_a_table_by_domain(tiny_run, cohort, tmp_path):
+    """As the patients' table names them; an unnamed one is unknown, and the parts add up to the whole."""
+    table = tmp_path / "patients.csv"
+    table.write_text("Name;Vendor;Centre\npatient001;GE;1\npatient002;Philips;\npatient003;GE;2\n")
+    chosen = dict(split="all", cines=0, pictures=False, data_dir=cohort, cohort_csv=str(table))
+    folder = judging.evaluate(tiny_run, tmp_path / "out", by="vendor", **chosen)
+    summary = summary_of(folder)
+    assert {name: found["patients"] for name, found in summary["domains"].items()} == {
+        "unknown": ["patient004"], "GE": ["patient001", "patient003"], "Philips": ["patient002"]}  # fmt: skip
+    mean = sum(found["n_patients"] * found["dice"]["mean"] for found in summary["domains"].values()) / summary["n_patients"]
+    assert mean == pytest.approx(summary["dice"]["mean"])
+    page = (folder / "table.md").read_text()
+    assert "## By vendor" in page and "| Vendor | Phase | n |" in page and "| GE | both | 2 |" in page
+
+
+def test_a_label_map_of_the_training_does_not_replace_the_layouts_own():
+    own = Case("a", label_map="1:3,2:2,3:1", reader="mms")
+    judging.refuse_inherited("", [own])
+    judging.refuse_inherited("85:1", [Case("a")])
+    with pytest.raises(UserError, match="--label_map=85:1 of the training would be taken for the layout 'mms', whose own is 1:3,2:2,3:1: give --label_map="):
+        judging.refuse_inherited("85:1", [own])

@@ -1,5 +1,6 @@
 """The layouts of the field: each hands over the same arrays as the cohort that it was rewritten from, and tells each kind of damage."""
 
+import csv
 import json
 import shutil
 
@@ -8,10 +9,16 @@ import numpy as np
 import pytest
 from layouts import LAYOUTS, WHERE
 from places import SHARED_DATA
+from tiny import LOOP
 
+from ica_unet_jax import check_data, launcher
+from ica_unet_jax.config import Config
 from ica_unet_jax.data import cache, reading, splits
 from ica_unet_jax.data.case import LATE
 from ica_unet_jax.errors import UserError
+from ica_unet_jax.evaluation import judging
+from ica_unet_jax.inference import prediction
+from ica_unet_jax.training import loop
 
 MINI = SHARED_DATA / "acdc_mini"
 VENDORS = {"mms": ["Siemens", "Philips"] * 2, "mms2": ["Siemens", "Philips"] * 2}
@@ -72,6 +79,27 @@ def test_a_layout_gives_what_it_was_rewritten_from(layout, originals, written):
 def test_real_patients_too(layout, tmp_path):
     originals = [reading.read(case) for case in reading.find_cases(MINI)]
     assert_same(originals, tmp_path / layout, layout, LAYOUTS[layout](tmp_path / layout, originals))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_command_takes_a_layout_as_it_is(layout, written, tmp_path, monkeypatch, capsys, compiled_once):
+    folder, names = written[layout]
+    config = Config.make(**LOOP | dict(data_dir=str(folder), cache_dir=str(tmp_path / "cache"), workdir=str(tmp_path / "run"), steps=20, evaluate_every=20))
+    monkeypatch.setattr(launcher, "config", lambda: config)
+    check_data.main()
+    assert f"{len(names) + (layout == 'mms')} cases, 0 bad, 0 problems" in capsys.readouterr().out
+    loop.train(config)
+    summary = json.loads((judging.evaluate(config.train.workdir, pictures=False) / "summary.json").read_text())
+    assert summary["patients"] and summary["dice"]["mean"] > 0 and {"ED", "ES"} == set(phases_in(config.train.workdir))
+    prediction.predict(config.train.workdir, folder, tmp_path / "masks")
+    masks = {path.name for path in (tmp_path / "masks").glob("*_seg.nii.gz")}
+    assert len(masks) == (2 * len(names) if layout == "nnunet" else len(names) + (layout == "mms"))
+
+
+def phases_in(workdir):
+    with open(f"{workdir}/evaluation_val/cases.csv") as file:
+        return [row["phase"] for row in csv.DictReader(file)]
 
 
 def case_of(folder, name, **options):
