@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import ipaddress
+import secrets
+import socket
 import threading
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,11 @@ from typing import Any
 from ica_unet_jax.runs.trained import Trained
 from ica_unet_jax.serving import engine
 from ica_unet_jax.serving.server import Server, listening
+
+
+def is_local(listener: socket.socket) -> bool:
+    """Whether this machine alone can reach it."""
+    return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
 
 
 def serve(
@@ -46,6 +54,10 @@ def serve(
     listener = listening(bind, port)
     if protocol == "http":
         from ica_unet_jax.serving import web
+
+        if not token and not is_local(listener):
+            token = secrets.token_urlsafe(24)
+            print(f"token: {token}", flush=True)
 
         server = web.server(listener, network, token=token, waiting=waiting, patience=patience, limit=limit, **given)
     else:

@@ -2,11 +2,16 @@
 
 import contextlib
 import io
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
+from places import ROOT
 
 from ica_unet_jax.data.geometry import place
 from ica_unet_jax.errors import UserError
@@ -135,3 +140,29 @@ def parsed(data):
     found = list(ProtocolDeserializer(source).deserialize())
     assert not source.read()
     return found
+
+
+ALONE = """
+import sys
+from ica_unet_jax.serving import mrd, openigtlink
+from ica_unet_jax.serving.server import Server, listening
+import wires
+
+talks = {"mrd": mrd, "openigtlink": openigtlink}[sys.argv[1]]
+server = Server(listening("127.0.0.1", 0), talks.Talk, talks.refusal, wires.trivial_engine(), limit=int(sys.argv[2]))
+print(server.port, flush=True)
+server.run()
+"""
+
+
+@contextlib.contextmanager
+def serving_alone(kind, limit):
+    """The same in a process of its own; gives its port, and what tells its resident memory in MB (on Linux)."""
+    command = [sys.executable, "-c", ALONE, kind, str(limit)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parent)])}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment) as process:
+        statm = Path(f"/proc/{process.pid}/statm")
+        try:
+            yield int(process.stdout.readline()), lambda: int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+        finally:
+            process.kill()

@@ -1,0 +1,75 @@
+"""Whole cines as files, for those who upload them: the masks as NIfTI, the volumes as CSV, what follows from them as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ica_unet_jax.data import nifti
+from ica_unet_jax.errors import UserError
+from ica_unet_jax.inference import options, prediction, segmenters, turning, volumes
+from ica_unet_jax.runs.trained import Trained, find
+
+FLOAT = 4  # bytes of a voxel, as it is worked on
+MASKS, VOLUMES, SUMMARY = "masks.nii.gz", "volumes.csv", "summary.json"
+KEPT = 8  # geometries, as `Engine` has it
+
+
+class TooLong(Exception):
+    """The time for a cine is over, or nobody waits for it any more."""
+
+
+def check_size(path: Path, limit: int) -> None:
+    """Raises UserError where a file's header promises more than `limit` bytes of voxels, before any is unpacked."""
+    header = nifti.read_header(path)
+    if header is None:
+        raise UserError("The upload is no NIfTI file: send a .nii or .nii.gz, as it is, as the body of the request.")
+    voxels = math.prod(max(0, int(side)) for side in header.get_data_shape())
+    if voxels * max(FLOAT, header.get_data_dtype().itemsize) > limit:
+        raise UserError(f"The file's header promises {voxels} voxels, more than the {limit // FLOAT} of --limit_mb.")
+
+
+class Cines:
+    """Segments files with a trained network, one at a time. Keywords: `options.STREAM`; `runtime` is auto unless given."""
+
+    def __init__(self, network: str | Path | Trained, limit: int, **given: Any):
+        chosen = options.choose(options.STREAM, options.REAL_TIME | given)
+        trained = find(network)
+        self._segmenter, self._limit = segmenters.load_as(trained, chosen), limit
+        self._codes = turning.codes_for(trained, self._segmenter.config.data, chosen)
+        self._seen = dict(window=chosen.seen_through(self._segmenter.config.data), cyclic=self._segmenter.config.data.cyclic)
+        self._grids: set[tuple] = set()
+
+    def __call__(self, path: Path, patience: float, given_up: Callable[[], bool]) -> None:
+        """Writes `MASKS`, `VOLUMES` and `SUMMARY` beside a NIfTI file.
+
+        Raises:
+          UserError: the file is none, or too large.
+          TooLong: it took longer than `patience` seconds, or was given up.
+        """
+        end = time.monotonic() + patience
+
+        def go_on(_: int) -> None:
+            if given_up() or time.monotonic() > end:
+                raise TooLong
+
+        check_size(path, self._limit)
+        cine = turning.read(path, self._codes)
+        go_on(0)
+        self._make_room((cine.frames.shape[1:], cine.spacing))
+        labels = self._segmenter.segment_cine(cine.frames, cine.spacing, done=go_on, **self._seen)
+        labels[cine.empty] = 0
+        curves, seconds = volumes.curves(labels, cine), volumes.frame_seconds(cine.header)
+        prediction.save_labels(path.with_name(MASKS), cine.turn.back(labels), cine.header)
+        volumes.save_csv(path.with_name(VOLUMES), curves, seconds)
+        path.with_name(SUMMARY).write_text(json.dumps(volumes.summarize(curves, seconds, nominal_spacing=False)), encoding="utf-8")
+
+    def _make_room(self, grid: tuple) -> None:
+        if grid not in self._grids and len(self._grids) == KEPT:
+            self._grids.clear()
+            self._segmenter.forget_grids()
+        self._grids.add(grid)
