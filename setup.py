@@ -8,6 +8,7 @@ ROOT = Path(__file__).parent
 VERSION = next(
     line.split('"')[1] for line in (ROOT / "ica_unet_jax" / "__init__.py").read_text().splitlines() if line.startswith("__version__")
 )
+
 SCANNER = ["ismrmrd>=1.15", "pyigtl>=0.3.1", "starlette>=0.45", "uvicorn>=0.34"]
 DICOM = ["pydicom>=3.0.1", "highdicom>=0.28", "python-gdcm>=3.0.24"]  # the last unpacks all that hospitals' archives pack
 
@@ -20,6 +21,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["ica_unet_jax", "ica_unet_jax.*"]),
+    package_data={"ica_unet_jax": ["weights/*.safetensors"]},
     entry_points={"console_scripts": ["ica-unet-jax = ica_unet_jax.__main__:main"]},
     install_requires=[
         "jax>=0.10",
@@ -35,6 +37,7 @@ setup(
         "platformdirs>=4.0",
         "matplotlib>=3.9",
         "jaxtyping>=0.3",
+        "safetensors>=0.5",
         "flatbuffers>=23.5",  # with which jax.export writes
     ],
     extras_require={
@@ -42,13 +45,14 @@ setup(
         "ablations": ["scikit-learn>=1.5"],  # FastICA, beside our bases
         "onnx": ["onnx>=1.17", "onnxruntime>=1.20"],
         "realtime": ["onnx>=1.17", "openvino>=2025.0"],
-        "dicom": DICOM,
         "scanner": SCANNER,
+        "hub": ["huggingface-hub>=0.30"],  # weights from Hugging Face
+        "dicom": DICOM,
         "slurm": ["submitit>=1.5.2"],
         "tensorboard": ["tensorboardX>=2.6.2"],
         "test": [
             "pytest>=8", "pytest-xdist>=3.6", "beartype>=0.20", "hypothesis>=6.100", "ruff>=0.9", "scikit-learn>=1.5", "submitit>=1.5.2",
-            "tensorboardX>=2.6.2", "statsmodels>=0.14", "import-linter>=2.4", "onnx>=1.17", "onnxruntime>=1.20", "openvino>=2025.0",
+            "huggingface-hub>=0.30", "tensorboardX>=2.6.2", "statsmodels>=0.14", "import-linter>=2.4", "onnx>=1.17", "onnxruntime>=1.20", "openvino>=2025.0",
             *SCANNER, *DICOM, "dcm2niix>=1.0.20250506",
         ],
         "oracle": ["torch", "monai>=1.6", "medpy>=0.5.2", "scikit-learn>=1.5"],

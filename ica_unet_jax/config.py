@@ -219,7 +219,7 @@ class TrainConfig(Part):
     chance_validations: int = knob(3, "Stop as diverged after so many validations in a row, past the warm-up, with a cross-entropy above ln 4, which is chance (0: never).", low=0)
     tensorboard: bool = knob(False, "Write the figures of metrics.jsonl as TensorBoard events too (extra `tensorboard`).")
     final_evaluation: bool = knob(True, "End with the evaluation of the validation patients.")
-    init_from: str = knob("", "Run folder whose parameters are the start (fine-tuning).")
+    init_from: str = knob("", "Run folder, or weights, whose parameters are the start (fine-tuning).")
     teacher: str = knob("", "Run folder of the teacher; empty: with --distillation_weight one with --neighbours=both is trained first, in WORKDIR/teacher.")
 
 

@@ -10,7 +10,7 @@ from absl import flags
 from ica_unet_jax import launcher
 from ica_unet_jax.inference import options
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of a training.", required=True)
+options.define_network()
 _OUT = flags.DEFINE_string("out", "", "Folder to write into; empty: RUN/decomposition.")
 _PATIENT = flags.DEFINE_string("patient", "", "Name of the patient; empty: the first validation patient.")
 _FRAME = flags.DEFINE_integer("frame", 0, "Frame, counted from 1; 0: the first labelled one.", lower_bound=0)
@@ -21,7 +21,7 @@ def main() -> None:
     from ica_unet_jax.evaluation import decomposition_figures
 
     paths = decomposition_figures.draw(
-        _WORKDIR.value,
+        options.network(),
         _OUT.value,
         patient=_PATIENT.value,
         frame=_FRAME.value,

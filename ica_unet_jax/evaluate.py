@@ -10,7 +10,7 @@ from absl import flags
 from ica_unet_jax import launcher
 from ica_unet_jax.inference import options
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of a training.", required=True)
+options.define_network()
 options.define(options.JUDGE)
 _SPLIT = flags.DEFINE_enum(
     "split", "val", ("val", "test", "train", "all"), "Patients: of the run's split, or all of --data_dir."
@@ -28,7 +28,7 @@ def main() -> None:
     from ica_unet_jax.evaluation import judging
 
     out = judging.evaluate(
-        _WORKDIR.value,
+        options.network(),
         _OUT.value,
         split=_SPLIT.value,
         cines=_CINES.value,

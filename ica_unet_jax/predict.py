@@ -13,11 +13,11 @@ from absl import flags
 from ica_unet_jax import launcher
 from ica_unet_jax.inference import options
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of a training.", required=True)
+options.define_network()
 _INPUT = flags.DEFINE_string(
     "input", None, "3D or 4D NIfTI file, a folder of them, or a cohort in one of the layouts of docs/data.md.", required=True
 )
-_OUTPUT = flags.DEFINE_string("output", None, "NIfTI file to write, or a folder where --input is one.", required=True)
+_OUTPUT = flags.DEFINE_string("output", "", "NIfTI file to write, or a folder where --input is one; empty: INPUT_seg beside the input.")
 options.define(options.PREDICT)
 _ACDC_NAMES = flags.DEFINE_bool(
     "acdc_names", False, "Write patientXXX_ED.nii.gz and _ES.nii.gz alone, as ACDC wants a submission."
@@ -29,7 +29,7 @@ def main() -> None:
     from ica_unet_jax.inference import prediction
 
     prediction.predict(
-        _WORKDIR.value,
+        options.network(),
         _INPUT.value,
         _OUTPUT.value,
         acdc_names=_ACDC_NAMES.value,

@@ -14,7 +14,7 @@ from ica_unet_jax import launcher
 from ica_unet_jax.errors import Interrupted
 from ica_unet_jax.inference import options
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Run folder of a training.", required=True)
+options.define_network()
 _INPUT = flags.DEFINE_string(
     "input", None, "4D NIfTI file, repeated without end, or phantom: a beating heart.", required=True
 )
@@ -36,7 +36,7 @@ def main() -> None:
     from ica_unet_jax.streaming import session, tally
 
     summary = session.stream(
-        _WORKDIR.value,
+        options.network(),
         _INPUT.value,
         rate=_RATE.value,
         seconds=_SECONDS.value,

@@ -21,7 +21,7 @@ from ica_unet_jax.evaluation.frames import trained_placement
 from ica_unet_jax.inference import options, segmenters, turning
 from ica_unet_jax.labels import NUM_CLASSES
 from ica_unet_jax.reporting import figures
-from ica_unet_jax.runs import run_folder
+from ica_unet_jax.runs.trained import Trained, find
 
 SIGNED = "RdBu_r"  # blue below 0, white at 0, red above
 _MOST = 8  # bases in a row
@@ -32,7 +32,7 @@ _COLOURS = "Blue is below 0, white 0, red above, each to its own range."
 
 
 def draw(
-    run_dir: str | Path,
+    network: str | Path | Trained,
     out: str | Path = "",
     *,
     patient: str = "",
@@ -44,24 +44,24 @@ def draw(
     A stack of several depth windows is shown in its middle one.
 
     Args:
-      run_dir: of the training.
-      out: folder to write into; empty: `decomposition` in `run_dir`.
+      network: as `trained.find` finds it.
+      out: folder to write into; empty: `decomposition` in the run folder, or here.
       patient: a name; empty: the first validation patient, or the first of a cohort that has none of them.
       frame: counted from 1; 0 is the first labelled frame, or the first of all.
       given: options of `options.DECOMPOSE`.
 
     Raises:
-      UserError: no such run, patient or frame, a network without bases, bad data.
+      UserError: no such network, patient or frame, a network without bases, bad data.
     """
     chosen = options.choose(options.DECOMPOSE, given)
-    decomposer = Decomposer(segmenters.load(run_dir, checkpoint=chosen.checkpoint), pictured=True)
+    trained = find(network)
+    decomposer = Decomposer(segmenters.load(trained, checkpoint=chosen.checkpoint), pictured=True)
     data = chosen.cohort(decomposer.segmenter.config.data)
-    cases = {case.name: case for case in cohort.open_cohort(data, write=False, began_in=None if chosen.data_dir else run_folder.began_in(run_dir))}
-    trained = run_folder.read_split(run_dir)
-    name = patient or next((name for name in trained["val"] if name in cases), min(cases))
+    cases = {case.name: case for case in cohort.open_cohort(data, write=False, began_in=None if chosen.data_dir else trained.began_in)}
+    name = patient or next((name for name in trained.split["val"] if name in cases), min(cases))
     if name not in cases:
         raise UserError(f"--patient={name} is not in {cohort.folder(data)}: name one of its {len(cases)} patients, as {min(cases)}.")
-    codes = turning.codes_for(run_dir, data, chosen)
+    codes = turning.codes_for(trained, data, chosen)
     cine = reading.read(cases[name], data.label_map, codes=codes)
     time = frame - 1 if frame else min(cine.labels, default=cine.times[0])
     if time not in cine.times:
@@ -72,7 +72,7 @@ def draw(
         placement = trained_placement(decomposer.segmenter, cine)
         truth = resample_labels(cine.labels[time], placement, NUM_CLASSES)[len(windows) // 2]
     part = windows[len(windows) // 2]
-    stem = Path(out or Path(run_dir) / "decomposition") / f"{name}_frame{time + 1:02d}"
+    stem = Path(out or (trained.folder or Path()) / "decomposition") / f"{name}_frame{time + 1:02d}"
     paths = [stem.with_name(f"{stem.name}_{kind}.png") for kind in ("bases", "coefficients", "reconstruction")]
     bases_grid(paths[0], part)
     coefficients_grid(paths[1], part)

@@ -18,13 +18,14 @@ from ica_unet_jax.inference.options import JUDGE, ORACLE, USUAL, Options, choose
 from ica_unet_jax.metrics import cases
 from ica_unet_jax.metrics.over_time import behaviour, mean_behaviour
 from ica_unet_jax.metrics.surface import NSD_MM
-from ica_unet_jax.runs import provenance, run_folder
+from ica_unet_jax.runs import provenance
+from ica_unet_jax.runs.trained import Trained, find
 from ica_unet_jax.runtime.files import write_json, write_text
 from ica_unet_jax.runtime.progress import Progress
 
 
 def evaluate(
-    run_dir: str | Path,
+    network: str | Path | Trained,
     out: str | Path = "",
     *,
     split: str = "val",
@@ -41,8 +42,8 @@ def evaluate(
     otherwise, pictures/ (overlays of each patient, volume curves of each whole cine).
 
     Args:
-      run_dir: of the training.
-      out: folder to write into; empty: evaluation_SPLIT in `run_dir`, with _best, _WINDOW, _largest_component, _mirror, _reorient, _itself,
+      network: as `trained.find` finds it.
+      out: folder to write into; empty: evaluation_SPLIT in the run folder, with _best, _WINDOW, _largest_component, _mirror, _reorient, _itself,
         a runtime, an arithmetic and, as in _nsd_1mm, another tolerance where these are asked for.
       split: "val", "test" or "train" of the run's split, or "all" patients of the cohort.
       cines: so many patients that have a cine are segmented whole, for the figures over time.
@@ -53,23 +54,26 @@ def evaluate(
       given: options of `options.JUDGE`.
 
     Raises:
-      UserError: no such run, patients that the cohort lacks, or none with a ground truth, an unknown option.
+      UserError: no such network, patients that the cohort lacks, or none with a ground truth, an unknown option.
       BadData: all that is wrong with the chosen patients that have one.
     """
     chosen = choose(JUDGE, given)
-    segmenter = segmenters.load_as(run_dir, chosen)
-    trained, data = run_folder.read_split(run_dir), chosen.cohort(segmenter.config.data)
-    patients = choose_cases(trained, data, split, None if chosen.data_dir else run_folder.began_in(run_dir))
-    codes = turning.codes_for(run_dir, segmenter.config.data, chosen)
+    trained = find(network)
+    if not (out or trained.folder):
+        raise UserError(f"--out is not given: {trained.name} has no folder; name one for the results.")
+    segmenter = segmenters.load_as(trained, chosen)
+    data = chosen.cohort(segmenter.config.data)
+    patients = choose_cases(trained.split, data, split, None if chosen.data_dir else trained.began_in)
+    codes = turning.codes_for(trained, segmenter.config.data, chosen)
     judged = [case for case in patients if case.labelled or case.problems]  # a ground truth that cannot be read is among the problems
     found, left_out = cohort.screen(judged, lambda case: bool(reading.read(case, data.label_map, codes=codes)), skip_bad_cases, len(patients))
     labelled = [case for case in judged if case.name in found]
-    told = turning.remark(run_dir, labelled, codes)
+    told = turning.remark(trained, labelled, codes)
     if told:
         print(f"note: {told}", file=sys.stderr)
     window, snippets = chosen.seen_through(data), segmenter.config.model.answered > 1
     decomposer = decomposition.Decomposer(segmenter) if segmenter.config.model.has_bases else None
-    folder = Path(out or Path(run_dir) / _name(split, chosen, segmenter.config.data, nsd_mm))
+    folder = Path(out or trained.folder / _name(split, chosen, segmenter.config.data, nsd_mm))
     rows, faults, bases, over_time = [], [], [], {}
     if chosen.data_dir and chosen.label_map is None:
         refuse_inherited(data.label_map, labelled)
@@ -99,7 +103,7 @@ def evaluate(
     summary = {
         "split": split,
         "metrics_version": cases.METRICS_VERSION,
-        "notes": [*notes(trained, labelled, split, chosen, left_out), *filter(None, [told.removesuffix(".")])],
+        "notes": [*notes(trained.split, labelled, split, chosen, left_out), *filter(None, [told.removesuffix(".")])],
         "patients": [case.name for case in labelled],
         "patients_without_ground_truth": [case.name for case in patients if not (case.labelled or case.problems)],
         "left_out": left_out,
@@ -120,7 +124,7 @@ def evaluate(
         "over_time": over_time,
         "over_time_mean": mean_behaviour(over_time.values()),
         "provenance": {
-            "training": provenance.read(run_dir),
+            "training": trained.provenance,
             "evaluation": provenance.this_process(),
         },
     }
@@ -129,7 +133,7 @@ def evaluate(
         where_lost.write_csv(folder / "faults.csv", faults)
     if bases:
         decomposition.write_csv(folder / "ica.csv", bases)
-    write_text(folder / "table.md", pages.page(Path(run_dir).resolve().name, summary, rows, faults))
+    write_text(folder / "table.md", pages.page(trained.path.resolve().stem if trained.folder is None else trained.path.resolve().name, summary, rows, faults))
     write_json(folder / "summary.json", summary)
     return folder
 

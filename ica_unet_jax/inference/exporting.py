@@ -14,12 +14,13 @@ neighbour; features that `neighbours` leaves out are not looked at.
   frame (s, h, w) float32, state... -> labels (s, h, w) uint8, next_state...
 
 The state is what is needed of the frames before; `model_file` says how a cine begins and ends. The same metadata are in the file.
+
+`--format=weights` is the network for this package, on frames of any size; see `runs/trained.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import zipfile
 from collections.abc import Callable, Sequence
@@ -38,6 +39,7 @@ from ica_unet_jax.labels import STRUCTURES
 from ica_unet_jax.portable import model_file, runtimes
 from ica_unet_jax.portable.runtimes import JAX
 from ica_unet_jax.runs import provenance
+from ica_unet_jax.runs.trained import SUFFIX, Trained, digest, save
 from ica_unet_jax.runtime import compilation
 from ica_unet_jax.runtime.files import replacing
 
@@ -47,15 +49,15 @@ CHECKED = 4  # frames
 
 
 def export(
-    run_dir: str | Path, like: str | Path, target: str | Path, *, format: str = JAX, platforms: Sequence[str] = ("cpu",), **given: Any
+    network: str | Path | Trained, like: str | Path, target: str | Path, *, format: str = JAX, platforms: Sequence[str] = ("cpu",), **given: Any
 ) -> float | None:
-    """Writes the model of a run folder for frames of one geometry.
+    """Writes a trained model for frames of one geometry.
 
     Of an ONNX file it gives the share of the voxels of `like`'s first frames on which its labels are those of JAX; None where no
     runtime is installed that could tell, and of other files.
 
     Args:
-      run_dir: of the training.
+      network: as `trained.find` finds it.
       like: NIfTI image with the slices, rows, columns and voxel sizes of the frames to come.
       target: file to write.
       format: one of `FORMATS`.
@@ -63,7 +65,7 @@ def export(
       given: options of `options.EXPORT`.
 
     Raises:
-      UserError: no such run or image, an unknown format or platform, a network that the format cannot hold, or a file that
+      UserError: no such network or image, an unknown format or platform, a network that the format cannot hold, or a file that
         cannot be written.
     """
     if format not in FORMATS:
@@ -74,7 +76,7 @@ def export(
         model_file.check_onnx()
     chosen = options.choose(options.EXPORT, given)
     frames, image = read_volume(like)
-    segmenter = segmenters.load_as(run_dir, chosen)
+    segmenter = segmenters.load_as(network, chosen)
     if segmenter.config.model.answered > 1:
         raise UserError(f"--model={segmenter.config.model.model} answers whole snippets, for which there is no export: export another network.")
     shape, spacing = frames.shape[1:], spacing_of(image)
@@ -96,6 +98,17 @@ def export(
     return agreement(segmenter, target, frames[:CHECKED], spacing)
 
 
+def export_weights(network: str | Path | Trained, target: str | Path, *, half: bool = False, licence: str = "", **given: Any) -> None:
+    """Writes the weights of a run folder as a file for `trained.find`; see `trained.save`.
+
+    Raises:
+      UserError: no such network, another ending than .safetensors, or a file that cannot be written.
+    """
+    if Path(target).suffix != SUFFIX:
+        raise UserError(f"--output={target} is no name for weights: name a file that ends in {SUFFIX}.")
+    save(network, target, checkpoint=options.choose(options.EXPORT, given).checkpoint, half=half, licence=licence)
+
+
 def agreement(segmenter: Segmenter, path: str | Path, frames: np.ndarray, spacing: tuple[float, float, float]) -> float | None:
     """The share of the voxels of a cine (t, s, h, w) on which an ONNX file gives the label that the segmenter gives; None without a runtime."""
     if not set(runtimes.at_hand()) & set(runtimes.PORTABLE):
@@ -103,15 +116,6 @@ def agreement(segmenter: Segmenter, path: str | Path, frames: np.ndarray, spacin
     model = model_file.Model(path)
     found = [labels for labels in (*map(model.push, frames), model.flush()) if labels is not None]
     return float(np.mean(np.stack(found) == segmenter.segment_cine(frames, spacing)))
-
-
-def digest(variables: Any) -> str:
-    """SHA-256 of a network's values, in the order of their names."""
-    found = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
-        found.update(jax.tree_util.keystr(path).encode())
-        found.update(np.asarray(leaf).tobytes())
-    return found.hexdigest()
 
 
 def _write_jax(segmenter: Segmenter, shape: tuple[int, int, int], spacing: tuple[float, float, float], target: str | Path, metadata: dict[str, Any]) -> None:

@@ -6,15 +6,19 @@ A command has a flag for each option that its function takes as a keyword; both 
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from ica_unet_jax.config import DataConfig
+from ica_unet_jax.config import DataConfig, TrainConfig
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.knobs import Part, knob
 from ica_unet_jax.portable.runtimes import AUTO, JAX, RUNTIMES
+
+if TYPE_CHECKING:
+    from ica_unet_jax.runs.trained import Trained
 
 WINDOWS = ("centre", "follow")
 ORACLE = "oracle"  # needs a ground truth
@@ -69,6 +73,7 @@ class Options(Part):
         return dataclasses.replace(data, data_dir=str(self.data_dir) or data.data_dir, label_map=label_map, reader=reader, cohort_csv=table)
 
 
+DEFAULT = "acdc_causal"  # of the weights in the package
 USUAL = Options()
 REAL_TIME = dict(runtime=AUTO)  # where each millisecond counts; elsewhere the same bytes on every machine do
 FIELDS = {field.name: field for field in dataclasses.fields(Options)}
@@ -79,6 +84,7 @@ EXPORT = ("checkpoint",)
 STREAM = ("checkpoint", "window", "reorient", *COMPUTE)
 PREDICT = ("checkpoint", "reader", "window", "largest_component", "mirror", "reorient", *COMPUTE)
 DECOMPOSE = ("checkpoint", "data_dir", "reader", "label_map")
+ROBUST = ("checkpoint", "mirror", "data_dir", "label_map", *COMPUTE)
 JUDGE = tuple(FIELDS)
 
 
@@ -95,6 +101,35 @@ def choose(names: tuple[str, ...], given: dict[str, Any]) -> Options:
     if options.window == ORACLE and names != JUDGE:
         raise UserError(f"--window={ORACLE} needs a ground truth, as evaluate has it: choose one of {', '.join(WINDOWS)}.")
     return options
+
+
+def define_network() -> None:
+    """The flags that name a trained network; `network` reads them."""
+    flags.DEFINE_string("workdir", None, "Run folder of a training.")
+    flags.DEFINE_string("weights", None, f"Instead of it: a file of weights, hf:OWNER/NAME, or the name of weights that come with the package. By default {DEFAULT}.")
+
+
+def network() -> Trained:
+    """The network that these flags name; which it is, where they name nothing, goes to stderr.
+
+    Raises:
+      UserError: both are given, or neither and no weights are there.
+    """
+    from ica_unet_jax.runs import trained  # jax, which no help text waits for
+
+    workdir, weights = flags.FLAGS.workdir, flags.FLAGS.weights
+    if workdir and weights:
+        raise UserError(f"--workdir={workdir} with --weights={weights}: two networks; leave one of them out.")
+    if workdir:
+        return trained.Run(Path(workdir))
+    if weights:
+        return trained.weights(weights)
+    if DEFAULT not in trained.names():
+        raise UserError("no network is named: give the --workdir of a training, or a file of --weights.")
+    trained_here = Path(TrainConfig().workdir)
+    beside = f" The one in {trained_here} is taken by --workdir={trained_here}." if (trained_here / "config.json").is_file() else ""
+    print(f"note: the network is {DEFAULT}, which comes with the package.{beside}", file=sys.stderr)
+    return trained.weights(DEFAULT)
 
 
 def define(names: tuple[str, ...], **defaults: Any) -> None:

@@ -17,8 +17,9 @@ from ica_unet_jax.errors import UserError
 from ica_unet_jax.inference import options, segmenters, turning, volumes
 from ica_unet_jax.inference.postprocessing import largest_components
 from ica_unet_jax.inference.segmenters import Segmenter
+from ica_unet_jax.metrics import doubts
 from ica_unet_jax.reporting import figures
-from ica_unet_jax.runs import run_folder
+from ica_unet_jax.runs.trained import Trained, find
 from ica_unet_jax.runtime.files import check_place, replacing, write_json
 from ica_unet_jax.runtime.progress import Progress
 
@@ -40,9 +41,9 @@ class Job:
 
 
 def predict(
-    run_dir: str | Path,
+    network: str | Path | Trained,
     source: str | Path,
-    target: str | Path,
+    target: str | Path = "",
     *,
     acdc_names: bool = False,
     skip_bad_cases: bool = False,
@@ -55,25 +56,27 @@ def predict(
     In a folder the labels are NAME_seg.nii.gz.
 
     Args:
-      run_dir: of the training.
+      network: as `trained.find` finds it.
       source: NIfTI file, 3D or 4D, or a folder as `reading.find_cases` reads it.
-      target: label file, or folder where `source` is one.
+      target: label file, or folder where `source` is one; empty: INPUT_seg beside `source`.
       acdc_names: write NAME_ED.nii.gz and NAME_ES.nii.gz alone; the phases are those of Info.cfg, or else found.
       skip_bad_cases: in a folder, leave bad cases out.
       given: options of `options.PREDICT`.
 
     Raises:
-      UserError: bad input, no such run.
+      UserError: bad input, no such network.
       BadData: all that is wrong with the images of a folder, before any is segmented; ground truths are not looked at.
     """
     chosen = options.choose(options.PREDICT, given)
-    codes = turning.codes_for(run_dir, run_folder.read_config(run_dir).data, chosen)
+    target = target or _beside(Path(source))
+    trained = find(network)
+    codes = turning.codes_for(trained, trained.config.data, chosen)
     jobs = find_jobs(Path(source), Path(target), acdc_names, skip_bad_cases, codes, chosen.reader or reading.AUTO)
     for job in jobs:
         for path in ([job.target] if acdc_names else [job.target, job.beside(_SUMMARY)]):  # its name is the longest
             check_place(path)
-    segmenter = segmenters.load_as(run_dir, chosen)
-    if told := turning.remark(run_dir, {job.case.name: job.case for job in jobs}.values(), codes):
+    segmenter = segmenters.load_as(trained, chosen)
+    if told := turning.remark(trained, {job.case.name: job.case for job in jobs}.values(), codes):
         print(f"note: {told}", file=sys.stderr)
     for job in jobs:
         cine = turning.read(job.source, codes)
@@ -82,6 +85,12 @@ def predict(
             save_phases(job, cine, labels)
         else:
             save_cine(job, cine, labels)
+
+
+def _beside(source: Path) -> Path:
+    """Where the labels of an image, or of a folder of them, go unless another place is named."""
+    place = source.resolve()  # `.` and `..` have a name only so
+    return place.with_name(f"{place.name}_seg" if place.is_dir() else f"{stem(place)}_seg.nii.gz")
 
 
 def find_jobs(source: Path, target: Path, acdc_names: bool = False, skip_bad_cases: bool = False, codes: str = "",
@@ -144,7 +153,8 @@ def save_cine(job: Job, cine: Cine, labels: np.ndarray) -> None:
     nominal = job.case.nominal_spacing
     curves, seconds = volumes.curves(labels, cine), volumes.frame_seconds(cine.header)
     volumes.save_csv(job.beside("_volumes.csv"), curves, seconds, "nominal_ml" if nominal else "ml")
-    summary = volumes.summarize(curves, seconds, nominal)
+    signs = doubts.of_cine(labels, cine.spacing)
+    summary = volumes.summarize(curves, seconds, nominal) | {"doubts": signs}
     write_json(job.beside(_SUMMARY), summary)
     if len(labels) > 1:
         figures.volume_curves(
@@ -156,6 +166,8 @@ def save_cine(job: Job, cine: Cine, labels: np.ndarray) -> None:
             unit="mL, by a nominal voxel size" if nominal else "mL",
         )
     print(f"{job.target}: {volumes.describe(summary)}")
+    if signs and summary["heart_found"]:
+        print(f"note: {job.source}: look at {doubts.describe(signs)}.", file=sys.stderr)
 
 
 def save_phases(job: Job, cine: Cine, labels: np.ndarray) -> None:

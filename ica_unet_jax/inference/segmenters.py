@@ -21,10 +21,10 @@ from ica_unet_jax.inference.native_grid import NativeGrid, Views, Windows
 from ica_unet_jax.inference.options import LOAD, Options, choose
 from ica_unet_jax.inference.roi import Window
 from ica_unet_jax.inference.way import Features, Way
-from ica_unet_jax.models.networks import build_model, init_variables, same_shapes
+from ica_unet_jax.models.networks import build_model, init_variables
 from ica_unet_jax.portable import runtimes
 from ica_unet_jax.portable.runtimes import AUTO, JAX
-from ica_unet_jax.runs import checkpoints, run_folder
+from ica_unet_jax.runs.trained import Trained, find
 from ica_unet_jax.runtime import compilation
 
 if TYPE_CHECKING:
@@ -248,6 +248,15 @@ class Segmenter:
             known = {t: known.get(t) or self.encode(seen_at, self.put(frames[t])) for t in set(group)}
             yield seen_at, self.decode(*(known[t] for t in group))
 
+    def segment(self, cine: np.ndarray, spacing) -> np.ndarray:
+        """Labels uint8 of a native cine (t, s, h, w), or of one frame (s, h, w), as the network was trained to see them.
+
+        `spacing` is (dz, dy, dx) in mm; 1 is the RV cavity, 2 the myocardium, 3 the LV cavity.
+        """
+        if np.ndim(cine) == 3:
+            return self.segment(cine[None], spacing)[0]
+        return self.segment_cine(cine, spacing, window=self.config.data.window, cyclic=self.config.data.cyclic)
+
     def segment_frame(self, frame: np.ndarray, spacing, previous: np.ndarray | None = None, following: np.ndarray | None = None) -> np.ndarray:
         """Labels (s, h, w) uint8 of one native frame; a missing neighbour is the frame itself."""
         frames = np.stack([frame if previous is None else previous, frame, frame if following is None else following])
@@ -321,27 +330,25 @@ def segmenter_of(config: Config, variables=None, **options: Any) -> Segmenter:
     return kind(config, variables, **options)
 
 
-def load(run_dir: str | Path, **options: Any) -> Segmenter:
-    """The trained model of a run folder; see `segmenter_of`. Keywords: `options.LOAD`, as in `load("RUN", runtime="openvino")`.
+def load(network: str | Path | Trained, **options: Any) -> Segmenter:
+    """A trained model, as `trained.find` finds it; see `segmenter_of`. Keywords: `options.LOAD`, as in `load("RUN", runtime="openvino")`.
 
     Raises:
-      UserError: the folder is no run folder, holds no checkpoint, or never saw a mirrored heart that `mirror` shows it; the
+      UserError: there is no such network, it holds no checkpoint, or never saw a mirrored heart that `mirror` shows it; the
         runtime cannot be taken here.
     """
-    return load_as(run_dir, choose(LOAD, options))
+    return load_as(network, choose(LOAD, options))
 
 
-def load_as(run_dir: str | Path, chosen: Options) -> Segmenter:
+def load_as(network: str | Path | Trained, chosen: Options) -> Segmenter:
     """`load`, of what was chosen for another function."""
-    config = run_folder.read_config(run_dir)
+    trained = find(network)
+    config = trained.config
     if chosen.mirror and not config.data.flip:
-        raise UserError(f"--mirror needs a network that was trained with --flip, as {run_dir} was not: leave it out.")
+        raise UserError(f"--mirror needs a network that was trained with --flip, as {trained.name} was not: leave it out.")
     config = config.replace(compute_dtype=chosen.compute_dtype or config.model.compute_dtype)
     runtime = runtimes.choose(chosen.runtime, config.model.compute_dtype)
     if chosen.runtime == AUTO and not config.model.portable:
         runtime = JAX
-    state = checkpoints.restore(run_dir, chosen.checkpoint)
-    expected = jax.eval_shape(lambda key: init_variables(config.model, key), jax.random.key(0))
-    if not same_shapes(expected, state.variables):
-        raise UserError(f"{run_dir} was trained by another version of this package: its checkpoint does not fit the network.")
-    return segmenter_of(config, jax.device_put(state.variables), mirror=chosen.mirror, step=int(state.step), runtime=runtime)
+    variables, step = trained.variables(chosen.checkpoint)
+    return segmenter_of(config, jax.device_put(variables), mirror=chosen.mirror, step=step, runtime=runtime)

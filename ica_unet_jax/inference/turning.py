@@ -12,20 +12,21 @@ from ica_unet_jax.data.case import Case, Cine
 from ica_unet_jax.errors import BadData, UserError
 from ica_unet_jax.inference.options import Options
 from ica_unet_jax.runs import run_folder
+from ica_unet_jax.runs.trained import Trained
 
 
-def codes_for(run_dir: str | Path, data: DataConfig, chosen: Options) -> str:
+def codes_for(trained: Trained, data: DataConfig, chosen: Options) -> str:
     """The axis letters that cases are turned to; "" where they stay as they are.
 
-    Raises UserError where the run does not say how its training patients lay.
+    Raises UserError where nothing says how its training patients lay.
     """
     if not chosen.turns(data):
         return ""
-    if codes := run_folder.read_orientation(run_dir).usual:
+    if codes := trained.orientation.usual:
         return codes
     raise UserError(
-        f"--reorient: {run_dir} does not say how its training patients lay, as it is of an earlier version or they had no orientation: "
-        f"leave it out, or, if you know, write {run_folder.ORIENTATION} or the like into {Path(run_dir) / 'orientation.json'}."
+        f"--reorient: {trained.name} does not say how its training patients lay, as it is of an earlier version or they had no orientation: "
+        f"leave it out, or, if you know, write {run_folder.ORIENTATION} or the like into {trained.path / 'orientation.json'}."
     )
 
 
@@ -42,21 +43,21 @@ def read(path: Path, codes: str = "", *, whole: bool = True) -> Cine:
     return seen.cine
 
 
-def remark(run_dir: str | Path, cases: Iterable[Case], codes: str) -> str:
-    """A sentence about the cases that lie otherwise than all training patients; "" where none does, or the run does not say.
+def remark(trained: Trained, cases: Iterable[Case], codes: str) -> str:
+    """A sentence about the cases that lie otherwise than all training patients; "" where none does, or nothing says how these lay.
 
     `codes` as `codes_for` gives them.
     """
-    trained, cases = run_folder.read_orientation(run_dir), list(cases)
-    known = {codes} if codes else set(trained.codes)
+    learnt, cases = trained.orientation, list(cases)
+    known = {codes} if codes else set(learnt.codes)
     others = [case for case in cases if reading.codes_of(case) not in known]
-    if not trained.usual or not others:
+    if not learnt.usual or not others:
         return ""
     which, lie = f"{len(others)} of {len(cases)} cases" if len(cases) > 1 else f"{cases[0].image}", reading.lie(others)
-    doubt = orientation.doubt(trained, lie)
+    doubt = orientation.doubt(learnt, lie)
     if codes:
         return f"{which}: turned to {codes}, as the training patients lay ({lie.told}).{doubt}"
     return (
-        f"{which}: by the affine they lie otherwise in the patient ({lie.told}) than the training's ({trained.told}). If that is true, "
+        f"{which}: by the affine they lie otherwise in the patient ({lie.told}) than the training's ({learnt.told}). If that is true, "
         f"the network sees mirrored or turned hearts and finds less of them, of the RV above all: --reorient turns them.{doubt}"
     )

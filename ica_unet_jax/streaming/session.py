@@ -14,6 +14,7 @@ from ica_unet_jax.data.case import Case
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.inference import options, segmenters, turning
 from ica_unet_jax.runs import provenance
+from ica_unet_jax.runs.trained import Trained, find
 from ica_unet_jax.runtime.compilation import Compilations
 from ica_unet_jax.runtime.files import check_place, write_json
 from ica_unet_jax.runtime.interruption import Interruption
@@ -71,7 +72,7 @@ def play(
 
 
 def stream(
-    run_dir: str | Path,
+    network: str | Path | Trained,
     source: str | Path,
     *,
     rate: float = 22.0,
@@ -88,7 +89,7 @@ def stream(
     A signal ends it early, and "interrupted" in the summary names it: all else is of the frames until then.
 
     Args:
-      run_dir: of the training.
+      network: as `trained.find` finds it.
       source: 4D NIfTI file, or "phantom"; repeated for as long as asked.
       rate: frames a second.
       seconds: for so long.
@@ -99,18 +100,19 @@ def stream(
       given: options of `options.STREAM`; `runtime` is auto unless given.
 
     Raises:
-      UserError: no such run, no readable cine, a file that cannot be written.
+      UserError: no such network, no readable cine, a file that cannot be written.
     """
     if gif and Path(gif).suffix != ".gif":
         raise UserError(f"--gif={gif} is no GIF: name a file that ends in .gif.")
     for file in filter(None, (json_file, gif)):
         check_place(file)
     chosen = options.choose(options.STREAM, options.REAL_TIME | given)
-    segmenter = segmenters.load_as(run_dir, chosen)
+    trained = find(network)
+    segmenter = segmenters.load_as(trained, chosen)
     window = chosen.seen_through(segmenter.config.data)
-    codes = turning.codes_for(run_dir, segmenter.config.data, chosen)
+    codes = turning.codes_for(trained, segmenter.config.data, chosen)
     frames, spacing = open_source(source, segmenter.config, rate, larger=window == "follow", codes=codes)
-    if str(source) != "phantom" and (told := turning.remark(run_dir, [Case(Path(source).name, cine=Path(source))], codes)):
+    if str(source) != "phantom" and (told := turning.remark(trained, [Case(Path(source).name, cine=Path(source))], codes)):
         print(f"note: {told}", file=sys.stderr)
     live = StreamingSegmenter(segmenter, frames.shape[1:], spacing, window=window)
     recorder = Recorder(round(3 * rate)) if gif else None

@@ -17,7 +17,8 @@ from ica_unet_jax.data.augmentation import Batch
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.models.losses import cross_entropy
 from ica_unet_jax.models.networks import build_model
-from ica_unet_jax.runs import checkpoints, run_folder
+from ica_unet_jax.runs import run_folder
+from ica_unet_jax.runs.trained import find
 
 Variables = dict[str, Any]
 
@@ -38,7 +39,7 @@ def teacher_config(config: Config) -> Config | None:
     """
     if not config.loss.distillation_weight or not config.train.teacher:
         return own_teacher(config)
-    given = run_folder.read_config(config.train.teacher)
+    given = find(config.train.teacher).config
     for name in ("crop", "spacing"):
         if given.flat()[name] != config.flat()[name]:
             raise UserError(
@@ -56,13 +57,13 @@ def given_teacher(config: Config, split: run_folder.Split) -> Variables | None:
     Raises:
       UserError: it has no checkpoint, or has learnt from patients that are to judge the student.
     """
-    folder = config.train.teacher
-    if not config.loss.distillation_weight or not folder:
+    if not config.loss.distillation_weight or not config.train.teacher:
         return None
-    learnt = set(run_folder.read_split(folder)["train"])
+    teacher = find(config.train.teacher)
+    learnt = set(teacher.split["train"])
     if seen := sorted(learnt & set(split["val"])):
-        raise UserError(f"--teacher={folder} has learnt from {seen[0]}, which is to judge its student: take a teacher of the same split.")
-    return checkpoints.restore(folder).variables
+        raise UserError(f"--teacher={teacher.name} has learnt from {seen[0]}, which is to judge its student: take a teacher of the same split.")
+    return teacher.variables()[0]
 
 
 def make_loss(config: Config) -> Callable[[jax.Array, Batch, Variables], jax.Array] | None:

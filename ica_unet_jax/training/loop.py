@@ -24,6 +24,7 @@ from ica_unet_jax.models.networks import method, same_shapes
 from ica_unet_jax.runs import checkpoints, provenance, run_folder, tensorboard
 from ica_unet_jax.runs.checkpoints import Checkpoints, State
 from ica_unet_jax.runs.log import Log, Metrics
+from ica_unet_jax.runs.trained import find
 from ica_unet_jax.runtime import environment, processes
 from ica_unet_jax.runtime.interruption import Interruption
 from ica_unet_jax.runtime.progress import Progress
@@ -221,15 +222,14 @@ def take(recent: dict[int, dict[str, jax.Array]], folder: Path) -> dict[str, flo
     return steps[max(steps)] if steps else {}
 
 
-def start_from(run_dir: str, state: State) -> State:
-    """`state` with the parameters of another run, for fine-tuning.
+def start_from(network: str, state: State) -> State:
+    """`state` with the parameters of a trained network, for fine-tuning.
 
     Raises:
       UserError: its network has other parameters.
     """
-    other = checkpoints.restore(run_dir)
-    if not same_shapes(other.averaged, state.params):
-        raise UserError(f"--init_from={run_dir} is a different network: give the model flags that it was trained with.")
-    params = jax.tree.map(jnp.asarray, other.averaged)
-    stats = jax.tree.map(jnp.asarray, other.batch_stats)
+    variables, _ = find(network).variables()
+    if not same_shapes(variables, state.variables):
+        raise UserError(f"--init_from={network} is a different network: give the model flags that it was trained with.")
+    params, stats = (jax.tree.map(jnp.asarray, variables[part]) for part in ("params", "batch_stats"))
     return state.replace(params=params, averaged=jax.tree.map(jnp.copy, params), batch_stats=stats)

@@ -1,0 +1,153 @@
+"""What a trained network loses by each of the `CORRUPTIONS`, and whether the doubts of `metrics.doubts` tell where it fails."""
+
+from __future__ import annotations
+
+import csv
+import zlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from ica_unet_jax.data import reading
+from ica_unet_jax.data.case import Cine
+from ica_unet_jax.errors import UserError
+from ica_unet_jax.evaluation import frames, judging
+from ica_unet_jax.evaluation.corruptions import CORRUPTIONS
+from ica_unet_jax.inference import segmenters
+from ica_unet_jax.inference.options import ROBUST, choose
+from ica_unet_jax.inference.segmenters import Segmenter
+from ica_unet_jax.labels import STRUCTURES
+from ica_unet_jax.metrics import doubts
+from ica_unet_jax.metrics.overlap import structure_dice
+from ica_unet_jax.reporting.markup import number, plain_table
+from ica_unet_jax.runs.trained import Trained, find
+from ica_unet_jax.runtime.files import replacing, write_text
+from ica_unet_jax.runtime.progress import Progress
+
+UPRIGHT = "as they are"
+LOW = 0.8  # a frame of a lower mean Dice is a failure, which doubts should find
+SIGNS = [sign for sign in doubts.SIGNS if sign != "jump"]  # single frames do not jump
+COLUMNS = ("corruption", "patient", "frame", *(f"dice_{name}" for name in STRUCTURES), *SIGNS)
+
+Row = dict[str, Any]
+
+
+def robustness(network: str | Path | Trained, out: str | Path = "", *, split: str = "val", seed: int = 0, **given: Any) -> Path:
+    """Judges the labelled frames of the chosen patients, as they are and corrupted; returns the folder with robustness.csv and robustness.md.
+
+    Args:
+      network: as `trained.find` finds it.
+      out: folder to write into; empty: `robustness` in the run folder.
+      split: as in `judging.evaluate`.
+      seed: of what is drawn; each patient and corruption has draws of its own.
+      given: options of `options.ROBUST`.
+
+    Raises:
+      UserError: no such network, patients that the cohort lacks, or none with a ground truth.
+      BadData: all that is wrong with a patient.
+    """
+    chosen, trained = choose(ROBUST, given), find(network)
+    if not (out or trained.folder):
+        raise UserError(f"--out is not given: {trained.name} has no folder; name one for the results.")
+    segmenter = segmenters.load_as(trained, chosen)
+    data = chosen.cohort(segmenter.config.data)
+    patients = judging.choose_cases(trained.split, data, split, None if chosen.data_dir else trained.began_in)
+    labelled, rows = [case for case in patients if case.labels], []
+    with Progress(len(labelled), unit="patient") as progress:
+        for done, case in enumerate(labelled, start=1):
+            rows += judge(segmenter, reading.read(case, data.label_map), seed)
+            progress.update(done)
+    folder = Path(out or trained.folder / "robustness")
+    write_csv(folder / "robustness.csv", rows)
+    write_text(folder / "robustness.md", page(rows))
+    return folder
+
+
+def judge(segmenter: Segmenter, cine: Cine, seed: int = 0) -> list[Row]:
+    """A row for each labelled frame of a case, as it is and under each corruption that leaves something to be judged."""
+    rows = []
+    for name, corrupt in {UPRIGHT: lambda cine, random: cine, **CORRUPTIONS}.items():
+        random = np.random.default_rng([seed, *(zlib.crc32(text.encode()) for text in (name, cine.case.name))])
+        seen = corrupt(cine, random)
+        times = sorted(time for time, truth in seen.labels.items() if truth.any())
+        labels, _ = frames.segment(segmenter, seen, times)
+        for time in times:
+            scores = {f"dice_{structure}": score for structure, score in structure_dice(labels[time], seen.labels[time]).items()}
+            rows.append(dict(corruption=name, patient=cine.case.name, frame=time + 1) | scores | doubts.of_frame(labels[time]))
+    return rows
+
+
+def write_csv(path: str | Path, rows: Iterable[Row]) -> None:
+    """Rows of `judge`. UserError where it cannot be written."""
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()} for row in rows)
+
+
+def read_csv(path: str | Path) -> list[Row]:
+    """The rows that `write_csv` wrote. UserError for a file that is none of these."""
+    numbers = [name for name in COLUMNS if name not in ("corruption", "patient", "frame")]
+    try:
+        with Path(path).open(newline="", encoding="utf-8") as file:
+            return [row | {"frame": int(row["frame"])} | {name: float(row[name]) for name in numbers} for row in csv.DictReader(file)]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} cannot be read as a table of corruptions ({error}): make it again.") from error
+
+
+def page(rows: Sequence[Row]) -> str:
+    """The two tables in Markdown: what each corruption costs, and how well doubts find failures."""
+    upright = _scores(rows, UPRIGHT)
+    lines = []
+    for name in (UPRIGHT, *CORRUPTIONS):
+        scores = _scores(rows, name)
+        structures = [np.mean([frame[structure] for frame in scores.values()]) for structure in STRUCTURES]
+        loss = np.mean([_mean(scores[patient]) - _mean(upright[patient]) for patient in scores])
+        lines.append([name, *(number(float(value), 3) for value in (*structures, np.mean(structures))), "" if name == UPRIGHT else number(float(loss), 3, signed=True)])
+    failures = np.array([np.mean([row[f"dice_{name}"] for name in STRUCTURES]) < LOW for row in rows])
+    several = np.array([len(doubts.beyond({sign: row[sign] for sign in SIGNS})) for row in rows])
+    found = [
+        [doubts.SIGNS[sign], *_counts(np.array([row[sign] > doubts.LIMITS[sign] for row in rows]), failures)] for sign in SIGNS
+    ] + [["any of these", *_counts(several > 0, failures)]]
+    patients = len({row["patient"] for row in rows})
+    area = number(auc(several, failures), 3)
+    return "\n".join(
+        [
+            f"**What corruption costs** (Dice, mean over {patients} patients, labelled frames; the loss is of the mean)",
+            "",
+            plain_table(["Images", *STRUCTURES, "mean", "loss"], lines),
+            "",
+            f"**Do doubts find failures?** Of {len(rows)} frames, as they are and corrupted, {int(failures.sum())} have a mean Dice below {LOW}. "
+            f"The number of signs in a frame finds them with an area under the ROC curve of {area}.",
+            "",
+            plain_table(["Sign", f"frames below {LOW}", "other frames"], found),
+            "",
+        ]
+    )
+
+
+def auc(score: np.ndarray, positive: np.ndarray) -> float:
+    """Probability that a positive has the higher score than a negative, ties counted half: the area under the ROC curve; NaN without either."""
+    ranks = stats.rankdata(score)
+    count, others = int(positive.sum()), int((~positive).sum())
+    return (ranks[positive].sum() - count * (count + 1) / 2) / (count * others) if count and others else float("nan")
+
+
+def _counts(told: np.ndarray, failures: np.ndarray) -> list[str]:
+    return [f"{100 * np.mean(told[group]):.0f} %" if group.any() else number(None, 0) for group in (failures, ~failures)]
+
+
+def _mean(scores: dict[str, float]) -> float:
+    return float(np.mean([scores[name] for name in STRUCTURES]))
+
+
+def _scores(rows: Sequence[Row], corruption: str) -> dict[str, dict[str, float]]:
+    """{patient: {structure: mean Dice of its frames}} under one corruption."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        if row["corruption"] == corruption:
+            found.setdefault(row["patient"], []).append(row)
+    return {patient: {name: float(np.mean([row[f"dice_{name}"] for row in several])) for name in STRUCTURES} for patient, several in found.items()}

@@ -1,0 +1,109 @@
+"""A corruption moves image and truth together, leaves nothing behind, and its cost is counted."""
+
+import numpy as np
+import pytest
+
+from ica_unet_jax.data import reading
+from ica_unet_jax.errors import UserError
+from ica_unet_jax.evaluation import robustness
+from ica_unet_jax.evaluation.corruptions import CORRUPTIONS, ORIENTATIONS
+from ica_unet_jax.labels import STRUCTURES
+
+MOVED = [*ORIENTATIONS, "each third slice missing", "one slice", "three slices", "twice as many slices"]
+COLOURED = [name for name in CORRUPTIONS if name not in MOVED and "voxels" not in name and "breathing" not in name]
+
+
+@pytest.fixture(scope="module")
+def cine(cohort):
+    return reading.read(next(case for case in reading.find_cases(cohort) if case.labels and case.cine))
+
+
+def corrupted(cine, name, seed=0):
+    return CORRUPTIONS[name](cine, np.random.default_rng(seed))
+
+
+def pairs(cine):
+    """(grey value, label) of the voxels of the labelled frames, in no order."""
+    frames = dict(zip(cine.times, cine.frames, strict=True))
+    return {time: set(zip(frames[time].ravel().tolist(), truth.ravel().tolist(), strict=True)) for time, truth in cine.labels.items()}
+
+
+@pytest.mark.parametrize("name", MOVED)
+def test_image_and_truth_move_together(cine, name):
+    seen = corrupted(cine, name)
+    before, after = pairs(cine), pairs(seen)
+    for time, truth in seen.labels.items():
+        assert truth.shape == seen.frames.shape[1:] and after[time] <= before[time]
+    if name in ORIENTATIONS:
+        assert after == before and not np.array_equal(seen.frames, cine.frames)
+        assert np.prod(seen.spacing) == np.prod(cine.spacing)
+
+
+@pytest.mark.parametrize("name", COLOURED)
+def test_a_colour_leaves_places_as_they_are(cine, name):
+    seen, again = corrupted(cine, name), corrupted(cine, name)
+    assert seen.frames.dtype == np.float32 and np.isfinite(seen.frames).all() and seen.spacing == cine.spacing
+    assert not np.allclose(seen.frames, cine.frames)
+    np.testing.assert_array_equal(seen.frames, again.frames)  # a seed fixes it
+    assert all(np.array_equal(seen.labels[time], truth) for time, truth in cine.labels.items())
+
+
+@pytest.mark.parametrize("mm", (0.7, 2.0))
+def test_voxels_of_another_size_show_the_same_volumes(cine, mm):
+    seen = corrupted(cine, f"voxels of {mm:g} mm")
+    assert seen.spacing == (cine.spacing[0], mm, mm)
+    for time, truth in cine.labels.items():
+        for label in STRUCTURES.values():
+            before, after = (np.count_nonzero(x == label) * np.prod(size) for x, size in ((truth, cine.spacing), (seen.labels[time], seen.spacing)))
+            assert after == pytest.approx(before, rel=0.15)
+
+
+def test_breathing_shifts_slices_alone(cine):
+    seen = corrupted(cine, "slices shifted by breathing, 3 mm")
+    for time, truth in cine.labels.items():
+        np.testing.assert_array_equal(np.sort(seen.labels[time], axis=None), np.sort(truth, axis=None))
+        np.testing.assert_array_equal(seen.labels[time].any((1, 2)), truth.any((1, 2)))
+    assert not np.array_equal(seen.frames, cine.frames)
+
+
+def test_area_under_the_curve():
+    failed = np.array([True, True, False, False])
+    assert robustness.auc(np.array([2, 3, 0, 1]), failed) == 1
+    assert robustness.auc(np.array([0, 1, 2, 3]), failed) == 0
+    assert robustness.auc(np.ones(4), failed) == 0.5
+    assert robustness.auc(np.array([1, 0, 0, 0]), failed) == 0.75
+    assert np.isnan(robustness.auc(np.ones(4), np.ones(4, bool)))
+
+
+def rows(dices):
+    """A row of two patients for each corruption, with this Dice of all structures and a gap where it is low."""
+    signs = dict.fromkeys(robustness.SIGNS, 0.0)
+    return [
+        dict(corruption=name, patient=patient, frame=1) | {f"dice_{name}": dice for name in STRUCTURES} | signs | {"gap": float(dice < 0.8)}
+        for name, dice in dices.items() for patient in ("a", "b")
+    ]  # fmt: skip
+
+
+def test_the_page_tells_the_loss_and_what_doubts_find():
+    page = robustness.page(rows(dict.fromkeys((robustness.UPRIGHT, *CORRUPTIONS), 0.9) | {"one slice": 0.6}))
+    [line] = [line for line in page.splitlines() if "one slice" in line]
+    assert "| 0.600 |" in line and "−0.300" in line.replace("-", "−")
+    assert "area under the ROC curve of 1.000" in page and f"Of {2 * (1 + len(CORRUPTIONS))} frames" in page
+
+
+def test_a_table_is_read_as_it_was_written(tmp_path):
+    table = rows({robustness.UPRIGHT: 0.9, "one slice": 0.6})
+    robustness.write_csv(tmp_path / "t.csv", table)
+    assert robustness.read_csv(tmp_path / "t.csv") == table
+    (tmp_path / "t.csv").write_text("patient,frame\n1,x\n")
+    with pytest.raises(UserError, match="make it again"):
+        robustness.read_csv(tmp_path / "t.csv")
+
+
+@pytest.mark.slow
+def test_a_network_is_judged(tiny_run, tmp_path):
+    """Slow for the many native grids, each of which is compiled."""
+    folder = robustness.robustness(tiny_run, tmp_path)
+    table = robustness.read_csv(folder / "robustness.csv")
+    assert {row["corruption"] for row in table} == {robustness.UPRIGHT, *CORRUPTIONS}
+    assert (folder / "robustness.md").read_text() == robustness.page(table)
