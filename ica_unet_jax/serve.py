@@ -35,14 +35,25 @@ _REPLAY = flags.DEFINE_string(
 _RATE = flags.DEFINE_float("rate", 22.0, "Replay: frames a second; 0: as fast as the server takes them.", lower_bound=0.0, upper_bound=1000.0)
 _SECONDS = flags.DEFINE_float("seconds", 0.0, "Replay: for so long, from the start again; 0: once.", lower_bound=0.0)
 _OUTPUT = flags.DEFINE_string("output", "", "Replay: file for the masks.")
+_OPENRECON = flags.DEFINE_string("openrecon", "", "Instead of serving: folder for a Dockerfile and OpenReconLabel.json of --workdir.")
 _JSON = flags.DEFINE_string("json", "", "Replay: file for the counts and latencies.")
 
 
 def main() -> None:
-    if _REPLAY.value:
+    if _OPENRECON.value:
+        _describe()
+    elif _REPLAY.value:
         _replay()
     else:
         _serve()
+
+
+def _describe() -> None:
+    from ica_unet_jax.serving import openrecon
+
+    if not flags.FLAGS.workdir:
+        raise UserError("--openrecon needs the run folder that the container is to hold: give it by --workdir.")
+    openrecon.write(_OPENRECON.value, flags.FLAGS.workdir)
 
 
 def _replay() -> None:
