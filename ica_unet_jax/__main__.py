@@ -13,7 +13,7 @@ from ica_unet_jax import command_line
 from ica_unet_jax.runtime import streams
 
 COMMANDS = (
-    "train", "evaluate", "predict", "stream", "serve", "export", "robustness", "cross_validate", "benchmark", "tables", "decompose", "curves", "check_data", "phantom",
+    "train", "evaluate", "predict", "stream", "serve", "export", "robustness", "cross_validate", "benchmark", "tables", "decompose", "curves", "check_data", "convert", "phantom",
 )  # fmt: skip
 
 

@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 
 from ica_unet_jax.data import cohort, reading
 from ica_unet_jax.data.case import Case, Cine
 from ica_unet_jax.data.nifti import SUFFIX, stem
+from ica_unet_jax.data.saving import save_labels
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.inference import options, segmenters, turning, volumes
 from ica_unet_jax.inference.postprocessing import largest_components
@@ -20,7 +20,7 @@ from ica_unet_jax.inference.segmenters import Segmenter
 from ica_unet_jax.metrics import doubts
 from ica_unet_jax.reporting import figures
 from ica_unet_jax.runs.trained import Trained, find
-from ica_unet_jax.runtime.files import check_place, replacing, write_json
+from ica_unet_jax.runtime.files import check_place, write_json
 from ica_unet_jax.runtime.progress import Progress
 
 _SUFFIXES = (".nii.gz", ".nii")
@@ -192,21 +192,3 @@ def save_phases(job: Job, cine: Cine, labels: np.ndarray) -> None:
         path = job.target.with_name(f"{job.case.name}_{phase}.nii.gz")
         save_labels(path, cine.turn.back(labels[time : time + 1]), header)
         print(path)
-
-
-def save_labels(path: Path, labels: np.ndarray, like: nib.Nifti1Header) -> None:
-    """Writes labels (t, s, h, w) as NIfTI uint8 with the geometry, units and shape that `like` tells, 3D or 4D.
-
-    Nothing else is taken over: extensions and texts of an image may hold names. That these are labels the header says.
-    """
-    kind = nib.Nifti2Image if isinstance(like, nib.Nifti2Header) else nib.Nifti1Image
-    header = kind.header_class.from_header(like, check=False)
-    header.extensions.clear()
-    header.set_data_dtype(np.uint8)
-    header.set_slope_inter(1, 0)
-    header.set_intent("label", name="")
-    header["cal_min"] = header["cal_max"] = 0
-    header["descrip"], header["aux_file"] = "labels: 1 RV, 2 myocardium, 3 LV", ""
-    array = labels.T.reshape(like.get_data_shape())
-    with replacing(path) as temporary:
-        nib.save(kind(array, like.get_best_affine(), header), temporary)
