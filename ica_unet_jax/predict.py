@@ -2,8 +2,9 @@
 
   python -m ica_unet_jax.predict --workdir=RUN --input=cine.nii.gz --output=labels.nii.gz
   python -m ica_unet_jax.predict --workdir=RUN --input=FOLDER --output=FOLDER
+  python -m ica_unet_jax.predict --workdir=RUN --input=STUDY --output=labels.nii.gz --report
 
-Beside the labels: volumes (CSV, PNG) and, for a cine, the ejection fractions (JSON).
+Beside the labels: volumes (CSV, PNG) and, for a cine, the ejection fractions (JSON); for a study in DICOM the labels as DICOM SEG.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ from ica_unet_jax.inference import options
 
 options.define_network()
 _INPUT = flags.DEFINE_string(
-    "input", None, "3D or 4D NIfTI file, a folder of them, or a cohort in one of the layouts of docs/data.md.", required=True
+    "input", None, "3D or 4D NIfTI file, a folder of them, a cohort in one of the layouts of docs/data.md, or a study in DICOM.", required=True
 )
 _OUTPUT = flags.DEFINE_string("output", "", "NIfTI file to write, or a folder where --input is one; empty: INPUT_seg beside the input.")
 options.define(options.PREDICT)
 _ACDC_NAMES = flags.DEFINE_bool(
     "acdc_names", False, "Write patientXXX_ED.nii.gz and _ES.nii.gz alone, as ACDC wants a submission."
 )
+_REPORT = flags.DEFINE_bool("report", False, "Write a page for each case too, a HTML file with masks, curves and figures.")
+_SERIES = flags.DEFINE_string("series", "", "Of DICOM: number or UID of a series of the cine to take, where there are several or none is found.")
+_KEEP = flags.DEFINE_bool("keep_identifiers", False, "Of DICOM: keep number, name and birth date of the patient in names of files, JSON and report.")
 launcher.define(["skip_bad_cases"])
 
 
@@ -34,6 +38,9 @@ def main() -> None:
         _OUTPUT.value,
         acdc_names=_ACDC_NAMES.value,
         skip_bad_cases=launcher.FLAGS.skip_bad_cases,
+        report=_REPORT.value,
+        series=_SERIES.value,
+        keep_identifiers=_KEEP.value,
         **options.given(options.PREDICT),
     )
 

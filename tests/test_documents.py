@@ -5,11 +5,15 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import dicoms
 import jax
+import nibabel as nib
+import numpy as np
 import pytest
 from places import ROOT
 
@@ -47,7 +51,7 @@ def chains() -> dict[str, list[str]]:
 
 @pytest.fixture(scope="module")
 def place(cohort, tmp_path_factory):
-    """A folder with the launch files, a cohort named ACDC that has a test patient, cines of its own, and a loose cine."""
+    """A folder with the launch files, a cohort named ACDC that has a test patient, cines of its own, a loose cine, and a study in DICOM."""
     folder = tmp_path_factory.mktemp("documents")
     for name in ("launch", "ablations"):
         (folder / name).symlink_to(ROOT / name)
@@ -58,11 +62,29 @@ def place(cohort, tmp_path_factory):
     for file in patient.glob("patient004*"):
         file.rename(patient / file.name.replace("patient004", "patient101"))
     shutil.copy(patient / "patient101_4d.nii.gz", folder)
+    dicoms.write_cine(folder / "STUDY", np.asarray(nib.load(folder / "patient101_4d.nii.gz").dataobj).T)
     (folder / "CINES").mkdir()
     for file in cohort.glob("*/*.nii.gz"):
         if "_4d" in file.name or "_gt" in file.name:
             shutil.copy(file, folder / "CINES")
     return folder
+
+
+SERVERS: list[subprocess.Popen] = []
+with socket.create_server(("127.0.0.1", 0)) as free:
+    PORT = free.getsockname()[1]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def servers_end():
+    yield
+    stop_servers()
+
+
+def stop_servers() -> None:
+    while SERVERS:
+        with SERVERS.pop() as server:
+            server.kill()
 
 
 def run(command: str, folder: Path) -> str:
@@ -83,6 +105,8 @@ def run(command: str, folder: Path) -> str:
         words += [*TINY, "--only=unet2d", "--seconds=0"]
     elif "ica_unet_jax.stream" in words:
         words += ["--seconds=0.5"]
+    elif "ica_unet_jax.serve" in words:
+        words = ["--seconds=0.5" if word.startswith("--seconds") else word for word in words] + [f"--port={PORT}"]
     elif "ica_unet_jax.benchmark" in words:
         words = ["--parallel=4" if word.startswith("--parallel") else word for word in words]
         words += ["--seconds=0", "--rounds=1", "--only=own" if any("workdir" in word for word in words) else "--only=roi/unet2d"]
@@ -93,6 +117,11 @@ def run(command: str, folder: Path) -> str:
         "PYTHONPATH": str(ROOT),
         "XDG_CACHE_HOME": str(folder / "cache"),
     }
+    if "ica_unet_jax.serve" in words and "--replay" not in command:  # it runs beside those that follow
+        stop_servers()
+        SERVERS.append(subprocess.Popen(words, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True))
+        assert any("listens" in line for line in SERVERS[0].stdout), command
+        return ""
     done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout + done.stderr
@@ -102,7 +131,7 @@ SWEEP = ("index.md", "report.html", "supervision.md", "supervision.tex", "superv
 LEAVES = {  # a text in each of the files that a chain leaves
     "phantom": {"runs/phantom/evaluation_val/summary.json": "dice"},
     "acdc": {"runs/acdc/evaluation_test/table.md": "Dice", "runs/acdc/report.md": "## Provenance"}
-    | dict.fromkeys(("masks.nii.gz", "followed.nii.gz", "stream.json", "beat.gif", "model.zip", "model.onnx"), ""),
+    | dict.fromkeys(("masks.nii.gz", "study_masks_report.html", "followed.nii.gz", "stream.json", "beat.gif", "model.zip", "model.onnx", "latency.json"), ""),
     "own": {"runs/own/evaluation_val/table.md": "Dice"},
     "benchmark": {"benchmark.json": "roi/unet2d"},
     "parallel": {"parallel.json": "one after the other"},
@@ -123,11 +152,11 @@ def test_a_user_comes_through(place):
     """The first use of each command in the longest chain; the whole of it takes a minute more."""
     first: dict[str, str] = {}
     for line in chains()["acdc"]:
-        first.setdefault(line.split()[2], line)
+        first.setdefault((line.split()[2], "--replay" in line), line)  # a server, and who talks to it
     for line in first.values():
         run(line.replace("runs/acdc", "runs/first"), place)
     assert "Dice" in (place / "runs/first/evaluation_test/table.md").read_text(encoding="utf-8")
-    assert all((place / name).is_file() for name in ("masks.nii.gz", "stream.json", "beat.gif", "model.onnx"))
+    assert all((place / name).is_file() for name in ("masks.nii.gz", "stream.json", "beat.gif", "model.onnx", "runs/first/served.nii.gz"))
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in chains()])
@@ -184,6 +213,7 @@ def test_settings_that_are_named_exist():
     known = set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', source)) | set(re.findall(r"^    (\w+): .* = knob\(", source, re.MULTILINE))
     known |= {"flagfile", "help", "version"}  # every command's
     known |= {"opt_out"}  # of OpenVINO's opt_in_out
+    known |= {"data-binary"}  # of curl
     known |= {"gpus-per-task", "nodes", "ntasks-per-node", "gpus-per-node", "array", "requeue", "wrap"}  # of srun and sbatch
     for name, text in TEXTS.items():
         for flag in re.findall(r"(?<![\w<-])--([a-z][\w-]+)", text.replace("<!--", "")):

@@ -67,7 +67,7 @@ def find_cases(data_dir: str | Path, label_map: str = "", reader: str = AUTO, la
     if reader not in (AUTO, *READERS):
         raise UserError(f"--reader={reader} is not known: choose one of {', '.join((AUTO, *READERS))}.")
     if reader == AUTO:
-        reader = next(name for name, known in READERS.items() if known.recognises(root))
+        reader = reader_of(root)
     try:
         found = list(READERS[reader].find_cases(root))
     except OSError as error:
@@ -86,6 +86,11 @@ def find_cases(data_dir: str | Path, label_map: str = "", reader: str = AUTO, la
             "patientXXX_frameNN_gt.nii.gz beside it, or a folder of NAME.nii.gz with NAME_frameNN_gt.nii.gz."
         )
     return [cases[name] for name in sorted(cases)]
+
+
+def reader_of(root: Path) -> str:
+    """The name of the reader that knows a folder."""
+    return next(name for name, known in READERS.items() if known.recognises(root))
 
 
 def examine(case: Case, label_map: str = "", *, with_labels: bool = True, codes: str = "") -> Examination:

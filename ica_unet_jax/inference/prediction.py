@@ -1,4 +1,4 @@
-"""Segments NIfTI files: labels with the header of the image, volumes and ejection fractions beside them."""
+"""Segments NIfTI files and DICOM studies: labels with the geometry of the images, volumes and ejection fractions beside them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from typing import Any
 import numpy as np
 
 from ica_unet_jax.data import cohort, reading
-from ica_unet_jax.data.case import Case, Cine
+from ica_unet_jax.data.case import Case, Cine, Examination
+from ica_unet_jax.data.dicom import identity
 from ica_unet_jax.data.nifti import SUFFIX, stem
 from ica_unet_jax.data.saving import save_labels
+from ica_unet_jax.data.readers import dicom
 from ica_unet_jax.errors import UserError
-from ica_unet_jax.inference import options, segmenters, turning, volumes
+from ica_unet_jax.inference import case_page, dicom_seg, options, segmenters, turning, volumes
 from ica_unet_jax.inference.postprocessing import largest_components
 from ica_unet_jax.inference.segmenters import Segmenter
 from ica_unet_jax.metrics import doubts
-from ica_unet_jax.reporting import figures
+from ica_unet_jax.reporting import case_report, figures
 from ica_unet_jax.runs.trained import Trained, find
 from ica_unet_jax.runtime.files import check_place, write_json
 from ica_unet_jax.runtime.progress import Progress
@@ -29,11 +31,18 @@ _SUMMARY = "_summary.json"
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A file to segment and the label file to write; `case` is what is known of its patient."""
+    """A file or a study to segment and the label file to write; `case` is what is known of its patient, `patient` who it is if that is kept."""
 
     source: Path
     target: Path
     case: Case
+    patient: dict[str, str] | None = None
+
+    def read(self, codes: str) -> Examination:
+        """What its images hold, turned to the axis letters `codes` if these are given."""
+        if self.case.reader == "dicom":
+            return reading.examine(self.case, with_labels=False, codes=codes)
+        return reading.examine_file(self.source, codes)
 
     def beside(self, ending: str) -> Path:
         """A file beside the labels, as LABELS_summary.json."""
@@ -47,20 +56,27 @@ def predict(
     *,
     acdc_names: bool = False,
     skip_bad_cases: bool = False,
+    report: bool = False,
+    series: str = "",
+    keep_identifiers: bool = False,
     **given: Any,
 ) -> None:
-    """Segments a NIfTI file, or all of a folder or cohort, and prints the ejection fractions.
+    """Segments a NIfTI file, or all of a folder or cohort, or DICOM studies, and prints the ejection fractions.
 
     Labels are uint8 with the affine, voxel sizes, shape and units of the image, and nothing else of its header. A cine LABELS.nii.gz gets
     LABELS_volumes.csv, LABELS_volumes.png and LABELS_summary.json beside it; a 3D image, its own neighbour, no picture.
-    In a folder the labels are NAME_seg.nii.gz.
+    In a folder the labels are NAME_seg.nii.gz. DICOM gets its labels in LABELS_dicom_seg/ too. Nothing but these tells who the patient is,
+    unless that is to be kept.
 
     Args:
       network: as `trained.find` finds it.
-      source: NIfTI file, 3D or 4D, or a folder as `reading.find_cases` reads it.
+      source: NIfTI file, 3D or 4D, a folder as `reading.find_cases` reads it, or a file, series or studies in DICOM.
       target: label file, or folder where `source` is one; empty: INPUT_seg beside `source`.
       acdc_names: write NAME_ED.nii.gz and NAME_ES.nii.gz alone; the phases are those of Info.cfg, or else found.
       skip_bad_cases: in a folder, leave bad cases out.
+      report: write LABELS_report.html too.
+      series: number or UID of one of the series in DICOM that are to be segmented.
+      keep_identifiers: tell name, number and birth date that DICOM holds in names of files, summary and report.
       given: options of `options.PREDICT`.
 
     Raises:
@@ -71,7 +87,13 @@ def predict(
     target = target or _beside(Path(source))
     trained = find(network)
     codes = turning.codes_for(trained, trained.config.data, chosen)
-    jobs = find_jobs(Path(source), Path(target), acdc_names, skip_bad_cases, codes, chosen.reader or reading.AUTO)
+    source, target, reader = Path(source), Path(target), chosen.reader or reading.AUTO
+    if _is_dicom(source, reader):
+        jobs = find_studies(source, target, acdc_names, skip_bad_cases, codes, series, keep_identifiers)
+    elif series or keep_identifiers:
+        raise UserError(f"--{'series' if series else 'keep_identifiers'} is for DICOM, of which --input={source} holds none: leave it out.")
+    else:
+        jobs = find_jobs(source, target, acdc_names, skip_bad_cases, codes, reader)
     for job in jobs:
         for path in ([job.target] if acdc_names else [job.target, job.beside(_SUMMARY)]):  # its name is the longest
             check_place(path)
@@ -79,12 +101,19 @@ def predict(
     if told := turning.remark(trained, {job.case.name: job.case for job in jobs}.values(), codes):
         print(f"note: {told}", file=sys.stderr)
     for job in jobs:
-        cine = turning.read(job.source, codes)
-        labels = segment(segmenter, cine, chosen, job.source.name)
+        seen = job.read(codes)
+        cine = turning.sound(seen)
+        labels = segment(segmenter, cine, chosen, job.source.name if job.case.reader != "dicom" else job.case.name)
         if acdc_names:
             save_phases(job, cine, labels)
         else:
-            save_cine(job, cine, labels)
+            remarks = [remark.replace(str(job.source), job.case.name) for remark in seen.remarks]
+            curves, summary = save_cine(job, cine, labels, remarks)
+            if report:
+                about = dict(warnings=[*remarks, *_doubtful(summary)], network=segmenter.config.model.model, identity=job.patient)
+                case_page.save(job.beside("_report.html"), cine, labels, curves, summary, **about)
+            if job.case.reader == "dicom":
+                save_dicom(job, cine.turn.back(labels), segmenter.config.model.model)
 
 
 def _beside(source: Path) -> Path:
@@ -137,6 +166,43 @@ def find_jobs(source: Path, target: Path, acdc_names: bool = False, skip_bad_cas
     return jobs
 
 
+def _doubtful(summary: dict[str, Any]) -> list[str]:
+    """Why the masks of a summary should be looked at, a sentence each."""
+    if not summary["heart_found"]:
+        return [f"{volumes.NO_HEART[:1].upper()}{volumes.NO_HEART[1:]}"]
+    return [f"Look at {doubts.describe(summary['doubts'])}."] if summary["doubts"] else []
+
+
+def _is_dicom(source: Path, reader: str) -> bool:
+    if reader == reading.AUTO and source.is_dir():
+        reader = reading.reader_of(source)
+    return reader == "dicom" or reader == reading.AUTO and dicom.recognises(source)
+
+
+def find_studies(source: Path, target: Path, acdc_names: bool, skip_bad_cases: bool, codes: str, series: str, keep_identifiers: bool) -> list[Job]:
+    """As `find_jobs`, of DICOM: the short-axis cine of each study, or the one to which `series` belongs."""
+    if acdc_names:
+        raise UserError(f"--acdc_names needs a cohort in ACDC's layout: --input={source} holds DICOM.")
+    if target.resolve().is_relative_to(source.resolve()):
+        raise UserError(f"--output={target} lies in --input={source}: choose another place.")
+    cases, is_file = [case for _, case in dicom.find_cases(source, series)], target.name.endswith(_SUFFIXES)
+    if not cases:
+        raise UserError(f"--input={source} holds DICOM files, but no MR images: name the folder of a study or of a series.")
+    if len(cases) == 1:
+        sound = {case.name: bool(reading.read(case, with_labels=False, codes=codes)) for case in cases}
+    elif is_file:
+        raise UserError(f"--output={target} must be a folder, as --input={source} holds {len(cases)} studies.")
+    else:
+        sound, _ = cohort.screen(cases, lambda case: bool(reading.read(case, with_labels=False, codes=codes)), skip_bad_cases)
+    jobs = []
+    for case in cases:
+        if case.name in sound:
+            patient = identity.read(case.parts[0]) if keep_identifiers else None
+            name = f"{identity.file_name(patient)}_{case.name}" if patient else case.name
+            jobs.append(Job(case.cine, target if is_file else target / f"{name}_seg.nii.gz", dataclasses.replace(case, name=name), patient))
+    return jobs
+
+
 def segment(segmenter: Segmenter, cine: Cine, chosen: options.Options, name: str) -> np.ndarray:
     """Labels (t, s, h, w) uint8 of a cine's frames, with a progress bar called `name`; none of a frame that shows nothing."""
     data, frames = segmenter.config.data, cine.frames
@@ -147,15 +213,16 @@ def segment(segmenter: Segmenter, cine: Cine, chosen: options.Options, name: str
     return np.stack([largest_components(frame) for frame in labels]) if chosen.largest_component else labels
 
 
-def save_cine(job: Job, cine: Cine, labels: np.ndarray) -> None:
-    """Writes the labels and what follows from them, and prints the summary."""
+def save_cine(job: Job, cine: Cine, labels: np.ndarray, remarks: list[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Writes the labels and what follows from them, prints the summary, and returns the volume curves and the summary."""
     save_labels(job.target, cine.turn.back(labels), cine.header)
     nominal = job.case.nominal_spacing
     curves, seconds = volumes.curves(labels, cine), volumes.frame_seconds(cine.header)
     volumes.save_csv(job.beside("_volumes.csv"), curves, seconds, "nominal_ml" if nominal else "ml")
     signs = doubts.of_cine(labels, cine.spacing)
     summary = volumes.summarize(curves, seconds, nominal) | {"doubts": signs}
-    write_json(job.beside(_SUMMARY), summary)
+    known = {f"volumes_{'nominal_ml' if nominal else 'ml'}": volumes.rounded(curves), "remarks": remarks, "note": case_report.RESEARCH}
+    write_json(job.beside(_SUMMARY), summary | known | ({"patient": job.patient} if job.patient else {}))
     if len(labels) > 1:
         figures.volume_curves(
             job.beside("_volumes.png"),
@@ -168,6 +235,15 @@ def save_cine(job: Job, cine: Cine, labels: np.ndarray) -> None:
     print(f"{job.target}: {volumes.describe(summary)}")
     if signs and summary["heart_found"]:
         print(f"note: {job.source}: look at {doubts.describe(signs)}.", file=sys.stderr)
+
+    return curves, summary
+
+
+def save_dicom(job: Job, labels: np.ndarray, network: str) -> None:
+    """Writes labels (t, s, h, w), as the images are stored, as DICOM SEG, and says whose name is in it."""
+    folder = job.beside("_dicom_seg")
+    paths = dicom_seg.save(folder, dicom.grid_of(job.case), labels, network)
+    print(f"{folder}: {len(paths)} DICOM SEG objects, one for each frame with labels; name, number and birth date of the patient are in them, as DICOM demands")
 
 
 def save_phases(job: Job, cine: Cine, labels: np.ndarray) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ica_unet_jax.config import DataConfig
 from ica_unet_jax.data import orientation, reading
-from ica_unet_jax.data.case import Case, Cine
+from ica_unet_jax.data.case import Case, Cine, Examination
 from ica_unet_jax.errors import BadData, UserError
 from ica_unet_jax.inference.options import Options
 from ica_unet_jax.runs import run_folder
@@ -35,7 +35,11 @@ def read(path: Path, codes: str = "", *, whole: bool = True) -> Cine:
 
     Raises UserError as `reading.examine_file` does, and BadData with all that is wrong with it.
     """
-    seen = reading.examine_file(path, codes, whole=whole)
+    return sound(reading.examine_file(path, codes, whole=whole))
+
+
+def sound(seen: Examination) -> Cine:
+    """The images that were examined; what is odd about them goes to stderr. Raises BadData with all that is wrong with them."""
     if seen.problems:
         raise BadData(seen.problems)
     for told in seen.remarks:

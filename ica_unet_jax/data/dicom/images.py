@@ -103,13 +103,16 @@ def holds_dicom(root: Path) -> bool:
 
 
 def files_below(root: Path) -> Iterator[Path]:
-    """The file itself, or all files of a folder and of those in it, in the order of their names. Raises OSError where one cannot be listed."""
+    """The file itself, or all files of a folder and of those in it, in the order of their names.
+
+    Raises UserError where one cannot be listed.
+    """
     if root.is_file():
         yield root
         return
 
     def refuse(error: OSError) -> None:
-        raise error
+        raise UserError(f"{error.filename} cannot be listed ({error.strerror}); make it readable.") from error
 
     for folder, below, names in os.walk(root, onerror=refuse):
         below.sort()

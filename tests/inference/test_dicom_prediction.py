@@ -1,0 +1,168 @@
+"""A study in DICOM to masks, measurements and a page: they agree with each other, and tell nobody who the patient is."""
+
+import contextlib
+import gzip
+import io
+import json
+import subprocess
+import sys
+
+import dicoms
+import highdicom
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+from places import SHARED_DATA
+
+from ica_unet_jax.data import reading
+from ica_unet_jax.data.readers import dicom
+from ica_unet_jax.errors import UserError
+from ica_unet_jax.inference import case_page, dicom_seg, prediction, volumes
+from ica_unet_jax.labels import STRUCTURES
+
+MINI = SHARED_DATA / "acdc_mini"
+
+
+@pytest.fixture(scope="module")
+def frames(cohort):
+    return np.asarray(nib.load(cohort / "patient001" / "patient001_4d.nii.gz").dataobj).T
+
+
+@pytest.fixture(scope="module")
+def study(frames, tmp_path_factory):
+    """A study, one series a slice, in a folder of the patient's name."""
+    folder = tmp_path_factory.mktemp("dicom") / "study"
+    dicoms.write_cine(folder / dicoms.SECRETS[0], frames, one_series_a_slice=True, ProtocolName=f"cine {dicoms.SECRETS[1]}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def predicted(tiny_run, study, tmp_path_factory):
+    """The folder of what `predict --report` made of the study, and all that it printed."""
+    folder, printed = tmp_path_factory.mktemp("predicted"), io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        prediction.predict(tiny_run, study, folder, report=True)
+    return folder, printed.getvalue()
+
+
+def masks_of(paths, grid, shape):
+    """Labels (t, s, h, w) as highdicom reads them, by the images that they refer to."""
+    labels = np.zeros(shape, np.uint8)
+    for path in paths:
+        time = int(path.stem) - 1
+        read, uids = highdicom.seg.segread(path), [image.uid for image in grid.sources(time)]
+        labels[time] = read.get_pixels_by_source_instance(uids, combine_segments=True, assert_missing_frames_are_empty=True)
+    return labels
+
+
+def test_the_objects_hold_the_masks_of_the_nifti_file_and_refer_to_the_images(predicted, study):
+    folder, _ = predicted
+    [path] = folder.glob("*_seg.nii.gz")
+    labels, [case] = np.asarray(nib.load(path).dataobj).T, reading.find_cases(study)
+    objects = sorted((folder / path.name.replace(".nii.gz", "_dicom_seg")).iterdir())
+    assert labels.any() and len(objects) == labels.any(axis=(1, 2, 3)).sum()
+    np.testing.assert_array_equal(masks_of(objects, dicom.grid_of(case), labels.shape), labels)
+    np.testing.assert_allclose(nib.load(path).affine, reading.read(case, with_labels=False).affine, atol=1e-4)
+    read = pydicom.dcmread(objects[0])
+    codes = [item.SegmentedPropertyTypeCodeSequence[0].CodeValue for item in read.SegmentSequence]
+    assert codes == ["53085002", "49848007", "87878005"] and read.StudyInstanceUID == "1.2.3"  # SNOMED CT: RV, myocardium of the LV, LV
+    assert read.ContentDescription == "Research use only, not for diagnosis" and str(read.PatientID) == dicoms.SECRETS[3]
+
+
+def test_nothing_but_the_objects_tells_who_the_patient_is(predicted):
+    folder, printed = predicted
+    checked = 0
+    for path in folder.rglob("*"):
+        assert not any(secret in str(path.relative_to(folder)) for secret in dicoms.SECRETS)
+        if path.is_file() and path.suffix != ".dcm":
+            data = path.read_bytes()
+            data, checked = gzip.decompress(data) if path.suffix == ".gz" else data, checked + 1
+            assert not any(secret.encode() in data for secret in dicoms.SECRETS), path.name
+    assert checked == 5 and not any(secret in printed for secret in dicoms.SECRETS)
+    assert "name, number and birth date of the patient are in them, as DICOM demands" in printed
+
+
+def test_the_page_and_the_summary_have_the_same_figures(predicted):
+    folder, _ = predicted
+    [page], [summary] = folder.glob("*_report.html"), folder.glob("*_summary.json")
+    page, known = page.read_text(), json.loads(summary.read_text())
+    assert page.count("Research use only, not for diagnosis") == 1 and known["note"] == "Research use only, not for diagnosis"
+    assert page.count('src="data:image/png;base64,') == 2 and "http" not in page
+    assert len(known["volumes_ml"]["RV"]) == 4 and known["seconds_per_frame"] == pytest.approx(0.04)
+    lv = known["volumes_ml"]["LV"]
+    assert known["stroke_volume_ml"]["LV"] == pytest.approx(max(lv) - min(lv), abs=2e-3)
+    assert known["lv_mass_g"] == pytest.approx(1.05 * known["volumes_ml"]["MYO"][known["ed_frame"] - 1], abs=2e-3)
+    assert f">{known['lv_mass_g']:.1f}<" in page and f">{known['ed_volume_ml']['LV']:.1f}<" in page
+    [head, *lines] = next(folder.glob("*_volumes.csv")).read_text().splitlines()
+    assert head == "frame,time_s,RV_ml,MYO_ml,LV_ml,LV_mass_g" and float(lines[2].split(",")[4]) == pytest.approx(lv[2])
+
+
+def test_identifiers_are_kept_if_that_is_asked_for(study, frames, tmp_path):
+    labels = np.zeros(frames.shape, np.uint8)
+    [job] = prediction.find_studies(study, tmp_path, False, False, "", "", True)
+    prediction.save_cine(job, cine := job.read("").cine, labels, ["a remark"])
+    assert dicoms.SECRETS[3] in job.target.name
+    summary = json.loads(next(tmp_path.glob("*_summary.json")).read_text())
+    assert summary["patient"]["patient_name"] == f"{dicoms.SECRETS[0]}^{dicoms.SECRETS[1]}" and summary["remarks"] == ["a remark"]
+    case_page.save(tmp_path / "page.html", cine, labels, volumes.curves(labels, cine), summary, warnings=["<odd>"], identity=summary["patient"])
+    page = (tmp_path / "page.html").read_text()
+    assert dicoms.SECRETS[2] in page and "&lt;odd&gt;" in page and "Ejection fraction" in page
+
+
+def test_what_cannot_be_predicted(frames, tmp_path):
+    for number in range(2):
+        dicoms.write_cine(tmp_path / "in" / f"{number}", frames, study=f"1.2.{number}")
+    nib.save(nib.Nifti1Image(np.zeros((3, 3, 3)), np.eye(4)), tmp_path / "a.nii.gz")
+    dicoms.write_image(tmp_path / "report" / "a", frames[0, 0], (0, 0, 0), dicoms.AXIAL, SOPClassUID="1.2.840.10008.5.1.4.1.1.88.11")
+    for source, target, more, message in (
+        ("in", "out.nii.gz", {}, "must be a folder, as --input=.*in holds 2 studies"),
+        ("in", "in/out", {}, "lies in --input"),
+        ("in", "out", dict(acdc_names=True), "--acdc_names needs a cohort in ACDC's layout"),
+        ("report", "out", {}, "holds DICOM files, but no MR images"),
+    ):
+        given = dict(acdc_names=False, skip_bad_cases=False, codes="", series="", keep_identifiers=False) | more
+        with pytest.raises(UserError, match=message):
+            prediction.find_studies(tmp_path / source, tmp_path / target, **given)
+
+
+def test_a_study_with_a_slice_missing_is_one_sentence_and_exit_code_2(tiny_run, frames, tmp_path):
+    dicoms.write_cine(tmp_path / "in", np.repeat(frames, 2, axis=1), skip=[(t, 1) for t in range(4)])
+    command = [sys.executable, "-m", "ica_unet_jax.predict", f"--workdir={tiny_run}", f"--input={tmp_path / 'in'}", f"--output={tmp_path / 'out.nii.gz'}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "a slice is missing between slice 1" in done.stderr
+    assert not (tmp_path / "out.nii.gz").exists()
+
+
+def test_masks_of_mixed_times_refer_to_the_nearest_images(tmp_path):
+    """A slice of 2 images among slices of 4: each image gets the masks of two times."""
+    frames = np.random.default_rng(0).integers(0, 900, (4, 3, 12, 16))
+    dicoms.write_cine(tmp_path / "in", frames, times=[dicoms.TIMES, dicoms.TIMES, dicoms.TIMES[:2]], one_series_a_slice=True)
+    [case] = reading.find_cases(tmp_path / "in")
+    grid, labels = dicom.grid_of(case), np.random.default_rng(1).integers(0, 4, frames.shape).astype(np.uint8)
+    np.testing.assert_array_equal(masks_of(dicom_seg.save(tmp_path / "out", grid, labels, "net"), grid, labels.shape), labels)
+    assert [grid.sources(time)[2].instance for time in range(4)] == [1, 1, 2, 2]
+    before = sorted((tmp_path / "out").iterdir())
+    labels[0] = 0
+    assert dicom_seg.save(tmp_path / "out", grid, labels, "net") == before[1:] == sorted((tmp_path / "out").iterdir())
+
+
+@pytest.mark.skipif(not MINI.is_dir(), reason="needs ACDC-mini beside the checkout")
+@pytest.mark.parametrize("patient", ["patient001", "patient007", "patient028"])
+def test_real_cines_come_back_from_dicom_with_their_masks(patient, tmp_path):
+    [case] = [case for case in reading.find_cases(MINI) if case.name == patient]
+    cine = reading.read(case)
+    times = 1000 / len(cine.frames) * np.arange(len(cine.frames))
+    dicoms.write_cine(tmp_path / "in", cine.frames.astype(np.int16), times=times, step=cine.spacing[0], spacing=cine.spacing[1:])
+    [written] = reading.find_cases(tmp_path / "in")
+    back, grid = reading.read(written, with_labels=False), dicom.grid_of(written)
+    np.testing.assert_array_equal(back.frames, cine.frames)
+    assert back.spacing == pytest.approx(cine.spacing)
+    labels = np.zeros(cine.frames.shape, np.uint8)
+    for time, truth in cine.labels.items():
+        labels[time] = truth
+    prediction.save_labels(tmp_path / "masks.nii.gz", labels, back.header)
+    masks = np.asarray(nib.load(tmp_path / "masks.nii.gz").dataobj).T
+    objects = dicom_seg.save(tmp_path / "seg", grid, labels, "truth")
+    assert len(objects) == len(cine.labels) and set(np.unique(masks)) == {0, *STRUCTURES.values()}
+    np.testing.assert_array_equal(masks_of(objects, grid, labels.shape), masks)
