@@ -214,6 +214,7 @@ class TrainConfig(Part):
     warmup_steps: int = knob(100, "Steps of linear warm-up.", low=0)
     clip_norm: float = knob(1.0, "Largest global gradient norm (0: no clipping).", low=0)
     ema_decay: float = knob(0.99, "Decay of the averaged parameters that are evaluated and kept (0: none).", low=0, high=0.99999)
+    recalibration: int = knob(0, "Batches by which, after the last step, batch statistics are made anew for the averaged parameters (0: none).", low=0)
     evaluate_every: int = knob(500, "Steps between validations and checkpoints.", low=1)
     log_every: int = knob(50, "Steps between lines of metrics.jsonl.", low=1)
     chance_validations: int = knob(3, "Stop as diverged after so many validations in a row, past the warm-up, with a cross-entropy above ln 4, which is chance (0: never).", low=0)

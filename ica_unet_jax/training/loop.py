@@ -30,7 +30,7 @@ from ica_unet_jax.runtime.interruption import Interruption
 from ica_unet_jax.runtime.progress import Progress
 from ica_unet_jax.training import distillation, divergence
 from ica_unet_jax.training.optimizers import warmup_steps
-from ica_unet_jax.training.stepping import init_state, make_step
+from ica_unet_jax.training.stepping import init_state, make_step, recalibrated
 from ica_unet_jax.training.validation import Validation
 
 _SAVED = "the state is saved after this step, or where the compiler ends"
@@ -92,8 +92,10 @@ def _go_on(
         if 0 < first < config.train.steps:
             log(f"going on from step {first} ({provenance.in_a_line()})")
 
-        def judge(state: State, number: int) -> None:
-            """Validates, saves and draws."""
+        def judge(state: State, number: int) -> State:
+            """Validates, saves and draws; returns the state, of the last step with statistics of the averaged parameters."""
+            if number == config.train.steps and config.train.recalibration:
+                state = recalibrated(config, state, batches.iterate(number, number + config.train.recalibration))
             scores = validate(state, asked.to_stop if alone else lambda: None)
             metrics.write(step=number, **scores)
             dice = {name: scores[f"dice_{name}"] for name in (*STRUCTURES, "mean")}
@@ -103,13 +105,14 @@ def _go_on(
             if first_process and draw:
                 draw(folder, validate.cines, validate.segmenter)
             divergence.check_learning(metrics.lines, config.train, warmup_steps(config.train))
+            return state
 
         recent = {}  # terms of the steps since the last line, by step
         try:
             if pending or not alone:
                 asked.hold(_SAVED)
             if pending:
-                judge(state, first)
+                state = judge(state, first)
             # What ended it before still holds, also where it had come to its last step.
             divergence.check_learning(metrics.lines, config.train, warmup_steps(config.train))
             asked.to_stop(processes.any_signal)
@@ -128,7 +131,7 @@ def _go_on(
                     progress.update(number, values["loss"])
                 if judged:
                     divergence.check_state(state, folder)
-                    judge(state, number)
+                    state = judge(state, number)
                     started, since = time.perf_counter(), number
                 if alone or reported:
                     asked.to_stop(processes.any_signal)
@@ -229,7 +232,7 @@ def start_from(network: str, state: State) -> State:
       UserError: its network has other parameters.
     """
     variables, _ = find(network).variables()
-    if not same_shapes(variables, state.variables):
+    if not same_shapes(variables, {"params": state.params, "batch_stats": state.batch_stats}):
         raise UserError(f"--init_from={network} is a different network: give the model flags that it was trained with.")
     params, stats = (jax.tree.map(jnp.asarray, variables[part]) for part in ("params", "batch_stats"))
     return state.replace(params=params, averaged=jax.tree.map(jnp.copy, params), batch_stats=stats)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from ica_unet_jax.config import Config
 from ica_unet_jax.data.augmentation import Batch, augment
 from ica_unet_jax.labels import UNLABELLED
 from ica_unet_jax.models.networks import build_model, init_variables, make_loss
-from ica_unet_jax.runs.checkpoints import State
+from ica_unet_jax.runs.checkpoints import State, Tree
 from ica_unet_jax.runtime import processes
 from ica_unet_jax.training import distillation
 from ica_unet_jax.training.optimizers import make_optimizer
@@ -43,15 +43,10 @@ def make_step(config: Config) -> Callable[..., tuple[State, dict[str, jax.Array]
     model, optimizer, devices = build_model(config.model), make_optimizer(config.train), processes.Devices(config.train)
     loss_function, distill = make_loss(config), distillation.make_loss(config)
 
-    def augmented(batch: Batch, step: jax.Array, key: jax.Array) -> Batch:
-        with jax.named_scope("augmentation"):
-            return augment(jax.random.fold_in(key, step), batch, config.model.crop, config.data)
-
     def step(
         state: State, batch: Batch, key: jax.Array, teacher: distillation.Variables | None
     ) -> tuple[State, dict[str, jax.Array]]:
-        # `augment` splits the step's key for the samples of the batch; the number behind them is the network's.
-        rngs = {"dropout": jax.random.fold_in(jax.random.fold_in(key, state.step), config.train.batch_size)}
+        rngs = _network_keys(config, key, state.step)
         previous, current, following, valid = batch.parts(config.model.reach)
         known = valid * (batch.labels != UNLABELLED)[..., None] if config.train.unlabelled else valid
 
@@ -78,8 +73,45 @@ def make_step(config: Config) -> Callable[..., tuple[State, dict[str, jax.Array]
         return State(state.step + 1, params, averaged, batch_stats, opt_state), terms
 
     everywhere, divided = devices.everywhere, devices.divided
-    # Apart, as XLA would fuse the warp of a frame into all that reads it, and warp anew for each.
-    augmented = jax.jit(augmented, in_shardings=(divided, everywhere, everywhere), out_shardings=divided)
     compiled = jax.jit(step, in_shardings=(everywhere, divided, everywhere, everywhere), out_shardings=everywhere, donate_argnums=0)
-    key = jax.jit(lambda: jax.random.key(config.train.seed + 1), out_shardings=everywhere)()
+    augmented, key = _augmentation(config, devices)
     return lambda state, batch, teacher=None: compiled(state, augmented(batch, state.step, key), key, teacher)
+
+
+def recalibrated(config: Config, state: State, batches: Iterable[Batch]) -> State:
+    """The state with batch statistics of its averaged parameters, which were never trained with; those of training are of other ones.
+
+    Each of the batches, augmented as in training, moves the statistics on as a step does, so that a hundred leave nothing of the former.
+    """
+    model, devices = build_model(config.model), processes.Devices(config.train)
+
+    def move(averaged: Tree, stats: Tree, batch: Batch, key: jax.Array, number: jax.Array) -> Tree:
+        variables, parts = {"params": averaged, "batch_stats": stats}, batch.parts(config.model.reach)
+        _, updates = model.apply(variables, *parts, True, mutable=["batch_stats"], rngs=_network_keys(config, key, number))
+        return updates.get("batch_stats", {})
+
+    everywhere, divided = devices.everywhere, devices.divided
+    compiled = jax.jit(move, in_shardings=(everywhere, everywhere, divided, everywhere, everywhere), out_shardings=everywhere)
+    (augmented, key), stats = _augmentation(config, devices), state.batch_stats
+    for number, batch in enumerate(batches):
+        number = jnp.asarray(config.train.steps + number, jnp.int32)  # no step had these draws
+        stats = compiled(state.averaged, stats, augmented(devices.divide(batch), number, key), key, number)
+    return state.replace(batch_stats=stats)
+
+
+def _augmentation(config: Config, devices: processes.Devices) -> tuple[Callable[[Batch, jax.Array, jax.Array], Batch], jax.Array]:
+    """(batch, number of the step, key) -> the augmented batch, compiled; and the key of a training."""
+
+    def augmented(batch: Batch, step: jax.Array, key: jax.Array) -> Batch:
+        with jax.named_scope("augmentation"):
+            return augment(jax.random.fold_in(key, step), batch, config.model.crop, config.data)
+
+    everywhere, divided = devices.everywhere, devices.divided
+    # Apart, as XLA would fuse the warp of a frame into all that reads it, and warp anew for each.
+    compiled = jax.jit(augmented, in_shardings=(divided, everywhere, everywhere), out_shardings=divided)
+    return compiled, jax.jit(lambda: jax.random.key(config.train.seed + 1), out_shardings=everywhere)()
+
+
+def _network_keys(config: Config, key: jax.Array, step: jax.Array) -> dict[str, jax.Array]:
+    """What a network draws from in a step: `augment` splits the step's key for the samples of the batch, the number behind them is this."""
+    return {"dropout": jax.random.fold_in(jax.random.fold_in(key, step), config.train.batch_size)}

@@ -72,6 +72,24 @@ def test_every_step_draws_its_own_augmentation(steps):
     assert len(losses) == 3
 
 
+def test_statistics_are_made_anew_for_the_averaged_parameters(make, cohort, tmp_path):
+    """A long series of batches leaves no trace of the statistics before, and looks at the averaged parameters alone."""
+    config = make("statistics")
+    case = reading.find_cases(str(cohort), "")[0]
+    samples = cache.preprocessed(case, crop=config.model.crop, spacing=1.5, cache_dir=tmp_path)
+    batches = [Batches(samples, 2, 1, 0)[step] for step in range(2)] * 60
+    state = stepping.init_state(config)
+    state = state.replace(params=jax.tree.map(lambda x: x + 1, state.params))
+    odd = state.replace(batch_stats=jax.tree.map(lambda x: x + 3, state.batch_stats))
+    found, same = (stepping.recalibrated(config, start, iter(batches)) for start in (state, odd))
+    for a, b, before in zip(*(jax.tree.leaves(x.batch_stats) for x in (found, same, state)), strict=True):
+        np.testing.assert_allclose(a, b, atol=3 * 0.95**120 * 1.01 + 1e-5)
+        assert not np.allclose(a, before, atol=1e-3)
+    assert_same_bytes(found.replace(batch_stats=state.batch_stats), state)
+    moved = stepping.recalibrated(config, state.replace(averaged=state.params), iter(batches))
+    assert not np.allclose(*(np.concatenate(list(map(np.ravel, jax.tree.leaves(x.batch_stats)))) for x in (found, moved)))
+
+
 def test_a_large_gradient_is_clipped():
     config = Config.make(optimizer="sgd", clip_norm=1.0, **STEADY).train
     optimizer = make_optimizer(config)
@@ -139,6 +157,16 @@ def test_resumed_is_uninterrupted(whole, make, monkeypatch):
     assert_same_bytes(loop.train(config), whole[1])
     assert read == [(2, 4)]
     assert lines(config) == lines(whole[0])
+
+
+def test_the_last_checkpoint_has_the_recalibrated_statistics(whole, make):
+    config, plain = whole
+    again = make("recalibrated", recalibration=3)
+    state = loop.train(again)
+    assert_same_bytes(state.averaged, plain.averaged)
+    assert not all(jax.tree.leaves(jax.tree.map(np.array_equal, state.batch_stats, plain.batch_stats)))
+    assert_same_bytes(checkpoints.restore(again.train.workdir).batch_stats, jax.device_get(state.batch_stats))
+    assert_same_bytes(loop.train(again), state)  # not once more
 
 
 def test_a_finished_run_is_left_as_it_is(whole):
