@@ -9,9 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ica_unet_jax.data import nifti
+from ica_unet_jax.data import nifti, saving
 from ica_unet_jax.errors import UserError
-from ica_unet_jax.inference import options, prediction, segmenters, turning, volumes
+from ica_unet_jax.inference import options, segmenters, turning, volumes
+from ica_unet_jax.metrics import doubts
 from ica_unet_jax.runs.trained import Trained, find
 
 FLOAT = 4  # bytes of a voxel, as it is worked on
@@ -64,9 +65,10 @@ class Cines:
         labels = self._segmenter.segment_cine(cine.frames, cine.spacing, done=go_on, **self._seen)
         labels[cine.empty] = 0
         curves, seconds = volumes.curves(labels, cine), volumes.frame_seconds(cine.header)
-        prediction.save_labels(path.with_name(MASKS), cine.turn.back(labels), cine.header)
+        saving.save_labels(path.with_name(MASKS), cine.turn.back(labels), cine.header)
         volumes.save_csv(path.with_name(VOLUMES), curves, seconds)
-        path.with_name(SUMMARY).write_text(json.dumps(volumes.summarize(curves, seconds, nominal_spacing=False)), encoding="utf-8")
+        summary = volumes.summarize(curves, seconds, nominal_spacing=False) | {"doubts": doubts.of_cine(labels, cine.spacing)}
+        path.with_name(SUMMARY).write_text(json.dumps(summary | {"volumes_ml": volumes.rounded(curves)}), encoding="utf-8")
 
     def _make_room(self, grid: tuple) -> None:
         if grid not in self._grids and len(self._grids) == KEPT:

@@ -20,9 +20,10 @@ from ismrmrd import ImageHeader, xsd
 from ismrmrd.constants import IMTYPE_MAGNITUDE
 from ismrmrd.meta import Meta
 
+from ica_unet_jax.data import saving
 from ica_unet_jax.data.case import Cine
 from ica_unet_jax.errors import UserError
-from ica_unet_jax.inference import prediction, turning
+from ica_unet_jax.inference import turning
 from ica_unet_jax.runs import provenance
 from ica_unet_jax.runtime.files import check_place, write_json
 from ica_unet_jax.serving import mrd
@@ -179,7 +180,7 @@ def replay(
         "provenance": provenance.this_process(),
     }
     if output:
-        prediction.save_labels(Path(output), client.labels, cine.header)
+        saving.save_labels(Path(output), client.labels, cine.header)
     if json_file:
         write_json(json_file, summary)
     return summary
