@@ -13,8 +13,8 @@ from ica_unet_jax.data import cohort, reading
 from ica_unet_jax.data.case import Case, Cine, Examination
 from ica_unet_jax.data.dicom import identity
 from ica_unet_jax.data.nifti import SUFFIX, stem
-from ica_unet_jax.data.saving import save_labels
 from ica_unet_jax.data.readers import dicom
+from ica_unet_jax.data.saving import save_labels
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.inference import case_page, dicom_seg, options, segmenters, turning, volumes
 from ica_unet_jax.inference.postprocessing import largest_components

@@ -2,13 +2,14 @@
 
 import csv
 import json
+import re
 import shutil
 
 import nibabel as nib
 import numpy as np
 import pytest
 from layouts import LAYOUTS, WHERE
-from places import SHARED_DATA
+from places import ROOT, SHARED_DATA
 from tiny import LOOP
 
 from ica_unet_jax import check_data, launcher
@@ -422,3 +423,17 @@ def test_an_unknown_reader_and_one_that_finds_nothing(cohort):
         reading.find_cases(cohort, reader="mms3")
     with pytest.raises(UserError, match="holds no cases of the layout 'ukbb': see docs/data.md for it, or choose another --reader."):
         reading.find_cases(cohort, reader="ukbb")
+
+
+def test_the_recipe_for_a_cohort_that_is_none_of_these(originals, tmp_path):
+    """As docs/data.md prints it."""
+    [recipe] = [block for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "data.md").read_text(), re.DOTALL) if "def write" in block]
+    exec(recipe, names := {})
+    cine = originals[0]
+    names["write"](tmp_path, "someone", cine.frames, {time + 1: labels for time, labels in cine.labels.items()}, cine.spacing)
+    [case] = reading.find_cases(tmp_path)
+    read = reading.read(case)
+    np.testing.assert_array_equal(read.frames, cine.frames)
+    assert read.spacing == cine.spacing and list(read.labels) == list(cine.labels)
+    for time, labels in cine.labels.items():
+        np.testing.assert_array_equal(read.labels[time], labels)
