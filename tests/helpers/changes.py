@@ -15,7 +15,8 @@ def another(field, default):
     if isinstance(default, str):
         return "x"
     step = 1 if isinstance(default, int) else 0.0009765625
-    return default - step if meta["high"] is not None and default + step > meta["high"] else default + step
+    bounded = meta["high"] is not None and (meta["low"] is None or default - step >= meta["low"])
+    return default - step if bounded else default + step
 
 
 # One knob each; pairs that contradict each other are below.
