@@ -150,7 +150,7 @@ class LossConfig(Part):
 class DataConfig(Part):
     """Which cases, on which grid, how augmented."""
 
-    data_dir: str = knob("", "Folder of the cohort, in one of the layouts of docs/data.md, or a folder of 4D cines with labelled frames.")
+    data_dir: str = knob("", "Folder of the cohort, in one of the layouts of docs/data.md, or a folder of 4D cines with labelled frames. Several, as A,B, are mixed.")
     reader: str = knob("auto", "Layout of the cohort: auto finds it by the names of files; or one of those in docs/data.md, as acdc, mms, mms2, ukbb, nnunet, folder.")
     cohort_csv: str = knob("", "Table of the patients (CSV with the columns name, and group, vendor or centre), for stratified folds and tables by vendor.")
     phantom_dir: str = knob("data/phantom", "Where phantom cohorts are written on first use, and looked for.")
@@ -164,9 +164,10 @@ class DataConfig(Part):
     skip_bad_cases: bool = knob(False, "Leave out the cases that check_data complains of, list them, and go on.")
     fold: int = knob(0, "Which of the folds is validation.", low=0)
     folds: int = knob(5, "Number of folds, stratified by vendor, centre and group.", low=2)
-    split_by: str = knob("folds", "Who validates: one of the folds (nnU-Net's own, if the data bring splits_final.json); published, the parts of the cohort's publishers; or, as vendor=Philips, all of a vendor, centre or group.")
+    split_by: str = knob("folds", "Who validates: one of the folds (nnU-Net's own, if the data bring splits_final.json); published, the parts of the cohort's publishers; or, as vendor=Philips, all of a vendor, centre, group or cohort.")
     split_seed: int = knob(0, "Seed of the folds.")
     split_file: str = knob("", "JSON file {\"train\": [...], \"val\": [...]} that replaces the folds.")
+    balance: str = knob("none", "Show the frames of each cohort (or vendor, centre, group) equally often in training; those of the smaller ones come more than once.", choices=("none", "cohort", "vendor", "centre", "group"))
     train_window: str = knob("centre", "Where the model's window lies in training: at the image centre, or on the labelled heart; a network so trained looks where it finds the heart (--window=follow).", choices=("centre", "heart"))
     rotation: float = knob(30.0, "Augmentation: rotation in the plane, degrees, uniform in +-.", low=0, high=180)
     scaling: float = knob(0.15, "Augmentation: in-plane zoom, uniform in 1+-.", low=0, high=0.9)

@@ -19,7 +19,9 @@ _OUT = flags.DEFINE_string("out", "", "Folder to write into; empty: RUN/evaluati
 _CINES = flags.DEFINE_integer(
     "cines", 3, "So many patients are segmented over their whole cine, for the figures over time.", lower_bound=0
 )
-_BY = flags.DEFINE_enum("by", None, ("vendor", "centre", "group"), "A table of each vendor, centre or group too.")
+_BY = flags.DEFINE_enum(
+    "by", None, ("cohort", "vendor", "centre", "group"), "A table of each of these too; by default of each cohort and vendor, where there are several."
+)
 _NSD_MM = flags.DEFINE_float("nsd_mm", 2.0, "Tolerance of the normalized surface Dice, in mm.", lower_bound=0.0)
 launcher.define(["skip_bad_cases"])
 

@@ -27,7 +27,7 @@ class Phase:
 class Case:
     """Where the files of one patient lie. Frame numbers are 0-based.
 
-    `reader` names the reader that knows these files, one of `reading.READERS`. `group`, `vendor` and `centre` are '' and `ed`, `es`
+    `reader` names the reader that knows these files, one of `reading.READERS`, `cohort` the folder where there are several. `group`, `vendor` and `centre` are '' and `ed`, `es`
     are None where nothing says. With `nominal_spacing` the voxel size is not the true one, so mm and mL of this case mean nothing.
     `frames` and `labels` map frame numbers to 3D files; `info` is the file that describes the patient, where there is one.
     `truth` is a ground truth of the whole cine in one file, of which those frames count that hold a label, or are among
@@ -59,6 +59,7 @@ class Case:
     parts: tuple[Path, ...] = ()
     header: nib.Nifti1Header | None = None
     reader: str = "folder"
+    cohort: str = ""
 
     @property
     def labelled(self) -> bool:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from ica_unet_jax.config import DataConfig
 from ica_unet_jax.data import reading, splits, tables
 from ica_unet_jax.data.case import Case
+from ica_unet_jax.data.learning_frame import LearningFrame
 from ica_unet_jax.data.phantom import beating_heart
 from ica_unet_jax.errors import BadData, UserError
 
 T = TypeVar("T")
 Problems = dict[str, list[str]]  # sentences by the name of a case
+_TOLD = ("group", "vendor", "centre")  # columns of a table of patients
 
 ACDC_URL = "https://www.creatis.insa-lyon.fr/Challenge/acdc/"
 
@@ -48,14 +50,40 @@ def folder(config: DataConfig, *, write: bool = True, began_in: Path | None = No
     return phantom
 
 
+def parts(config: DataConfig) -> list[DataConfig]:
+    """The configuration of each cohort that --data_dir names, by commas; itself where it is one."""
+    places = [config.data_dir] if Path(config.data_dir).is_dir() else config.data_dir.split(",")
+    return [dataclasses.replace(config, data_dir=str(Path(place).expanduser()) if place else place) for place in places]
+
+
 def open_cohort(config: DataConfig, *, write: bool = True, began_in: Path | None = None) -> list[Case]:
     """The cases in `folder(config, write, began_in)`, as the table `config.cohort_csv` describes them, where there is one.
 
-    Raises UserError as `folder`, `reading.find_cases` and `described` do.
+    Of several cohorts each case knows its own, by the name of the folder.
+
+    Raises UserError as `folder`, `reading.find_cases` and `described` do, and where two cohorts have a patient of the same name.
     """
-    place = folder(config, write=write, began_in=began_in)
-    cases = reading.find_cases(place, config.label_map, config.reader, config.labelled_frames)
+    cohorts, found = parts(config), {}
+    for part in cohorts:
+        place = folder(part, write=write, began_in=began_in)
+        for case in reading.find_cases(place, part.label_map, part.reader, part.labelled_frames):
+            if case.name in found:
+                raise UserError(f"--data_dir={config.data_dir}: {place} has a patient {case.name}, as {found[case.name].cohort}; rename one of them.")
+            found[case.name] = dataclasses.replace(case, cohort=place.name) if cohorts[1:] else case
+    cases = [found[name] for name in sorted(found)]
     return described(cases, config.cohort_csv) if config.cohort_csv else cases
+
+
+def balanced(samples: Sequence[LearningFrame], domains: Mapping[str, str]) -> list[LearningFrame]:
+    """The frames to learn from, those with a ground truth so often that each domain has as many; `domains` has that of each patient."""
+    labelled: dict[str, list[LearningFrame]] = {}
+    for sample in samples:
+        if sample.labelled:
+            labelled.setdefault(domains[sample.case_name], []).append(sample)
+    most = max(map(len, labelled.values()), default=0)
+    # The last, shorter round takes frames from all over the domain.
+    rounds = (frames * (most // len(frames)) + [frames[i * len(frames) // (most % len(frames))] for i in range(most % len(frames))] for frames in labelled.values())
+    return [sample for frames in rounds for sample in frames] + [sample for sample in samples if not sample.labelled]
 
 
 def described(cases: Iterable[Case], path: str | Path) -> list[Case]:
@@ -64,9 +92,9 @@ def described(cases: Iterable[Case], path: str | Path) -> list[Case]:
     Raises UserError where the table has no such columns, or knows none of the patients.
     """
     rows, cases = tables.by_name(Path(path), "name", "--cohort_csv="), list(cases)
-    found = [{field: row[field] for field in splits.DOMAINS if (row := rows.get(case.name, {})).get(field)} for case in cases]
+    found = [{field: row[field] for field in _TOLD if (row := rows.get(case.name, {})).get(field)} for case in cases]
     if not any(found):
-        raise UserError(f"--cohort_csv={path} tells nothing of these patients; its columns must be name and some of {', '.join(splits.DOMAINS)}.")
+        raise UserError(f"--cohort_csv={path} tells nothing of these patients; its columns must be name and some of {', '.join(_TOLD)}.")
     return [dataclasses.replace(case, **told) for case, told in zip(cases, found, strict=True)]
 
 

@@ -13,7 +13,7 @@ from ica_unet_jax.data.case import Case
 from ica_unet_jax.errors import UserError
 
 Split = dict[str, list[str]]
-DOMAINS = ("vendor", "centre", "group")  # fields of a case
+DOMAINS = ("cohort", "vendor", "centre", "group")  # fields of a case
 FOLDS, PUBLISHED = "folds", "published"
 
 
@@ -54,7 +54,7 @@ def split_by(cases: list[Case], by: str, folds: int, fold: int, seed: int) -> Sp
 def fold_split(cases: list[Case], folds: int, fold: int, seed: int) -> Split:
     """{"train": names, "val": names} of fold number `fold`, sorted; patients of published test sets are in neither.
 
-    Folds are stratified by vendor, centre and group and depend on the names, these and the seed, not on the order of the cases. Who has no
+    Folds are stratified by cohort, vendor, centre and group and depend on the names, these and the seed, not on the order of the cases. Who has no
     ground truth and was published for the training trains in all folds.
 
     Raises UserError where there are fewer patients than folds.
@@ -64,7 +64,7 @@ def fold_split(cases: list[Case], folds: int, fold: int, seed: int) -> Split:
         if case.part == "train" and not case.labelled:
             always.append(case.name)
         elif not is_test(case):
-            groups[case.vendor, case.centre, case.group].append(case.name)
+            groups[case.cohort, case.vendor, case.centre, case.group].append(case.name)
     count = sum(map(len, groups.values()))
     if count < folds:
         raise UserError(f"--folds={folds} needs at least {folds} patients outside the test set, the data have {count}; "

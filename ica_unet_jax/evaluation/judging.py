@@ -50,7 +50,7 @@ def evaluate(
       nsd_mm: tolerance of the normalized surface Dice, in mm.
       pictures: draw overlays and volume curves.
       skip_bad_cases: leave bad cases out, which the summary and the table then name.
-      by: one of `splits.DOMAINS`: the figures of each vendor, centre or group too.
+      by: one of `splits.DOMAINS`: the figures of each vendor, centre or group too; by default of each cohort and vendor, where there are several.
       given: options of `options.JUDGE`.
 
     Raises:
@@ -118,8 +118,7 @@ def evaluate(
         "neighbour_frames": chosen.neighbour_frames,
         "nsd_mm": nsd_mm,
         **cases.summarize(rows),
-        "by": by,
-        "domains": by_domain(by, labelled, rows) if by else {},
+        "domains": {field: by_domain(field, labelled, rows) for field in ([by] if by else several(labelled))},
         "ica": decomposition.summarize(bases),
         "over_time": over_time,
         "over_time_mean": mean_behaviour(over_time.values()),
@@ -185,6 +184,11 @@ def refuse_inherited(label_map: str, judged: Iterable[Case]) -> None:
     if other:
         raise UserError(f"--label_map={label_map} of the training would be taken for the layout '{other.reader}', whose own is {other.label_map}: "
                         "give --label_map= for that one, or the right one.")
+
+
+def several(judged: Sequence[Case]) -> list[str]:
+    """Whether there are cohorts, and vendors: the fields of a case that differ."""
+    return [field for field in ("cohort", "vendor") if len({getattr(case, field) for case in judged}) > 1]
 
 
 def by_domain(by: str, judged: Iterable[Case], rows: Sequence[cases.Row]) -> dict[str, dict[str, Any]]:

@@ -46,10 +46,10 @@ def page(run: str, summary: dict[str, Any], rows: Sequence[cases.Row], faults: S
         "",
         cases_table(rows, summary["nsd_mm"]),
     ]
-    if summary["by"]:
-        domain = {patient: name for name, found in summary["domains"].items() for patient in found["patients"]}
+    for by, domains in summary["domains"].items():
+        domain = {patient: name for name, found in domains.items() for patient in found["patients"]}
         regrouped = [row | {"group": domain[row["patient"]]} for row in rows]
-        lines += [f"## By {summary['by']}", "", cases_table(regrouped, summary["nsd_mm"], summary["by"].capitalize())]
+        lines += [f"## By {by}", "", cases_table(regrouped, summary["nsd_mm"], by.capitalize())]
     if summary["ica"]:
         lines += ["The terms as they weigh in the loss, and X, averaged over its channels, as an ICA; means over frames, then patients.", ""]
         lines += [ica_table(summary["ica"]), ""]

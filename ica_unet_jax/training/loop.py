@@ -173,6 +173,8 @@ def load(config: Config) -> tuple[list[LearningFrame], list[Cine], splits.Split,
     found, left_out = cohort.screen(chosen, read, data.skip_bad_cases)
     split = cohort.without(split, left_out)
     samples = [frame for name, frames in found.items() if name in learning for frame in frames]
+    if data.balance != "none":
+        samples = cohort.balanced(samples, {case.name: getattr(case, data.balance) for case in chosen})
     if not samples:
         raise UserError("No frame of the training patients has a ground truth: add NAME_frameNN_gt.nii.gz files.")
     if config.train.unlabelled and all(sample.labelled for sample in samples):

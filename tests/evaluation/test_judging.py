@@ -242,9 +242,9 @@ def test_a_table_by_domain(tiny_run, cohort, tmp_path):
     chosen = dict(split="all", cines=0, pictures=False, data_dir=cohort, cohort_csv=str(table))
     folder = judging.evaluate(tiny_run, tmp_path / "out", by="vendor", **chosen)
     summary = summary_of(folder)
-    assert {name: found["patients"] for name, found in summary["domains"].items()} == {
+    assert {name: found["patients"] for name, found in summary["domains"]["vendor"].items()} == {
         "unknown": ["patient004"], "GE": ["patient001", "patient003"], "Philips": ["patient002"]}  # fmt: skip
-    mean = sum(found["n_patients"] * found["dice"]["mean"] for found in summary["domains"].values()) / summary["n_patients"]
+    mean = sum(found["n_patients"] * found["dice"]["mean"] for found in summary["domains"]["vendor"].values()) / summary["n_patients"]
     assert mean == pytest.approx(summary["dice"]["mean"])
     page = (folder / "table.md").read_text()
     assert "## By vendor" in page and "| Vendor | Phase | n |" in page and "| GE | both | 2 |" in page
