@@ -29,6 +29,7 @@ _WAITING = flags.DEFINE_integer("waiting", 8, "HTTP: requests that may wait; one
 _PATIENCE = flags.DEFINE_float("patience", 60.0, "Seconds after which what stalls is closed.", lower_bound=0.1)
 _LIMIT = flags.DEFINE_integer("limit_mb", 256, "Megabytes of the longest message or upload, and of what waits.", lower_bound=1, upper_bound=16384)
 options.define(options.STREAM, **options.REAL_TIME)
+_LIKE = flags.DEFINE_string("like", "", "MRD, OpenIGTLink: a NIfTI file as the images that will come, so that the first is not waited for.")
 _REPLAY = flags.DEFINE_string(
     "replay", "", "NIfTI file to play to the MRD server on --port; where a network is named, to one that is started for it alone."
 )
@@ -69,9 +70,8 @@ def _replay() -> None:
     if not any(network.values()):
         print(replay.describe(replay.replay(_REPLAY.value, _BIND.value, PORTS["mrd"] if _PORT.value is None else _PORT.value, **wanted)))
         return
-    given = {**network, "queue": _QUEUE.value, "reorder": _REORDER.value, **options.given(options.STREAM)}
+    given = {**network, "like": _REPLAY.value, "queue": _QUEUE.value, "reorder": _REORDER.value, **options.given(options.STREAM)}
     with replay.own_server([f"--{name}={value}" for name, value in given.items() if value is not None]) as port:
-        replay.replay(_REPLAY.value, "127.0.0.1", port, rate=0.0)  # all that is made at the first use is made
         print(replay.describe(replay.replay(_REPLAY.value, "127.0.0.1", port, **wanted)))
 
 
@@ -93,6 +93,7 @@ def _serve() -> None:
         waiting=_WAITING.value,
         patience=_PATIENCE.value,
         limit=_LIMIT.value * 2**20,
+        like=_LIKE.value,
         **options.given(options.STREAM),
     )
 

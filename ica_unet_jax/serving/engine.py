@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ica_unet_jax.data import orientation
+from ica_unet_jax.data.case import Cine
 from ica_unet_jax.data.orientation import Turn
 from ica_unet_jax.inference import options, segmenters, turning
 from ica_unet_jax.runs.trained import Trained, find
@@ -46,6 +48,11 @@ class Engine:
         segmenter = self._ready[key]
         segmenter.reset()
         return segmenter
+
+    def ready_for(self, cine: Cine) -> None:
+        """Makes ready what frames as those of a cine need."""
+        turn = self.turn(orientation.codes_of(cine.header))
+        self.ready(turn.forth(cine.frames[0]).shape, turn.sizes(cine.spacing))
 
     def turn(self, codes: str) -> Turn:
         """The way of a frame with these axis letters ("" where it has none) to those of the training, and back."""

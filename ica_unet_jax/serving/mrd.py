@@ -178,11 +178,10 @@ class Talk:
                 self.refuse(str(error))
 
     def answer(self, frame: Frame, result: Result) -> None:
-        volumes = {f"Volume{name}_ml": f"{volume:.2f}" for name, volume in result.volumes_ml.items()}
         first, parts = 0, []
         for image in frame.origin:
             depth = image.header.matrix_size[2]
-            parts.append(_labels(image, result.labels[first : first + depth], volumes))
+            parts.append(_labels(image, result.labels[first : first + depth], result.volumes_ml))
             first += depth
         self._wire.send(*parts)
 
@@ -227,7 +226,7 @@ def _frame(parts: list[Slice], arrived: float) -> Frame:
     return Frame(pixels, lie.spacing, lie.codes, parts[0].cine, arrived, [images[i] for i in lie.order])
 
 
-def _labels(image: Image, labels: np.ndarray, volumes: dict[str, str]) -> bytes:
+def _labels(image: Image, labels: np.ndarray, volumes: dict[str, float]) -> bytes:
     """The message with labels (d, h, w) in the geometry of an image, whose attributes it keeps."""
     header = ImageHeader.from_buffer_copy(image.header)
     header.data_type, header.channels, header.image_type = 1, 1, IMTYPE_MAGNITUDE
@@ -236,12 +235,12 @@ def _labels(image: Image, labels: np.ndarray, volumes: dict[str, str]) -> bytes:
     meta |= {
         "DataRole": ["Image", "Quantitative", "Segmentation"],  # so that the scanner leaves the values as they are
         "ImageProcessingHistory": ["ICA-UNet"],
-        "ImageComments": [*(f"{number} {name}" for name, number in STRUCTURES.items()), *(f"{k} {v}" for k, v in volumes.items())],
+        "ImageComments": [f"{STRUCTURES[name]} {name}: {volume:.1f} mL" for name, volume in volumes.items()],
         "SeriesDescriptionAdditional": "ICA_UNet_labels",
         "Keep_image_geometry": 1,
         "LUTFileName": LUT,
         "WindowCenter": 2,
         "WindowWidth": 4,
-        **volumes,
+        **{f"Volume{name}_ml": f"{volume:.2f}" for name, volume in volumes.items()},
     }
     return image_message(header, meta, labels.astype("<u2"))

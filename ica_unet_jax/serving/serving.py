@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from ica_unet_jax.inference import turning
 from ica_unet_jax.runs.trained import Trained
 from ica_unet_jax.serving import engine
 from ica_unet_jax.serving.server import Server, listening
@@ -33,6 +34,7 @@ def serve(
     waiting: int = 8,
     patience: float = 60.0,
     limit: int = 2**28,
+    like: str | Path = "",
     **given: Any,
 ) -> None:
     """Serves a trained network until a signal ends it.
@@ -46,6 +48,7 @@ def serve(
       queue: see `Session`.
       waiting: HTTP requests that may wait.
       patience, limit: seconds and bytes, see `Wire`.
+      like: a NIfTI file as the images that will come, for whose size the server of a stream is ready before it says that it listens.
       given: options of `options.STREAM`; `runtime` is auto unless given.
 
     Raises:
@@ -69,7 +72,10 @@ def serve(
             from ica_unet_jax.serving import openigtlink
 
             talk, refusal = functools.partial(openigtlink.Talk, slices=slices), openigtlink.refusal
-        server = Server(listener, talk, refusal, engine.load(network, **given), queue=queue, patience=patience, limit=limit)
+        stream = engine.load(network, **given)
+        if like:
+            stream.ready_for(turning.read(Path(like)))
+        server = Server(listener, talk, refusal, stream, queue=queue, patience=patience, limit=limit)
     thread = threading.Thread(target=server.run, name="server", daemon=True)
     thread.start()
     print(f"{protocol} listens on {bind}:{listener.getsockname()[1]}", flush=True)

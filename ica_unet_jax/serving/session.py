@@ -15,7 +15,7 @@ from ica_unet_jax.serving.engine import Engine, Shape, Spacing
 from ica_unet_jax.serving.wire import Ended, Wire
 from ica_unet_jax.streaming.scanner import FrameQueue, Handover
 from ica_unet_jax.streaming.segmenter import Result
-from ica_unet_jax.streaming.tally import Tally
+from ica_unet_jax.streaming.tally import Tally, percentiles
 
 DEADLINE_MS = 50.0  # as `stream` has it
 
@@ -138,6 +138,9 @@ class Session:
         counts = f"{tally.frames} frames, {tally.answered} answered, {tally.dropped} dropped, {tally.refused} refused"
         if self._talk.left_out:
             counts += f", {self._talk.left_out} left out as they lacked a slice"
+        if tally.answered:
+            times = (f"{percentiles(values)[name]:.1f}" for values in (tally.compute_ms, tally.arrival_to_mask_ms) for name in ("p50", "p99"))
+            counts += ", compute {} ms (p99 {}), arrival to mask {} (p99 {})".format(*times)
         return f"{counts}; " + (f"ended: {self.why}" if self.why else "ended by the client")
 
 

@@ -64,7 +64,7 @@ def test_attributes_say_what_the_labels_are_and_keep_those_of_the_image():
     assert {name: float(meta[f"Volume{name}_ml"]) for name in ("RV", "MYO", "LV")} == {
         name: (labels == k).sum() for k, name in enumerate(("RV", "MYO", "LV"), 1)
     }
-    assert {"1 RV", "2 MYO", "3 LV"} <= set(meta["ImageComments"])
+    assert meta["ImageComments"] == [f"{k} {name}: {(labels == k).sum():.1f} mL" for k, name in enumerate(("RV", "MYO", "LV"), 1)]
 
 
 @pytest.mark.parametrize("order", ["shuffled", "interleaved", "slice by slice", "one late"])
