@@ -3,6 +3,7 @@
 import functools
 import struct
 import threading
+import time
 
 import ismrmrd
 import numpy as np
@@ -182,3 +183,21 @@ def test_labels_are_those_of_a_stream(tiny_run):
 
 def test_spacing_of_the_helpers():
     assert SPACING[1:] == (12.0 / 8, 7.5 / 6)
+
+
+@pytest.mark.parametrize("queue", [0, 2])
+def test_with_a_queue_the_oldest_frames_are_dropped_without_the_sender_waits(queue):
+    frames = cine(12)
+    sent = stream(CONFIG, header(3), *images(frames).values())
+    engine = trivial_engine()
+    make = engine._make
+
+    def slow(shape, spacing):
+        segmenter = make(shape, spacing)
+        push = segmenter.push
+        segmenter.push = lambda *one: time.sleep(0.02) or push(*one)
+        return segmenter
+
+    engine._make = slow
+    phases = {image.phase for image in parsed(exchange(sent, engine, queue=queue))}
+    assert {10, 11} <= phases and (len(phases) < 12 if queue else phases == set(range(12)))

@@ -24,6 +24,31 @@ def test_a_frame_too_many_pushes_out_the_oldest():
     assert queue.dropped == 3
 
 
+def test_a_patient_queue_loses_nothing_and_lets_nobody_wait_after_its_end():
+    queue, read = FrameQueue(2, patient=True), []
+
+    def write():
+        for number in range(1, 50):
+            queue.put(Handover(number, 0.0, FRAME))
+        queue.close()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    for handover in queue:
+        read.append(handover.number)
+        assert len(queue._waiting) <= 2
+    assert read == list(range(1, 50)) and queue.dropped == 0
+    writer.join()
+    full = FrameQueue(1, patient=True)
+    writers = [threading.Thread(target=full.put, args=(Handover(n, 0.0, FRAME),)) for n in (1, 2)]
+    for writer in writers:
+        writer.start()
+    full.close()
+    for writer in writers:
+        writer.join(5)
+        assert not writer.is_alive()
+
+
 def test_a_reader_waits_for_a_frame_and_for_the_end():
     queue, read = FrameQueue(2), []
     reader = threading.Thread(target=lambda: read.extend(handover.number for handover in queue))
