@@ -15,12 +15,14 @@ import numpy as np
 from ica_unet_jax.data.case import Case, Cine, Examination
 from ica_unet_jax.data.nifti import SUFFIX
 from ica_unet_jax.errors import UserError
+from ica_unet_jax.labels import STRUCTURES
 
 _SAME_INTENSITY = 0.01  # largest difference between a frame file and its cine, as a part of the frame's range
 _FINER = 1.5  # slices that lie closer than the pixels of the image by this factor are none
 _SLOWER = 0.5  # of the change from frame to frame; in ACDC slices change by 2.5 times as much and more, rows and columns by 0.9 and more
 _STACK = 20  # slices; real stacks rarely have more, cines that were saved as one often
 _FEW, _ALIKE = 5, 0.2  # slices that differ by less of the image's deviation: ACDC's do by 0.30 and more, its frames by 0.16 and less
+_EXCHANGED = 0.2  # of the border; by so much more of the RV's than of the LV's is myocardium
 _ANNEX = ".git/annex/objects"
 
 
@@ -115,8 +117,28 @@ def find_frame(path: Path, volume: np.ndarray, cine: Path, frames: np.ndarray) -
                         "export both on one grid.")
     nearest = min(range(len(frames)), key=lambda time: np.abs(volume - frames[time]).mean())
     if not _same(volume, frames[nearest]):
-        raise UserError(f"{path} is no frame of {cine.name}, so that nothing tells which frame its ground truth is of; correct one of the two.")
+        raise UserError(f"{path} is no frame of {cine.name}, so that nothing tells which frame its ground truth is of; "
+                        "correct one of the two, or remove the cine, so that the frame stands alone.")
     return nearest
+
+
+def of_order(cine: Cine) -> list[str]:
+    """A remark where RV and LV seem exchanged: the cavity of the LV lies within the myocardium, that of the RV beside it."""
+    if not cine.labels:
+        return []
+    labels = np.concatenate(list(cine.labels.values()))
+    rv, lv = (_enclosed(labels, STRUCTURES[name]) for name in ("RV", "LV"))
+    if rv < lv + _EXCHANGED:
+        return []
+    return [f"{cine.case.image}: what is taken as RV lies within the myocardium, and what is taken as LV does not; they seem exchanged, see --label_map."]
+
+
+def _enclosed(labels: np.ndarray, cavity: int) -> float:
+    """The share of a cavity's border in the plane that is myocardium; 0 where there is no such cavity."""
+    pairs = [np.moveaxis(labels, axis, 0) for axis in (1, 2)]
+    sides = [(one, other) for part in pairs for one, other in ((part[1:], part[:-1]), (part[:-1], part[1:]))]
+    outside = np.concatenate([other[(one == cavity) & (other != cavity)] for one, other in sides])
+    return float(np.mean(outside == STRUCTURES["MYO"])) if outside.size else 0.0
 
 
 def of_axes(cine: Cine) -> tuple[list[str], list[str]]:

@@ -59,6 +59,8 @@ def examine(case: Case, label_map: Mapping[int, int], with_labels: bool) -> Exam
     if with_labels:
         _examine_labels(seen, case, label_map)
         _examine_truth(seen, case, label_map)
+    if seen.cine and not seen.problems:
+        seen.remarks += checks.of_order(seen.cine)
     return seen
 
 

@@ -22,7 +22,7 @@ def read(path: Path, flag: str = "") -> list[Row]:
         content = Path(path).read_bytes()
     except OSError as error:
         raise UserError(f"{flag}{path} cannot be read ({error.strerror}); make it readable.") from error
-    lines = content.decode(json.detect_encoding(content), errors="replace").replace("\0", "").splitlines()
+    lines = _decoded(content).splitlines()
     first = lines[0] if lines else ""
     try:
         rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=";" if first.count(";") > first.count(",") else ",")]
@@ -41,7 +41,7 @@ class Patients:
     def __init__(self, root: Path, column: str):
         self._root, self._column, self._told = root, column, False
         self.path = next(filter(None, (_with_column(folder, column.lower()) for folder in (root, *root.resolve().parents[:2]))), None)
-        self._rows = by_name(self.path, column.lower()) if self.path else {}
+        self._rows = {_key(name): row for name, row in by_name(self.path, column.lower()).items()} if self.path else {}
 
     def row(self, name: str, problems: list[str]) -> tuple[Row, tuple[str, ...]]:
         """What is known of a patient, and a remark; that there is no table is said once, that a patient lacks in it is a problem."""
@@ -49,9 +49,14 @@ class Patients:
             told, self._told = self._told, True
             return {}, () if told else (f"{self._root}: there is no table of the patients (a CSV file with the column {self._column}) here or "
                                         "above, so that vendors and diagnoses are not known.",)
-        if name not in self._rows:
+        if _key(name) not in self._rows:
             problems.append(f"{self.path} has no row for {name}; add it.")
-        return self._rows.get(name, {}), ()
+        return self._rows.get(_key(name), {}), ()
+
+
+def _key(name: str) -> str:
+    """A patient's name without leading zeros, which spreadsheets drop."""
+    return name.lstrip("0")
 
 
 def by_name(path: Path, column: str, flag: str = "") -> dict[str, Row]:
@@ -66,9 +71,13 @@ def by_name(path: Path, column: str, flag: str = "") -> dict[str, Row]:
 
 def _with_column(folder: Path, column: str) -> Path | None:
     for path in sorted(folder.glob("*.[Cc][Ss][Vv]")):
-        if not checks.of_path(path, folder) and column in path.read_bytes()[:4096].decode("utf-8", errors="replace").lower():
+        if not checks.of_path(path, folder) and column in _decoded(path.read_bytes()[:4096]).lower():
             return path
     return None
+
+
+def _decoded(content: bytes) -> str:
+    return content.decode(json.detect_encoding(content), errors="replace").replace("\0", "")
 
 
 def vendor(text: str) -> str:

@@ -20,8 +20,10 @@ _DEPTH = 3  # Training/Labeled/CODE
 
 
 def recognises(root: Path) -> bool:
-    """Whether there are M&Ms' parts, or ground truths of whole cines under its names."""
-    return any((root / "Training" / part).is_dir() for part in ("Labeled", "Unlabeled")) or folders.holds(root, _DEPTH, "*_sa_gt.nii*")
+    """Whether there are M&Ms' parts, or ground truths of whole cines under its names, in folders of these names."""
+    truths = (path for level in range(_DEPTH + 1) for path in root.glob("*/" * level + "*_sa_gt.nii*"))
+    return any((root / "Training" / part).is_dir() for part in ("Labeled", "Unlabeled")) or any(
+        path.name.startswith(f"{path.absolute().parent.name}_sa_gt.") for path in truths)
 
 
 def find_cases(root: Path) -> Iterator[tuple[Path, Case]]:
@@ -51,7 +53,7 @@ def _case(name: str, files: folders.Images, table: tables.Patients) -> Case:
     problems: list[str] = []
     parents, row, remarks = files.place.absolute().parts[-3:], *table.row(name, problems)
     told = {phase: row[phase.lower()] for phase in ("ED", "ES") if row.get(phase.lower())}
-    numbers = {phase.lower(): int(text) for phase, text in told.items() if re.fullmatch(r"-?\d{1,6}", text)}
+    numbers = {phase.lower(): int(match[1]) for phase, text in told.items() if (match := re.fullmatch(r"(-?\d{1,6})(?:\.0)?", text))}
     problems += [f"{table.path}: {phase} of {name} is '{text[:20]}'; write a frame number counted from 0."
                  for phase, text in told.items() if phase.lower() not in numbers]
     return Case(

@@ -44,7 +44,7 @@ def examine(case: Case, label_map: Mapping[int, int], with_labels: bool) -> Exam
 def _case(name: str, files: folders.Images, table: tables.Patients, remarks: tuple[str, ...]) -> Case:
     """The patient of that name, as the files of its folder and its row of the table describe it."""
     problems: list[str] = []
-    row, more = table.row(name.lstrip("0"), problems)
+    row, more = table.row(name, problems)
     cine = files.take(f"{name}_SA_CINE", problems)
     return Case(
         name,

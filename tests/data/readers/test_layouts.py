@@ -8,7 +8,7 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
-from layouts import LAYOUTS, WHERE
+from layouts import LAYOUTS, WHERE, save
 from places import ROOT, SHARED_DATA
 from tiny import LOOP
 
@@ -257,12 +257,12 @@ def _(folder):
     change(first(folder, "A0*_gt.nii.gz"), np.zeros_like)
 
 
-@damage("mms2", "dataset_information.csv has no row for 1; add it.")
+@damage("mms2", "dataset_information.csv has no row for 001; add it.")
 def _(folder):
     rewrite(csv_of(folder), "\n1,", "\n9,")
 
 
-@damage("mms2", "001_SA_ES.nii.gz is no frame of 001_SA_CINE.nii.gz, so that nothing tells which frame its ground truth is of; correct one of the two.")
+@damage("mms2", "001_SA_ES.nii.gz is no frame of 001_SA_CINE.nii.gz, so that nothing tells which frame its ground truth is of; correct one of the two, or remove the cine,")
 def _(folder):
     change(first(folder, "001_SA_ES.nii.gz"), lambda frame: frame[::-1])
 
@@ -287,7 +287,7 @@ def _(folder):
     first(folder, "001_SA_ES.nii.gz").unlink()
 
 
-@damage("ukbb", "sa_ES.nii.gz is no frame of sa.nii.gz, so that nothing tells which frame its ground truth is of; correct one of the two.")
+@damage("ukbb", "sa_ES.nii.gz is no frame of sa.nii.gz, so that nothing tells which frame its ground truth is of; correct one of the two, or remove the cine,")
 def _(folder):
     change(folder / "1000001" / "sa_ES.nii.gz", lambda frame: frame[::-1])
 
@@ -437,3 +437,20 @@ def test_the_recipe_for_a_cohort_that_is_none_of_these(originals, tmp_path):
     assert read.spacing == cine.spacing and list(read.labels) == list(cine.labels)
     for time, labels in cine.labels.items():
         np.testing.assert_array_equal(read.labels[time], labels)
+
+
+def test_an_exchanged_order_of_labels_is_remarked_on(cohort):
+    for case in reading.find_cases(cohort):
+        for label_map, told in (("", False), ("1:3,2:2,3:1", True)):
+            remarks = reading.examine(case, label_map).remarks
+            assert any("what is taken as RV lies within the myocardium" in remark for remark in remarks) == told
+
+
+def test_a_plain_folder_with_names_like_those_of_mms_stays_plain(originals, tmp_path):
+    """Otherwise its RV and LV would be exchanged."""
+    cine = originals[0]
+    save(tmp_path / "x_sa.nii.gz", cine.frames, cine)
+    save(tmp_path / "x_sa_gt.nii.gz", np.stack([cine.labels.get(time, np.zeros_like(cine.labels[0])) for time in cine.times]), cine)
+    [case] = reading.find_cases(tmp_path)
+    assert case.reader == "folder" and case.name == "x_sa"
+    np.testing.assert_array_equal(reading.read(case).labels[0], cine.labels[0])
