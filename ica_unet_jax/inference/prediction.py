@@ -15,7 +15,7 @@ from ica_unet_jax.data.dicom import identity
 from ica_unet_jax.data.nifti import SUFFIX, stem
 from ica_unet_jax.data.readers import dicom
 from ica_unet_jax.data.saving import save_labels
-from ica_unet_jax.errors import UserError
+from ica_unet_jax.errors import BadData, UserError
 from ica_unet_jax.inference import case_page, dicom_seg, options, segmenters, turning, volumes
 from ica_unet_jax.inference.postprocessing import largest_components
 from ica_unet_jax.inference.segmenters import Segmenter
@@ -180,18 +180,24 @@ def _is_dicom(source: Path, reader: str) -> bool:
 
 
 def find_studies(source: Path, target: Path, acdc_names: bool, skip_bad_cases: bool, codes: str, series: str, keep_identifiers: bool) -> list[Job]:
-    """As `find_jobs`, of DICOM: the short-axis cine of each study, or the one to which `series` belongs."""
+    """As `find_jobs`, of DICOM: the short-axis cine of each study, or the one to which `series` belongs.
+
+    Of a single study all that is wrong is told, and nothing of how many cases there are.
+    """
     if acdc_names:
         raise UserError(f"--acdc_names needs a cohort in ACDC's layout: --input={source} holds DICOM.")
     if target.resolve().is_relative_to(source.resolve()):
         raise UserError(f"--output={target} lies in --input={source}: choose another place.")
     cases, is_file = [case for _, case in dicom.find_cases(source, series)], target.name.endswith(_SUFFIXES)
     if not cases:
-        raise UserError(f"--input={source} holds DICOM files, but no MR images: name the folder of a study or of a series.")
-    if len(cases) == 1:
-        sound = {case.name: bool(reading.read(case, with_labels=False, codes=codes)) for case in cases}
-    elif is_file:
-        raise UserError(f"--output={target} must be a folder, as --input={source} holds {len(cases)} studies.")
+        raise UserError(f"--input={source} holds no MR images in DICOM: name the folder of a study or of a series.")
+    studies = sum(case.name.startswith(dicom.STUDY) for case in cases)
+    if is_file and studies > 1:
+        raise UserError(f"--output={target} must be a folder, as --input={source} holds {studies} studies.")
+    if studies == 1 and not skip_bad_cases:
+        if problems := [problem for case in cases for problem in reading.examine(case, with_labels=False, codes=codes).problems]:
+            raise BadData(problems)
+        sound = {case.name for case in cases}
     else:
         sound, _ = cohort.screen(cases, lambda case: bool(reading.read(case, with_labels=False, codes=codes)), skip_bad_cases)
     jobs = []

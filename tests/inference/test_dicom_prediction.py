@@ -115,11 +115,15 @@ def test_what_cannot_be_predicted(frames, tmp_path):
         dicoms.write_cine(tmp_path / "in" / f"{number}", frames, study=f"1.2.{number}")
     nib.save(nib.Nifti1Image(np.zeros((3, 3, 3)), np.eye(4)), tmp_path / "a.nii.gz")
     dicoms.write_image(tmp_path / "report" / "a", frames[0, 0], (0, 0, 0), dicoms.AXIAL, SOPClassUID="1.2.840.10008.5.1.4.1.1.88.11")
+    dicoms.write_cine(tmp_path / "cut", frames)
+    cut = tmp_path / "cut" / "IM005_00003"
+    cut.write_bytes(cut.read_bytes()[:700])
     for source, target, more, message in (
         ("in", "out.nii.gz", {}, "must be a folder, as --input=.*in holds 2 studies"),
         ("in", "in/out", {}, "lies in --input"),
         ("in", "out", dict(acdc_names=True), "--acdc_names needs a cohort in ACDC's layout"),
-        ("report", "out", {}, "holds DICOM files, but no MR images"),
+        ("cut", "out.nii.gz", {}, r"\A[^\n]*IM005_00003 is cut off: its header ends before the size of the image; copy it from the archive again.\Z"),
+        ("report", "out", {}, "holds no MR images in DICOM"),
     ):
         given = dict(acdc_names=False, skip_bad_cases=False, codes="", series="", keep_identifiers=False) | more
         with pytest.raises(UserError, match=message):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import itertools
+import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -71,13 +72,14 @@ class Image:
 
 
 def library(path: Path) -> Any:
-    """pydicom, silent: its warnings quote what stands in a header. Raises UserError, about the DICOM at `path`, where it is not installed."""
+    """pydicom, silent: its warnings quote what stands in a header, and its log shows tracebacks of what is told in a sentence. Raises UserError, about the DICOM at `path`, where it is not installed."""
     missing = [name for name in ("pydicom", "highdicom") if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f"{path} is or holds DICOM, which needs {' and '.join(missing)}: {_INSTALL}, or convert it to NIfTI.")
     import pydicom
 
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     return pydicom
 
 

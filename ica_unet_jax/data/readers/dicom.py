@@ -17,6 +17,8 @@ from ica_unet_jax.data.dicom.images import Image
 from ica_unet_jax.data.nifti import SUFFIX
 from ica_unet_jax.errors import UserError
 
+STUDY = "study_"  # so begins the name of a case that is one
+
 
 def recognises(root: Path) -> bool:
     """Whether some of the first files below begin as DICOM does, whatever their names."""
@@ -26,7 +28,8 @@ def recognises(root: Path) -> bool:
 def find_cases(root: Path, series: str = "") -> Iterator[tuple[Path, Case]]:
     """As `Reader.find_cases`; headers are read. Of each study the cine to which `series`, a number or UID, belongs, if one is named.
 
-    A case is called by a digest of its study, so that its name tells nothing of the patient.
+    A case is called by a digest of its study, so that its name tells nothing of the patient. A file that cannot be read is a case of
+    its own: which study it belongs to is not known.
     """
     images.library(root)
     studies: dict[str, list[Image]] = defaultdict(list)
@@ -44,7 +47,7 @@ def find_cases(root: Path, series: str = "") -> Iterator[tuple[Path, Case]]:
     remarks = (f"{others} NIfTI files lie beside the DICOM files and are not read: name them, or a folder of their own.",) if others else ()
     for study, seen in studies.items():
         place = root if len(studies) == 1 else Path(os.path.commonpath([image.path.parent for image in seen]))
-        case = _case(f"study_{_digest(study)}", place, seen, series)
+        case = _case(f"{STUDY}{_digest(study)}", place, seen, series)
         yield place, dataclasses.replace(case, remarks=remarks + case.remarks)
 
 
