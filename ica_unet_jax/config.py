@@ -151,7 +151,7 @@ class DataConfig(Part):
     """Which cases, on which grid, how augmented."""
 
     data_dir: str = knob("", "Folder of the cohort, in one of the layouts of docs/data.md, or a folder of 4D cines with labelled frames. Several, as A,B, are mixed.")
-    reader: str = knob("auto", "Layout of the cohort: auto finds it by the names of files; or one of those in docs/data.md, as acdc, mms, mms2, ukbb, nnunet, folder.")
+    reader: str = knob("auto", "Layout of the cohort: auto finds it by the names of files; or one of those in docs/data.md, as acdc, mms, mms2, ukbb, nnunet, dicom, folder.")
     cohort_csv: str = knob("", "Table of the patients (CSV with the columns name, and group, vendor or centre), for stratified folds and tables by vendor.")
     phantom_dir: str = knob("data/phantom", "Where phantom cohorts are written on first use, and looked for.")
     phantom_patients: int = knob(0, "Without --data_dir: train on a phantom cohort of this size (0: no).", low=0)
