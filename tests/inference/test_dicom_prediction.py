@@ -141,11 +141,13 @@ def test_a_study_with_a_slice_missing_is_one_sentence_and_exit_code_2(tiny_run, 
 def test_masks_of_mixed_times_refer_to_the_nearest_images(tmp_path):
     """A slice of 2 images among slices of 4: each image gets the masks of two times."""
     frames = np.random.default_rng(0).integers(0, 900, (4, 3, 12, 16))
-    dicoms.write_cine(tmp_path / "in", frames, times=[dicoms.TIMES, dicoms.TIMES, dicoms.TIMES[:2]], one_series_a_slice=True)
+    uneven = [0, 10, 20, 120]  # as in a heart out of rhythm; images are matched one by one all the same
+    dicoms.write_cine(tmp_path / "in", frames, times=[dicoms.TIMES, uneven, dicoms.TIMES[:2]], one_series_a_slice=True)
     [case] = reading.find_cases(tmp_path / "in")
     grid, labels = dicom.grid_of(case), np.random.default_rng(1).integers(0, 4, frames.shape).astype(np.uint8)
     np.testing.assert_array_equal(masks_of(dicom_seg.save(tmp_path / "out", grid, labels, "net"), grid, labels.shape), labels)
-    assert [grid.sources(time)[2].instance for time in range(4)] == [1, 1, 2, 2]
+    assert [[image.instance for image in grid.sources(time)] for time in range(4)] == [[1, 1, 1], [2, 2, 1], [3, 3, 2], [4, 4, 2]]
+    np.testing.assert_array_equal(grid.frames()[:, :2], frames[:, :2])
     before = sorted((tmp_path / "out").iterdir())
     labels[0] = 0
     assert dicom_seg.save(tmp_path / "out", grid, labels, "net") == before[1:] == sorted((tmp_path / "out").iterdir())

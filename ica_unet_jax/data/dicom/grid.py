@@ -42,8 +42,11 @@ class Grid:
         return np.stack([_resampled(images, phases, self.times) for images, phases in zip(slices, self.phases, strict=True)], axis=1)
 
     def sources(self, time: int) -> list[Image]:
-        """For each slice the image that is shown at a time, or the nearest to it."""
-        return [own[int(np.argmin(np.abs(phases - time / self.times)))] for own, phases in zip(self.stack.slices, self.phases, strict=True)]
+        """For each slice the image that is shown at a time, or where it is interpolated the nearest to it."""
+        return [
+            own[time if len(own) == self.times else int(np.argmin(np.abs(phases - time / self.times)))]
+            for own, phases in zip(self.stack.slices, self.phases, strict=True)
+        ]
 
     def header(self) -> nib.Nifti1Header:
         """As NIfTI has the geometry: x along the rows, y along the columns, z from the base to the apex."""
