@@ -61,7 +61,7 @@ def assert_same(originals, folder, layout, names):
             np.testing.assert_array_equal(read.labels[time], labels)
         if layout not in ("nnunet", "folder"):
             assert (read.case.ed, read.case.es) == (cine.case.ed, cine.case.es)
-        if number < 4:
+        if len(originals) == 4:
             assert case.vendor == VENDORS.get(layout, [""] * 4)[number] and case.part == PARTS.get(layout, [""] * 4)[number]
     return cases
 
@@ -257,6 +257,17 @@ def _(folder):
     change(first(folder, "A0*_gt.nii.gz"), np.zeros_like)
 
 
+TRUTHS = {"mms2": "dataset/001/001_SA_ES_gt.nii.gz", "ukbb": "1000001/label_sa_ES.nii.gz", "nnunet": "labelsTr/patient001_frame01.nii.gz"}
+HARMS = {
+    "holds the labels 7, known are 0 to 3; correct it or use --label_map.": lambda truth: put(truth, (0, 0, 0), 7),
+    "has the shape (64, 64, 1), its image (64, 64, 2); export both on one grid.": lambda truth: truth[..., :1],
+    "labels nothing; remove it, or put the true one there.": np.zeros_like,
+}
+for _layout, _file in TRUTHS.items():
+    for _sentence, _harm in HARMS.items():
+        damage(_layout, f"{_file.rpartition('/')[2]} {_sentence}")(lambda folder, file=_file, harm=_harm: change(folder / file, harm))
+
+
 @damage("mms2", "dataset_information.csv has no row for 001; add it.")
 def _(folder):
     rewrite(csv_of(folder), "\n1,", "\n9,")
@@ -265,21 +276,6 @@ def _(folder):
 @damage("mms2", "001_SA_ES.nii.gz is no frame of 001_SA_CINE.nii.gz, so that nothing tells which frame its ground truth is of; correct one of the two, or remove the cine,")
 def _(folder):
     change(first(folder, "001_SA_ES.nii.gz"), lambda frame: frame[::-1])
-
-
-@damage("mms2", "001_SA_ES_gt.nii.gz holds the labels 7, known are 0 to 3; correct it or use --label_map.")
-def _(folder):
-    change(first(folder, "001_SA_ES_gt.nii.gz"), lambda truth: put(truth, (0, 0, 0), 7))
-
-
-@damage("mms2", "001_SA_ES_gt.nii.gz has the shape (64, 64, 1), its image (64, 64, 2); export both on one grid.")
-def _(folder):
-    change(first(folder, "001_SA_ES_gt.nii.gz"), lambda truth: truth[..., :1])
-
-
-@damage("mms2", "001_SA_ES_gt.nii.gz labels nothing; remove it, or put the true one there.")
-def _(folder):
-    change(first(folder, "001_SA_ES_gt.nii.gz"), np.zeros_like)
 
 
 @damage("mms2", "001_SA_ES_gt.nii.gz has no image; add 001_SA_ES.nii.gz, which tells the frame.")
@@ -302,21 +298,6 @@ def _(folder):
     change(folder / "1000001" / "sa_ES.nii.gz", lambda frame: frame[..., :1])
 
 
-@damage("ukbb", "label_sa_ES.nii.gz holds the labels 7, known are 0 to 3; correct it or use --label_map.")
-def _(folder):
-    change(folder / "1000001" / "label_sa_ES.nii.gz", lambda truth: put(truth, (0, 0, 0), 7))
-
-
-@damage("ukbb", "label_sa_ES.nii.gz has the shape (64, 64, 1), its image (64, 64, 2); export both on one grid.")
-def _(folder):
-    change(folder / "1000001" / "label_sa_ES.nii.gz", lambda truth: truth[..., :1])
-
-
-@damage("ukbb", "label_sa_ES.nii.gz labels nothing; remove it, or put the true one there.")
-def _(folder):
-    change(folder / "1000001" / "label_sa_ES.nii.gz", np.zeros_like)
-
-
 @damage("ukbb", "label_sa_ES.nii.gz has no image; add sa_ES.nii.gz, which tells the frame.")
 def _(folder):
     (folder / "1000001" / "sa_ES.nii.gz").unlink()
@@ -326,21 +307,6 @@ def _(folder):
 def _(folder):
     rewrite(folder / "dataset.json", "RV", "atrium")
     shutil.rmtree(folder / "imagesTs")
-
-
-@damage("nnunet", "patient001_frame01.nii.gz holds the labels 7, known are 0 to 3; correct it or use --label_map.")
-def _(folder):
-    change(folder / "labelsTr" / "patient001_frame01.nii.gz", lambda truth: put(truth, (0, 0, 0), 7))
-
-
-@damage("nnunet", "patient001_frame01.nii.gz has the shape (64, 64, 1), its image (64, 64, 2); export both on one grid.")
-def _(folder):
-    change(folder / "labelsTr" / "patient001_frame01.nii.gz", lambda truth: truth[..., :1])
-
-
-@damage("nnunet", "patient001_frame01.nii.gz labels nothing; remove it, or put the true one there.")
-def _(folder):
-    change(folder / "labelsTr" / "patient001_frame01.nii.gz", np.zeros_like)
 
 
 @damage("nnunet", "patient001_frame01_0000.nii.gz has no ground truth; add labelsTr/patient001_frame01.nii.gz.")
