@@ -29,7 +29,7 @@ _WAITING = flags.DEFINE_integer("waiting", 8, "HTTP: requests that may wait; one
 _PATIENCE = flags.DEFINE_float("patience", 60.0, "Seconds after which what stalls is closed.", lower_bound=0.1)
 _LIMIT = flags.DEFINE_integer("limit_mb", 256, "Megabytes of the longest message or upload, and of what waits.", lower_bound=1, upper_bound=16384)
 options.define(options.STREAM, **options.REAL_TIME)
-_LIKE = flags.DEFINE_string("like", "", "MRD, OpenIGTLink: a NIfTI file as the images that will come, so that the first is not waited for.")
+_LIKE = flags.DEFINE_string("like", "", "A NIfTI file as the images that will come, so that the first is not waited for.")
 _REPLAY = flags.DEFINE_string(
     "replay", "", "NIfTI file to play to the MRD server on --port; where a network is named, to one that is started for it alone."
 )

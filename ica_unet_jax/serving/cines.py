@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import time
@@ -9,7 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ica_unet_jax.data import nifti, saving
+from ica_unet_jax.data.case import Cine
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.inference import options, segmenters, turning, volumes
 from ica_unet_jax.metrics import doubts
@@ -35,15 +39,25 @@ def check_size(path: Path, limit: int) -> None:
 
 
 class Cines:
-    """Segments files with a trained network, one at a time. Keywords: `options.STREAM`; `runtime` is auto unless given."""
+    """Segments files with a trained network, one at a time.
 
-    def __init__(self, network: str | Path | Trained, limit: int, **given: Any):
+    Args:
+      network: as `trained.find` finds it.
+      limit: bytes of a file, unpacked.
+      like: a file as those that will come, for whose size all is made ready at once.
+      given: options of `options.STREAM`; `runtime` is auto unless given.
+    """
+
+    def __init__(self, network: str | Path | Trained, limit: int, like: str | Path = "", **given: Any):
         chosen = options.choose(options.STREAM, options.REAL_TIME | given)
         trained = find(network)
         self._segmenter, self._limit = segmenters.load_as(trained, chosen), limit
         self._codes = turning.codes_for(trained, self._segmenter.config.data, chosen)
         self._seen = dict(window=chosen.seen_through(self._segmenter.config.data), cyclic=self._segmenter.config.data.cyclic)
         self._grids: set[tuple] = set()
+        if like:
+            cine = turning.read(Path(like), self._codes)
+            self._segment(dataclasses.replace(cine, frames=cine.frames[:1]), lambda time: None)
 
     def __call__(self, path: Path, patience: float, given_up: Callable[[], bool]) -> None:
         """Writes `MASKS`, `VOLUMES` and `SUMMARY` beside a NIfTI file.
@@ -61,17 +75,20 @@ class Cines:
         check_size(path, self._limit)
         cine = turning.read(path, self._codes)
         go_on(0)
-        self._make_room((cine.frames.shape[1:], cine.spacing))
-        labels = self._segmenter.segment_cine(cine.frames, cine.spacing, done=go_on, **self._seen)
-        labels[cine.empty] = 0
+        labels = self._segment(cine, go_on)
         curves, seconds = volumes.curves(labels, cine), volumes.frame_seconds(cine.header)
         saving.save_labels(path.with_name(MASKS), cine.turn.back(labels), cine.header)
         volumes.save_csv(path.with_name(VOLUMES), curves, seconds)
         summary = volumes.summarize(curves, seconds, nominal_spacing=False) | {"doubts": doubts.of_cine(labels, cine.spacing)}
         path.with_name(SUMMARY).write_text(json.dumps(summary | {"volumes_ml": volumes.rounded(curves)}), encoding="utf-8")
 
-    def _make_room(self, grid: tuple) -> None:
+    def _segment(self, cine: Cine, done: Callable[[int], None]) -> np.ndarray:
+        """Labels (t, s, h, w) uint8; none of a frame that shows nothing."""
+        grid = cine.frames.shape[1:], cine.spacing
         if grid not in self._grids and len(self._grids) == KEPT:
             self._grids.clear()
             self._segmenter.forget_grids()
         self._grids.add(grid)
+        labels = self._segmenter.segment_cine(cine.frames, cine.spacing, done=done, **self._seen)
+        labels[cine.empty] = 0
+        return labels

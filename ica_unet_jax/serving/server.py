@@ -21,13 +21,9 @@ def listening(bind: str, port: int) -> socket.socket:
     """A socket that listens; port 0 takes a free one. Raises UserError where that cannot be."""
     try:
         family, *_, address = socket.getaddrinfo(bind, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        server = socket.socket(family, socket.SOCK_STREAM)
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        server.bind(address)
-        server.listen(16)
+        return socket.create_server(address, family=family, backlog=16)
     except (OSError, OverflowError) as error:
         raise UserError(f"--bind={bind} --port={port} cannot be listened on ({error}): choose another port or address.") from error
-    return server
 
 
 class Server:

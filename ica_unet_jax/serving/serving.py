@@ -48,7 +48,7 @@ def serve(
       queue: see `Session`.
       waiting: HTTP requests that may wait.
       patience, limit: seconds and bytes, see `Wire`.
-      like: a NIfTI file as the images that will come, for whose size the server of a stream is ready before it says that it listens.
+      like: a NIfTI file as the images that will come, for whose size all is made ready before it says that it listens.
       given: options of `options.STREAM`; `runtime` is auto unless given.
 
     Raises:
@@ -62,7 +62,7 @@ def serve(
             token = secrets.token_urlsafe(24)
             print(f"token: {token}", flush=True)
 
-        server = web.server(listener, network, token=token, waiting=waiting, patience=patience, limit=limit, **given)
+        server = web.server(listener, network, token=token, waiting=waiting, patience=patience, limit=limit, like=like, **given)
     else:
         if protocol == "mrd":
             from ica_unet_jax.serving import mrd
