@@ -82,10 +82,11 @@ def arrange(stack: Stack) -> Grid:
     for s, own in enumerate(stack.slices):
         holes = [own[i].told for i in np.flatnonzero(np.diff(phases[s]) > _HOLE * _usual(np.diff(phases[s])))] if len(own) > 2 else []
         told += [f"slice {s + 1}: images are missing after {', '.join(holes)}."] if holes else []
-    if mixed := [s + 1 for s, count in enumerate(counts) if count != times]:
+    if mixed := [str(s + 1) for s, count in enumerate(counts) if count != times]:
         seen = collections.Counter(counts)
-        told.append(f"slices have different numbers of images ({', '.join(f'{seen[n]} x {n}' for n in sorted(seen, reverse=True))}): of slices "
-                    f"{', '.join(map(str, mixed))} {times} are made by interpolation in time, as parts of the beat.")
+        told.append(f"slices have different numbers of images ({', '.join(f'{seen[n]} x {n}' for n in sorted(seen, reverse=True))}): "
+                    f"{'slices' if mixed[1:] else 'slice'} {', '.join(mixed)} {'are' if mixed[1:] else 'is'} interpolated in time to {times}, as parts of "
+                    "the beat.")
     seconds = float(np.median(np.concatenate(steps))) / 1000 if steps else None
     return Grid(stack, times, phases, seconds or None, tuple(problems), (*stack.remarks, *remarks, *told))
 

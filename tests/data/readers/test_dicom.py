@@ -171,7 +171,7 @@ def test_slices_with_fewer_images_are_resampled_in_parts_of_the_beat(tmp_path):
     whole = np.minimum(np.arange(10) / 10, 7 / 8)
     np.testing.assert_allclose(seen.cine.frames[:, 2, 0, 0] - texture[2, 0, 0], 1000 * whole, atol=1)
     [remark] = seen.remarks
-    assert "(3 x 10, 1 x 8, 1 x 5): of slices 3, 5 10 are made by interpolation in time" in remark
+    assert "(3 x 10, 1 x 8, 1 x 5): slices 3, 5 are interpolated in time to 10" in remark
 
 
 def test_a_missing_image_is_named_and_made_of_its_neighbours(tmp_path):
