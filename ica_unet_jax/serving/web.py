@@ -7,6 +7,7 @@ connection may do nothing.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import io
 import socket
@@ -32,6 +33,8 @@ from ica_unet_jax.serving.cines import MASKS, SUMMARY, VOLUMES, Cines, TooLong
 from ica_unet_jax.serving.wire import log
 
 CONNECTIONS = 128  # at once; more are told to come later
+EARLY = (401, 413, 415, 503)  # answers that need not wait for the upload
+COURTESY = 2.0  # s in which a refused client may finish what it sends
 LONGEST_HEAD = 2**14  # bytes of a request's headers
 FORMS = ("multipart/form-data",)
 KINDS = {"/masks": (MASKS, "application/gzip"), "/volumes": (VOLUMES, "text/csv"), "/measurements": (SUMMARY, "application/json")}
@@ -73,6 +76,12 @@ class Service:
         )
 
     async def _post(self, request: Request) -> Response:
+        answer = await self._admitted(request)
+        if answer.status_code in EARLY and not getattr(request.state, "taken", False):
+            await _let_finish(request)
+        return answer
+
+    async def _admitted(self, request: Request) -> Response:
         if self._inside > self._waiting:
             return _refusal(503, "Too many requests wait: try again later.")
         self._inside += 1
@@ -127,6 +136,7 @@ class Service:
                 if taken > self._limit:
                     raise Refused(413, openapi.REFUSALS[413])
                 file.write(part)
+        request.state.taken = True
 
     async def _work(self, path: Path, gone: threading.Event) -> None:
         try:
@@ -159,6 +169,14 @@ def _answer(folder: Path, asked: str) -> Response:
         for name, _ in KINDS.values():
             archive.write(folder / name, name)
     return Response(packed.getvalue(), media_type="application/zip", headers={"Connection": "close"})
+
+
+async def _let_finish(request: Request) -> None:
+    """Passes by what a refused client still sends: many read their answer only then, and would lose it if the connection closed."""
+    with contextlib.suppress(TimeoutError, ClientDisconnect):
+        async with asyncio.timeout(COURTESY):
+            async for _ in request.stream():
+                pass
 
 
 async def _watch(request: Request, gone: threading.Event) -> None:

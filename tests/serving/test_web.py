@@ -180,7 +180,7 @@ def tiny_run_cines(tiny_run):
 def test_an_upload_beyond_the_limit_ends_early():
     fake = Fake()
     with service(fake) as port:
-        assert asked(port, body=bytes(LIMIT + 1))[0] == 413  # by its length
+        assert asked(port, body=bytes(LIMIT + 1))[0] == asked(port, body=bytes(32 * LIMIT))[0] == 413  # by its length
         with connect(port) as connection:
             connection.sendall(b"POST /masks HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
             try:
@@ -188,7 +188,7 @@ def test_an_upload_beyond_the_limit_ends_early():
                     connection.sendall(b"80000\r\n" + bytes(2**19) + b"\r\n")
             except OSError:
                 pass
-            assert everything(connection)[:12] in (b"HTTP/1.1 413", b"")
+            assert everything(connection).startswith(b"HTTP/1.1 413")
         assert fake.calls == 0 and asked(port, body=SMALL)[0] == 200
 
 
