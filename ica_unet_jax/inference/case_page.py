@@ -45,13 +45,14 @@ def save(
     height, width = cine.frames.shape[2:]
     facts = [
         f"{frames} frames of {cine.frames.shape[1]} slices, {width}x{height}; voxels of {' x '.join(f'{size:.2f}' for size in cine.spacing[::-1])} mm"
-        + (f"; {1000 * summary['seconds_per_frame']:.1f} ms from frame to frame." if summary["seconds_per_frame"] else "; the time between frames is not known."),
+        + (f"; {1000 * seconds:.1f} ms from frame to frame." if (seconds := summary["seconds_per_frame"]) else "; the time between frames is not known."),
         f"Masks: {network}, ica_unet_jax {ica_unet_jax.__version__}. ED and ES are the frames of the largest and the smallest LV.",
         "Volumes are counted voxels; papillary muscles and trabeculae are as the network learnt them. Mass at ED, 1.05 g/mL.",
     ]
     with tempfile.TemporaryDirectory() as folder:
         pictures = {"Masks from base to apex": Path(folder, "masks.png")}
-        figures.overlay_grid(pictures["Masks from base to apex"], {time: cine.frame(cine.times[time]) for time in shown}, shown, {}, cine.spacing, phases=phases)
+        images = {time: cine.frame(cine.times[time]) for time in shown}
+        figures.overlay_grid(pictures["Masks from base to apex"], images, shown, {}, cine.spacing, phases=phases)
         if frames > 1:
             pictures["Volumes over the beat"] = Path(folder, "volumes.png")
             figures.volume_curves(pictures["Volumes over the beat"], curves, seconds=summary["seconds_per_frame"], phases=phases, unit=unit)

@@ -249,7 +249,8 @@ def save_dicom(job: Job, labels: np.ndarray, network: str) -> None:
     """Writes labels (t, s, h, w), as the images are stored, as DICOM SEG, and says whose name is in it."""
     folder = job.beside("_dicom_seg")
     paths = dicom_seg.save(folder, dicom.grid_of(job.case), labels, network)
-    print(f"{folder}: {len(paths)} DICOM SEG objects, one for each frame with labels; name, number and birth date of the patient are in them, as DICOM demands")
+    print(f"{folder}: {len(paths)} DICOM SEG objects, one for each frame with labels; name, number and birth date of the patient are in them, "
+          "as DICOM demands")
 
 
 def save_phases(job: Job, cine: Cine, labels: np.ndarray) -> None:

@@ -125,8 +125,8 @@ def _in_space(stack: Stack) -> tuple[list[str], list[str]]:
     usual = _usual(gaps)
     problems = []
     for i in np.flatnonzero(gaps > _HOLE * usual):
-        problems.append(f"a slice is missing between slice {i + 1} ({firsts[i].told}) and slice {i + 2} ({firsts[i + 1].told}), which lie {gaps[i]:.1f} mm "
-                        f"apart where the others lie {usual:.1f} mm: export all slices.")
+        problems.append(f"a slice is missing between slice {i + 1} ({firsts[i].told}) and slice {i + 2} ({firsts[i + 1].told}), which lie "
+                        f"{gaps[i]:.1f} mm apart where the others lie {usual:.1f} mm: export all slices.")
     if problems:
         return problems, []
     line = places[0] + np.linspace(0, 1, len(places))[:, None] * (places[-1] - places[0])
@@ -134,8 +134,8 @@ def _in_space(stack: Stack) -> tuple[list[str], list[str]]:
     off = np.linalg.norm((places - line) - np.outer((places - line) @ normal, normal), axis=1)
     if off.max() > _OFF:
         worst = int(off.argmax())
-        return [f"slice {worst + 1} ({firsts[worst].told}) is shifted by {off[worst]:.1f} mm in its plane against the line of the others: no stack can be made "
-                "of them; export slices that lie behind each other."], []  # fmt: skip
+        return [f"slice {worst + 1} ({firsts[worst].told}) is shifted by {off[worst]:.1f} mm in its plane against the line of the others: no "
+                "stack can be made of them; export slices that lie behind each other."], []  # fmt: skip
     if np.abs(gaps - usual).max() > _UNEVEN * usual:
         return [], [f"slices lie {gaps.min():.1f} to {gaps.max():.1f} mm apart; volumes are computed as if it were {gaps.mean():.1f} mm everywhere."]
     return [], []

@@ -76,11 +76,12 @@ def choose(stacks: Sequence[Stack], series: str = "") -> Stack:
         return named[0]
     short = [stack for stack in stacks if stack.is_short_axis]
     if not short:
-        raise UserError(f"no short-axis cine is found among the MR images; there are {_listed(stacks)}: if one of these is it, predict --series=NUMBER "
-                        "takes it.")
+        raise UserError(f"no short-axis cine is found among the MR images; there are {_listed(stacks)}: if one of these is it, predict "
+                        "--series=NUMBER takes it.")
     rivals = [stack for stack in short if 2 * len(stack.slices) >= len(short[0].slices)]
     if len(rivals) > 1:
-        raise UserError(f"there are {len(rivals)} short-axis cines ({_listed(rivals)}): predict --series={rivals[0].numbers[0]}, for example, picks one.")
+        raise UserError(f"there are {len(rivals)} short-axis cines ({_listed(rivals)}): predict --series={rivals[0].numbers[0]}, for example, "
+                        "picks one.")
     others = [stack for stack in short if stack is not rivals[0]]
     left_out = tuple(f"Left out, parallel to the short-axis cine but of another matrix or place: {stack.told}." for stack in others)
     return dataclasses.replace(rivals[0], remarks=(*rivals[0].remarks, *left_out))
@@ -102,7 +103,8 @@ def _counted(count: int, noun: str) -> str:
 
 def _alike(one: Image, other: Image) -> bool:
     """Whether two images are parallel, and of one matrix and pixel size."""
-    return one.shape == other.shape and np.allclose(one.spacing, other.spacing, rtol=1e-3) and np.allclose(one.orientation, other.orientation, atol=_PARALLEL)
+    same = one.shape == other.shape and np.allclose(one.spacing, other.spacing, rtol=1e-3)
+    return same and np.allclose(one.orientation, other.orientation, atol=_PARALLEL)
 
 
 def _split(images: Iterable[Image]) -> list[list[Image]]:
@@ -126,12 +128,13 @@ def _sorted(images: Sequence[Image]) -> Stack:
     for own in slices:
         single = list({(image.uid, image.frame): image for image in own}.values())  # copies of one file
         timed = has_moments(single)
-        by_time = {image.moment if timed else (image.order, image.instance, image.frame): image for image in sorted(single, key=lambda image: image.instance)}
+        single.sort(key=lambda image: image.instance)
+        by_time = {image.moment if timed else (image.order, image.instance, image.frame): image for image in single}
         chosen = {id(image) for image in by_time.values()}
         doubled += [image for image in own if id(image) not in chosen]
         kept.append(tuple(by_time[time] for time in sorted(by_time)))
-    remarks = (f"{doubled[0].told}: {_counted(len(doubled), 'image')} of this series {'are' if doubled[1:] else 'is'} there twice, at one place and time; "
-               "one of the two is left out.",) if doubled else ()  # fmt: skip
+    remarks = (f"{doubled[0].told}: {_counted(len(doubled), 'image')} of this series {'are' if doubled[1:] else 'is'} there twice, at one place "
+               "and time; one of the two is left out.",) if doubled else ()  # fmt: skip
     return Stack(tuple(kept), remarks)
 
 
