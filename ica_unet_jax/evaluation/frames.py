@@ -8,12 +8,12 @@ import numpy as np
 
 from ica_unet_jax.data import heart
 from ica_unet_jax.data.case import Cine
-from ica_unet_jax.data.geometry import Placement
+from ica_unet_jax.data.geometry import Placement, argmax_labels, resample_labels
 from ica_unet_jax.inference import roi
 from ica_unet_jax.inference.options import ORACLE, USUAL, Options
 from ica_unet_jax.inference.postprocessing import largest_components
 from ica_unet_jax.inference.segmenters import Segmenter
-from ica_unet_jax.labels import STRUCTURES
+from ica_unet_jax.labels import NUM_CLASSES, STRUCTURES
 from ica_unet_jax.metrics import cases
 from ica_unet_jax.metrics.surface import NSD_MM
 
@@ -78,6 +78,12 @@ def judge(
         | cases.case_metrics(labels[time], truth, cine.spacing, nsd_mm)
         for time, truth in sorted(cine.labels.items())
     ]
+
+
+def through_the_grid(truth: np.ndarray, placement: Placement) -> np.ndarray:
+    """A ground truth (s, h, w) as the model's grid can hold it, back on the native grid: what a network that makes no error answers."""
+    windows = resample_labels(truth, placement, NUM_CLASSES)
+    return argmax_labels(placement.backward(np.eye(NUM_CLASSES, dtype=np.float32)[windows]))
 
 
 def judge_positions(segmenter: Segmenter, cine: Cine, nsd_mm: float = NSD_MM, chosen: Options = USUAL) -> list[cases.Row]:

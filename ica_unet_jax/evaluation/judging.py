@@ -74,7 +74,7 @@ def evaluate(
     window, snippets = chosen.seen_through(data), segmenter.config.model.answered > 1
     decomposer = decomposition.Decomposer(segmenter) if segmenter.config.model.has_bases else None
     folder = Path(out or trained.folder / _name(split, chosen, segmenter.config.data, nsd_mm))
-    rows, faults, bases, over_time = [], [], [], {}
+    rows, faults, limits, bases, over_time = [], [], [], [], {}
     if chosen.data_dir and chosen.label_map is None:
         refuse_inherited(data.label_map, labelled)
     with Progress(len(labelled), unit="patient") as progress:
@@ -89,6 +89,7 @@ def evaluate(
             else:
                 rows += frames.judge(cine, labels, placements, nsd_mm)
                 faults += where_lost.judge(cine, labels)
+                limits += where_lost.limits(cine, placements)
             if decomposer:
                 bases += decomposition.judge(decomposer, cine)
             if pictures:
@@ -118,6 +119,7 @@ def evaluate(
         "neighbour_frames": chosen.neighbour_frames,
         "nsd_mm": nsd_mm,
         **cases.summarize(rows),
+        "grid_dice": where_lost.mean_limit(limits),
         "domains": {field: by_domain(field, labelled, rows) for field in ([by] if by else several(labelled))},
         "ica": decomposition.summarize(bases),
         "over_time": over_time,

@@ -54,7 +54,7 @@ def page(run: str, summary: dict[str, Any], rows: Sequence[cases.Row], faults: S
         lines += ["The terms as they weigh in the loss, and X, averaged over its channels, as an ICA; means over frames, then patients.", ""]
         lines += [ica_table(summary["ica"]), ""]
     if faults:
-        lines += ["## Where the Dice is lost", "", where_lost.page(faults)]
+        lines += ["## Where the Dice is lost", "", where_lost.page(faults, summary["grid_dice"])]
     if summary["over_time"]:
         header = ["Whole cine", "Frames", *(f"{measure} {s}" for measure in OVER_TIME for s in STRUCTURES)]
         curves = [_line(name, known["n_frames"], known["prediction"]) for name, known in summary["over_time"].items()]

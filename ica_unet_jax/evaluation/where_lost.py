@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from ica_unet_jax.data.case import Cine
+from ica_unet_jax.data.geometry import Placement
 from ica_unet_jax.errors import UserError
-from ica_unet_jax.evaluation.frames import phases
+from ica_unet_jax.evaluation.frames import phases, through_the_grid
 from ica_unet_jax.labels import STRUCTURES
 from ica_unet_jax.metrics.faults import COUNTS, EDGE_MM, KINDS, POSITIONS, dice_of, slice_faults
+from ica_unet_jax.metrics.overlap import structure_dice
 from ica_unet_jax.reporting.markup import number, plain_table
 from ica_unet_jax.runtime.files import replacing
 
@@ -41,6 +43,21 @@ def judge(cine: Cine, labels: Mapping[int, np.ndarray]) -> list[Row]:
     ]
 
 
+def limits(cine: Cine, placements: Mapping[int, Placement]) -> list[Row]:
+    """For each labelled frame of a case the Dice, {RV, MYO, LV}, of its truth on the model's grid and back: more cannot be had.
+
+    `placements` as `frames.segment` gives them.
+    """
+    name = cine.case.name
+    return [dict(patient=name) | structure_dice(through_the_grid(truth, placements[time]), truth) for time, truth in sorted(cine.labels.items())]
+
+
+def mean_limit(rows: Sequence[Row]) -> dict[str, float]:
+    """The mean over patients of what `limits` found; {} of nothing."""
+    patients = sorted({row["patient"] for row in rows})
+    return {name: _mean([np.mean([row[name] for row in rows if row["patient"] == patient]) for patient in patients]) for name in STRUCTURES if rows}
+
+
 def write_csv(path: str | Path, rows: Iterable[Row]) -> None:
     """Rows of `metrics.faults.slice_faults` with patient, group, frame (from 1) and phase. UserError where it cannot be written."""
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
@@ -58,8 +75,8 @@ def read_csv(path: str | Path) -> list[Row]:
         raise UserError(f"{path} cannot be read as a table of faults ({error}): evaluate again.") from error
 
 
-def page(rows: Sequence[Row]) -> str:
-    """Three tables in Markdown: by place in the stack, by size of the structure, and by kind of fault."""
+def page(rows: Sequence[Row], limit: Mapping[str, float]) -> str:
+    """Three tables in Markdown: by place in the stack, by size of the structure, and by kind of fault; `limit` as `mean_limit` gives it."""
     phases = [name for name in ("ED", "ES", "") if any(row["phase"] == name for row in rows)]
     places = [
         [phase or "other", place, *_figures(rows, lambda row, phase=phase, place=place: (row["phase"], row["position"]) == (phase, place))]
@@ -71,8 +88,11 @@ def page(rows: Sequence[Row]) -> str:
     whole = _dice(rows)
     kinds = [[_MENDED[kind], *(number(_dice(rows, mended=kind)[name] - whole[name], 3, signed=True) for name in STRUCTURES)] for kind in KINDS]
     heads = [f"Dice {name}" for name in STRUCTURES]
+    most = ", ".join(f"{name} {number(dice, 3)}" for name, dice in limit.items())
     return "\n".join(
         [
+            f"The truth itself, put on the model's grid and back, has the Dice {most}: no network on this grid has more.",
+            "",
             "**By place in the stack** (thirds of the slices that show a heart; mean over patients)",
             "",
             plain_table(["Phase", "Slices", *heads], places),

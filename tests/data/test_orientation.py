@@ -17,6 +17,7 @@ from ica_unet_jax.errors import UserError
 from ica_unet_jax.inference import options, turning
 from ica_unet_jax.runs import run_folder
 from ica_unet_jax.runtime.files import write_json
+from ica_unet_jax.runs.trained import Run
 from ica_unet_jax.training import loop
 
 
@@ -97,8 +98,8 @@ def test_a_case_that_does_not_tell_cannot_be_turned(cohort, tmp_path):
 def test_a_run_that_does_not_say_how_its_patients_lay_cannot_turn(tiny_run, cohort, tmp_path):
     data, chosen = run_folder.read_config(tiny_run).data, options.Options(reorient=True)
     with pytest.raises(UserError, match="--reorient: .* does not say how its training patients lay"):
-        turning.codes_for(tiny_run, data, chosen)
-    assert turning.codes_for(tiny_run, data, options.USUAL) == "" == turning.remark(tiny_run, reading.find_cases(cohort), "")
+        turning.codes_for(Run(tiny_run), data, chosen)
+    assert turning.codes_for(Run(tiny_run), data, options.USUAL) == "" == turning.remark(Run(tiny_run), reading.find_cases(cohort), "")
     write_json(tmp_path / "orientation.json", dict(codes={"LPX": 3}, scaled=True))
     with pytest.raises(UserError, match="must be as"):
         run_folder.read_orientation(tmp_path)
@@ -107,13 +108,13 @@ def test_a_run_that_does_not_say_how_its_patients_lay_cannot_turn(tiny_run, coho
 @pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="needs the ACDC samples")
 def test_the_remark_says_whose_letters_differ_and_what_an_affine_without_scale_is_worth(tmp_path):
     write_json(tmp_path / "orientation.json", Cohort({"LPS": 80}, True)._asdict())
-    told = {name: turning.remark(tmp_path, reading.find_cases(SHARED_DATA / name), "") for name in ("acdc_full", "acdc_mini")}
+    told = {name: turning.remark(Run(tmp_path), reading.find_cases(SHARED_DATA / name), "") for name in ("acdc_full", "acdc_mini")}
     assert told["acdc_full"] == ""
     assert told["acdc_mini"].startswith("21 of 21 cases: by the affine they lie otherwise in the patient (21 LAS) than the training's (80 LPS).")
     doubt, mini = "Some affines hold no voxel sizes: these are often not true, so look at pictures first.", reading.find_cases(SHARED_DATA / "acdc_mini")
     assert not told["acdc_mini"].endswith(doubt)
     write_json(tmp_path / "orientation.json", Cohort({"LPS": 80}, False)._asdict())  # as those of ACDC are
-    assert turning.remark(tmp_path, mini, "").endswith(doubt) and turning.remark(tmp_path, mini, "LPS").endswith(doubt)
+    assert turning.remark(Run(tmp_path), mini, "").endswith(doubt) and turning.remark(Run(tmp_path), mini, "LPS").endswith(doubt)
     assert reading.lie(reading.find_cases(SHARED_DATA / "acdc_full")) == Cohort({"LPS": 10}, False) and reading.lie(mini) == Cohort({"LAS": 21}, True)
 
 

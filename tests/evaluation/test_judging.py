@@ -112,7 +112,9 @@ def test_faults_slice_by_slice_make_the_dice_of_each_frame(result):
         own = [fault for fault in faults if (fault["patient"], fault["frame"]) == (row["patient"], int(row["frame"]))]
         for name in STRUCTURES:
             assert dice_of([fault for fault in own if fault["structure"] == name]) == pytest.approx(float(row[f"dice_{name}"]), abs=1e-5)
-    assert where_lost.page(faults) in (result / "table.md").read_text()
+    limit = json.loads((result / "summary.json").read_text())["grid_dice"]
+    assert set(limit) == set(STRUCTURES) and all(0.3 < dice < 1 for dice in limit.values())
+    assert where_lost.page(faults, limit) in (result / "table.md").read_text()
 
 
 def test_bases_are_judged_by_what_is_read_and_compiled_already(result, tiny_run, tmp_path, monkeypatch):
