@@ -16,8 +16,8 @@ from ica_unet_jax.data.orientation import Cohort, Turn
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.inference import options, turning
 from ica_unet_jax.runs import run_folder
-from ica_unet_jax.runtime.files import write_json
 from ica_unet_jax.runs.trained import Run
+from ica_unet_jax.runtime.files import write_json
 from ica_unet_jax.training import loop
 
 
