@@ -101,6 +101,8 @@ def run(command: str, folder: Path) -> str:
             words += ["--phantom_patients=4", "--phantom_shape=2,64,64"]
         if any("baselines" in word for word in words):
             words += ["--crop=2,32,32"]
+    elif "ica_unet_jax.convert" in words:
+        words += ["--folds=2"]
     elif "ica_unet_jax.tables" in words:
         words += [*TINY, "--only=unet2d", "--seconds=0"]
     elif "ica_unet_jax.stream" in words:
