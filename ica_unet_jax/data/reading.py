@@ -138,6 +138,12 @@ def _frames(text: str) -> tuple[int, ...]:
     return frames
 
 
+def faults(case: Case, label_map: str = "") -> tuple[list[str], list[str]]:
+    """The problems and the remarks of `examine`, without the arrays, which are much to send from one process to another."""
+    seen = examine(case, label_map)
+    return seen.problems, seen.remarks
+
+
 def check(case: Case, label_map: str = "", *, with_labels: bool = True) -> list[str]:
     """Everything that makes a case unfit, a sentence each; see `examine`."""
     return examine(case, label_map, with_labels=with_labels).problems

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
@@ -13,6 +12,7 @@ import jax
 from jax.experimental.compilation_cache import compilation_cache
 from jax.experimental.xla_metadata import set_xla_metadata
 
+from ica_unet_jax.runtime import workers
 from ica_unet_jax.runtime.paths import compiled_dir
 
 Function = Callable[..., Any]
@@ -23,7 +23,7 @@ _plain = ContextVar("plain", default=False)
 
 def threads() -> int:
     """As many as XLA computes with on this CPU: the cores that the process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return workers.cores()
 
 
 def keep_on_disk() -> None:

@@ -363,8 +363,9 @@ def assert_all_told(text):
     assert len(lines) == 4 and all(name in line for name, line in zip(NAMES, lines, strict=True))
 
 
-def test_check_data_tells_all_problems_of_a_cohort_at_once(dirty, capsys, monkeypatch):
-    monkeypatch.setattr(launcher, "config", lambda: Config.make(data_dir=str(dirty)))
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_check_data_tells_all_problems_of_a_cohort_at_once(dirty, jobs, capsys, monkeypatch):
+    monkeypatch.setattr(launcher, "config", lambda: Config.make(data_dir=str(dirty), jobs=jobs))
     with pytest.raises(SystemExit) as left:
         check_data.main()
     assert left.value.code == 2
