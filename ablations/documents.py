@@ -172,6 +172,20 @@ def runtimes() -> str:
     return plain_table(heads, found, [False, False, True, True, True, True])
 
 
+def hour() -> str:
+    """What became of the frames of an hour, and of the memory."""
+    ran = json.loads((RESULTS / "real_time" / "hour.json").read_text(encoding="utf-8"))
+    memory = [megabytes for _, megabytes in ran["resident_mb"]]
+    delay, grid = ran["arrival_to_mask_ms"], "x".join(map(str, ran["shape"]))
+    return (
+        f"{ran['frames']} frames of {grid} came in {ran['seconds'] / 60:.0f} minutes, {ran['rate']:g} a second, under {ran['runtime']} in {ran['compute_dtype']}: {ran['answered']} were "
+        f"answered, {ran['refused']} were the faulty ones and refused, {ran['dropped']} were lost in the queue of {ran['queue']}. Nothing was compiled on the way ({ran['compilations']}). "
+        f"From arrival to mask p50 {delay['p50']:.1f} ms, p95 {delay['p95']:.1f}, p99 {delay['p99']:.1f}, what piled up behind a stall included; the network itself p50 "
+        f"{ran['compute_ms']['p50']:.1f} ms, p99 {ran['compute_ms']['p99']:.1f}. Resident memory was {min(memory):.1f} MB at least and {max(memory):.1f} MB at most "
+        f"({100 * (max(memory) / min(memory) - 1):.2f} %)."
+    )
+
+
 def streams_in_parallel() -> str:
     """The streams in their forms, from one core and from several."""
     heads, rows = parallel.table(report_of_streams())
@@ -303,6 +317,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "profile_frame": lambda: profiled("acdc/own"),
     "profile_step": lambda: profiled("acdc/train"),
     "runtimes": runtimes,
+    "hour": hour,
     "streams_in_parallel": streams_in_parallel,
     "paper_settings": paper_settings,
     "modules": modules,

@@ -58,7 +58,7 @@ def evaluate(
       BadData: all that is wrong with the chosen patients that have one.
     """
     chosen = choose(JUDGE, given)
-    trained = find(network)
+    trained, made_by = find(network), provenance.this_process()
     if not (out or trained.folder):
         raise UserError(f"--out is not given: {trained.name} has no folder; name one for the results.")
     segmenter = segmenters.load_as(trained, chosen)
@@ -126,7 +126,7 @@ def evaluate(
         "over_time_mean": mean_behaviour(over_time.values()),
         "provenance": {
             "training": trained.provenance,
-            "evaluation": provenance.this_process(),
+            "evaluation": made_by,
         },
     }
     cases.write_cases_csv(folder / "cases.csv", rows)

@@ -107,7 +107,7 @@ def stream(
     for file in filter(None, (json_file, gif)):
         check_place(file)
     chosen = options.choose(options.STREAM, options.REAL_TIME | given)
-    trained = find(network)
+    trained, made_by = find(network), provenance.this_process()  # of the code as it is loaded now: a stream may run for hours
     segmenter = segmenters.load_as(trained, chosen)
     window = chosen.seen_through(segmenter.config.data)
     codes = turning.codes_for(trained, segmenter.config.data, chosen)
@@ -144,7 +144,7 @@ def stream(
         "checkpoint_step": segmenter.step,
         "runtime": segmenter.runtime,
         "compute_dtype": segmenter.config.model.compute_dtype,
-        "provenance": provenance.this_process(),
+        "provenance": made_by,
     }
     if json_file:
         write_json(json_file, summary)
