@@ -137,8 +137,8 @@ def reference() -> tuple[Config, dict[str, Any]]:
     given = {field.name for _, field in fields() if field.name in launcher.FLAGS and launcher.FLAGS[field.name].present}
     name = _PRESET.value if _PRESET.value is not None else ("" if given & {"data_dir", "crop", "phantom_patients"} else "phantom")
     preset = PRESETS[name]
-    # --folds, --jobs and --workdir are the sweep's here.
-    flagged = launcher.config(without=("folds", "jobs", "workdir"), several_networks=True)
+    # --folds and --workdir are the sweep's here.
+    flagged = launcher.config(without=("folds", "workdir"), several_networks=True)
     return flagged.replace(**{k: v for k, v in preset.items() if k in flagged.flat() and k not in given}), preset
 
 
@@ -236,5 +236,5 @@ def slurm_parameters() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    launcher.define({field.name for _, field in fields()} - {"folds", "jobs", "workdir"})
+    launcher.define({field.name for _, field in fields()} - {"workdir", "folds"})
     launcher.run(main)

@@ -37,7 +37,7 @@ def ordered(function: Callable[[T], R], items: Iterable[T], jobs: int) -> Iterat
         try:
             yield from pool.map(function, items)
         except BrokenProcessPool:
-            raise UserError(f"one of the {jobs} processes that read the data was killed, perhaps for want of memory: take fewer --jobs.") from None
+            raise UserError(f"one of the {jobs} processes that read the data was killed, perhaps for want of memory: ask for fewer.") from None
 
 
 def cores() -> int:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tiny import LOOP
 
-from ica_unet_jax import check_data, launcher
+from ica_unet_jax import check_data
 from ica_unet_jax.config import Config
 from ica_unet_jax.data import cohort, reading
 from ica_unet_jax.data.case import Case
@@ -364,10 +364,9 @@ def assert_all_told(text):
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_check_data_tells_all_problems_of_a_cohort_at_once(dirty, jobs, capsys, monkeypatch):
-    monkeypatch.setattr(launcher, "config", lambda: Config.make(data_dir=str(dirty), jobs=jobs))
+def test_check_data_tells_all_problems_of_a_cohort_at_once(dirty, jobs, capsys):
     with pytest.raises(SystemExit) as left:
-        check_data.main()
+        check_data.check(Config.make(data_dir=str(dirty)).data, jobs)
     assert left.value.code == 2
     told, _, summary = capsys.readouterr().out.strip().rpartition("\n")
     assert_all_told(told)

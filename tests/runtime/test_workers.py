@@ -33,7 +33,7 @@ def test_an_error_comes_as_it_is(jobs):
 
 
 def test_a_killed_process_is_told():
-    with pytest.raises(UserError, match="was killed, perhaps for want of memory: take fewer --jobs"):
+    with pytest.raises(UserError, match="was killed, perhaps for want of memory: ask for fewer"):
         list(workers.ordered(signal.raise_signal, [signal.SIGKILL] * 2, 2))
 
 

@@ -10,7 +10,7 @@ from layouts import LAYOUTS, WHERE, save
 from places import ROOT, SHARED_DATA
 from tiny import LOOP
 
-from ica_unet_jax import check_data, launcher
+from ica_unet_jax import check_data
 from ica_unet_jax.config import Config
 from ica_unet_jax.data import cache, reading, splits
 from ica_unet_jax.data.case import LATE
@@ -64,11 +64,10 @@ def test_real_patients_too(layout, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_every_command_takes_a_layout_as_it_is(layout, written, tmp_path, monkeypatch, capsys, compiled_once):
+def test_every_command_takes_a_layout_as_it_is(layout, written, tmp_path, capsys, compiled_once):
     folder, names = written[layout]
     config = Config.make(**LOOP | dict(data_dir=str(folder), cache_dir=str(tmp_path / "cache"), workdir=str(tmp_path / "run"), steps=20, evaluate_every=20))
-    monkeypatch.setattr(launcher, "config", lambda: config)
-    check_data.main()
+    check_data.check(config.data)
     assert f"{len(names) + (layout == 'mms')} cases, 0 bad, 0 problems" in capsys.readouterr().out
     loop.train(config)
     summary = json.loads((judging.evaluate(config.train.workdir, pictures=False) / "summary.json").read_text())
