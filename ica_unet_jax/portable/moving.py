@@ -73,6 +73,9 @@ class Moving(Elementwise):
             parts.append(self._slice(x, start_indices=[a for a, _ in limits], limit_indices=[b for _, b in limits], strides=None))
         return parts
 
+    def _unstack(self, x: Tensor, *, axis: int) -> list[Tensor]:  # what JAX 0.12 makes of iteration
+        return [self._squeeze(part, dimensions=[axis]) for part in self._split(x, sizes=[1] * x.shape[axis], axis=axis)]
+
     def _rev(self, x: Tensor, *, dimensions: Sequence[int]) -> Tensor:
         for i in dimensions:
             x, place = layout.own_axis(self.graph, x, i)

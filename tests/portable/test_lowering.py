@@ -69,6 +69,7 @@ FUNCTIONS = {
     "strided and dilated": (
         lambda x: lax.conv_general_dilated(x, KERNEL, (2, 1), [(2, 1), (2, 2)], rhs_dilation=(1, 2), dimension_numbers=("NHWC", "HWIO", "NHWC")), X),
     "streams": (lambda x: streams(streams(x.reshape(2, 2, 2, 6, 8), KERNEL[None, :, :, :2, :3].repeat(2, 0)) * 2, np.stack([KERNEL[:, :, :3, :2], KERNEL[:, :, 3:6, :2]])), X),
+    "unstack": (lambda x: sum(jnp.unstack(x, axis=1)[1:]) - x[:, 0], X),
     "pooled": (lambda x: lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID").transpose(3, 0, 1, 2), X),
     "product with a constant": (lambda x: jnp.einsum("bijc,co->obij", x, KERNEL[0, 0]), X),
     "products": (lambda x, y: (jnp.einsum("bijc,bkjc->bjik", x, y), jnp.einsum("bijc,bijd->cd", x, y), jnp.einsum("bijc,dijc->bid", x.transpose(0, 2, 1, 3), y.transpose(0, 2, 1, 3))), X, Y),
