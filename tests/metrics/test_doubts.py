@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from places import SHARED_DATA
 
+from ica_unet_jax.data.nifti import read_volume
 from ica_unet_jax.metrics import doubts
 
 SPACING = (8.0, 1.5, 1.5)
@@ -80,3 +82,12 @@ def test_a_volume_that_leaves_its_neighbours_jumps():
 def test_what_was_found_is_told():
     told = doubts.describe({"gap": [2], "jump": [1, 2, 3, 4, 5, 6]})
     assert told == "frame 2 (a slice without labels between labelled ones); frames 1, 2, 3, 4, 5, ... (a volume jumps against both neighbouring frames)"
+
+
+@pytest.mark.skipif(not (SHARED_DATA / "acdc_mini").is_dir(), reason="needs ACDC-mini beside the checkout")
+def test_true_masks_of_patients_raise_no_doubt():
+    masks = sorted((SHARED_DATA / "acdc_mini").rglob("*_gt.nii.gz"))
+    assert len(masks) == 42
+    for path in masks:
+        frames, _ = read_volume(path)
+        assert signs(frames[0].astype(np.uint8)) == [], path.name
