@@ -12,8 +12,11 @@ from absl import flags
 from ica_unet_jax import launcher
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.inference import options
+from ica_unet_jax.runtime import packages
+from ica_unet_jax.viewing import flags as view
 
 PORTS = {"mrd": 9002, "openigtlink": 18944, "http": 8000}
+NEEDED = {"mrd": ("ismrmrd",), "openigtlink": ("pyigtl",), "http": ("starlette", "uvicorn")}  # packages
 
 options.define_network()
 _PROTOCOL = flags.DEFINE_enum("protocol", "mrd", list(PORTS), "MRD, as scanners and OpenRecon talk; OpenIGTLink, as 3D Slicer does; HTTP.")
@@ -21,7 +24,6 @@ _PORT = flags.DEFINE_integer(
     "port", None, f"By default {', '.join(f'{port} for {name}' for name, port in PORTS.items())}; 0: a free one.", lower_bound=0, upper_bound=65535
 )
 _BIND = flags.DEFINE_string("bind", "127.0.0.1", "Address to listen on, or with --replay to connect to; by default this machine alone.")
-_TOKEN = flags.DEFINE_string("token", "", "HTTP: what a request must show; made and printed where --bind is another machine's way in.")
 _SLICES = flags.DEFINE_integer("slices", None, "Slices of a frame; by default as the header says.", lower_bound=1, upper_bound=1024)
 _REORDER = flags.DEFINE_integer("reorder", 2, "So many whole frames wait for an earlier one that lacks a slice.", lower_bound=0)
 _QUEUE = flags.DEFINE_integer("queue", 0, "Frames that may wait; the oldest is dropped for one more. 0: none is, the sender waits.", lower_bound=0)
@@ -29,6 +31,7 @@ _WAITING = flags.DEFINE_integer("waiting", 8, "HTTP: requests that may wait; one
 _PATIENCE = flags.DEFINE_float("patience", 60.0, "Seconds after which what stalls is closed.", lower_bound=0.1)
 _LIMIT = flags.DEFINE_integer("limit_mb", 256, "Megabytes of the longest message or upload, and of what waits.", lower_bound=1, upper_bound=16384)
 options.define(options.STREAM, **options.REAL_TIME)
+view.define()
 _LIKE = flags.DEFINE_string("like", "", "A NIfTI file as the images that will come, so that the first is not waited for.")
 _REPLAY = flags.DEFINE_string(
     "replay", "", "NIfTI file to play to the MRD server on --port; where a network is named, to one that is started for it alone."
@@ -58,9 +61,7 @@ def _describe() -> None:
 
 
 def _replay() -> None:
-    from ica_unet_jax.serving import packages
-
-    packages.require("mrd")
+    _require("mrd")
     from ica_unet_jax.serving import replay
 
     if _PROTOCOL.value != "mrd":
@@ -75,27 +76,33 @@ def _replay() -> None:
         print(replay.describe(replay.replay(_REPLAY.value, "127.0.0.1", port, **wanted)))
 
 
-def _serve() -> None:
-    from ica_unet_jax.serving import packages
+def _require(protocol: str) -> None:
+    packages.require(f"--protocol={protocol}", *NEEDED[protocol])
 
-    packages.require(_PROTOCOL.value)
+
+def _serve() -> None:
+    _require(_PROTOCOL.value)
+    if flags.FLAGS.view and _PROTOCOL.value == "http":
+        raise UserError("--view shows frames as they come, and HTTP sends whole cines: take mrd or openigtlink, or leave --view out.")
     from ica_unet_jax.serving import serving
 
-    serving.serve(
-        options.network(),
-        protocol=_PROTOCOL.value,
-        bind=_BIND.value,
-        port=PORTS[_PROTOCOL.value] if _PORT.value is None else _PORT.value,
-        token=_TOKEN.value,
-        slices=_SLICES.value,
-        reorder=_REORDER.value,
-        queue=_QUEUE.value,
-        waiting=_WAITING.value,
-        patience=_PATIENCE.value,
-        limit=_LIMIT.value * 2**20,
-        like=_LIKE.value,
-        **options.given(options.STREAM),
-    )
+    with view.page() as show:
+        serving.serve(
+            options.network(),
+            protocol=_PROTOCOL.value,
+            bind=_BIND.value,
+            port=PORTS[_PROTOCOL.value] if _PORT.value is None else _PORT.value,
+            token=flags.FLAGS.token,
+            slices=_SLICES.value,
+            reorder=_REORDER.value,
+            queue=_QUEUE.value,
+            waiting=_WAITING.value,
+            patience=_PATIENCE.value,
+            limit=_LIMIT.value * 2**20,
+            like=_LIKE.value,
+            show=show,
+            **options.given(options.STREAM),
+        )
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from absl import flags
 from ica_unet_jax import launcher
 from ica_unet_jax.errors import Interrupted
 from ica_unet_jax.inference import options
+from ica_unet_jax.viewing import flags as view
 
 options.define_network()
 _INPUT = flags.DEFINE_string(
@@ -30,23 +31,26 @@ _FAULTS = flags.DEFINE_boolean(
 )
 _JSON = flags.DEFINE_string("json", "", "File for the counts and latencies.")
 _GIF = flags.DEFINE_string("gif", "", "File for a moving picture of the last three seconds.")
+view.define()
 
 
 def main() -> None:
     from ica_unet_jax.streaming import session, tally
 
-    summary = session.stream(
-        options.network(),
-        _INPUT.value,
-        rate=_RATE.value,
-        seconds=_SECONDS.value,
-        queue_size=_QUEUE.value,
-        deadline_ms=_DEADLINE.value,
-        json_file=_JSON.value,
-        gif=_GIF.value,
-        faults=_FAULTS.value,
-        **options.given(options.STREAM),
-    )
+    with view.page() as show:
+        summary = session.stream(
+            options.network(),
+            _INPUT.value,
+            rate=_RATE.value,
+            seconds=_SECONDS.value,
+            queue_size=_QUEUE.value,
+            deadline_ms=_DEADLINE.value,
+            json_file=_JSON.value,
+            gif=_GIF.value,
+            faults=_FAULTS.value,
+            show=show,
+            **options.given(options.STREAM),
+        )
     print(tally.describe(summary))
     if summary["interrupted"]:
         raise Interrupted(signal.Signals[summary["interrupted"]], f" after {summary['frames']} frames: this is the summary of these")

@@ -8,22 +8,13 @@ import threading
 import traceback
 from collections.abc import Callable
 
-from ica_unet_jax.errors import UserError
 from ica_unet_jax.serving.engine import Engine
 from ica_unet_jax.serving.session import Session, Talk
 from ica_unet_jax.serving.wire import Ended, Wire, log
+from ica_unet_jax.streaming.session import Show
 
 GRACE = 1.0  # s that a new client waits for the end of a session whose client has gone
 BUSY = "busy with another client: one session at a time, try again when it has ended"
-
-
-def listening(bind: str, port: int) -> socket.socket:
-    """A socket that listens; port 0 takes a free one. Raises UserError where that cannot be."""
-    try:
-        family, *_, address = socket.getaddrinfo(bind, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        return socket.create_server(address, family=family, backlog=16)
-    except (OSError, OverflowError) as error:
-        raise UserError(f"--bind={bind} --port={port} cannot be listened on ({error}): choose another port or address.") from error
 
 
 class Server:
@@ -34,7 +25,7 @@ class Server:
       talk: what the protocol does, for a new connection.
       refusal: what the protocol says to a client that comes too many.
       engine: the network.
-      queue: see `Session`.
+      queue, show: see `Session`.
       patience, limit: see `Wire`.
     """
 
@@ -48,9 +39,10 @@ class Server:
         queue: int = 0,
         patience: float = 60.0,
         limit: int = 2**28,
+        show: Show = lambda tally, answers, spacing: None,
     ):
         self._listener, self._talk, self._refusal, self._engine = listener, talk, refusal, engine
-        self._queue, self._patience, self._limit = queue, patience, limit
+        self._queue, self._patience, self._limit, self._show = queue, patience, limit, show
         self._stopped = False
 
     @property
@@ -88,7 +80,7 @@ class Server:
 
     def _serve(self, connection: socket.socket, number: int) -> None:
         wire = Wire(connection, self._patience, self._limit)
-        session = Session(wire, self._talk(wire), self._engine, self._queue)
+        session = Session(wire, self._talk(wire), self._engine, self._queue, self._show)
         log(f"session {number} begins")
         try:
             session.run()

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import functools
-import ipaddress
-import secrets
-import socket
 import threading
 from pathlib import Path
 from typing import Any
 
 from ica_unet_jax.inference import turning
 from ica_unet_jax.runs.trained import Trained
+from ica_unet_jax.runtime.listening import is_local, listening, make_token
 from ica_unet_jax.serving import engine
-from ica_unet_jax.serving.server import Server, listening
-
-
-def is_local(listener: socket.socket) -> bool:
-    """Whether this machine alone can reach it."""
-    return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
+from ica_unet_jax.serving.server import Server
+from ica_unet_jax.streaming.session import Show
 
 
 def serve(
@@ -35,6 +29,7 @@ def serve(
     patience: float = 60.0,
     limit: int = 2**28,
     like: str | Path = "",
+    show: Show = lambda tally, answers, spacing: None,
     **given: Any,
 ) -> None:
     """Serves a trained network until a signal ends it.
@@ -49,6 +44,7 @@ def serve(
       waiting: HTTP requests that may wait.
       patience, limit: seconds and bytes, see `Wire`.
       like: a NIfTI file as the images that will come, for whose size all is made ready before it says that it listens.
+      show: of mrd and openigtlink, see `Session`.
       given: options of `options.STREAM`; `runtime` is auto unless given.
 
     Raises:
@@ -59,7 +55,7 @@ def serve(
         from ica_unet_jax.serving import web
 
         if not token and not is_local(listener):
-            token = secrets.token_urlsafe(24)
+            token = make_token()
             print(f"token: {token}", flush=True)
 
         server = web.server(listener, network, token=token, waiting=waiting, patience=patience, limit=limit, like=like, **given)
@@ -75,7 +71,7 @@ def serve(
         stream = engine.load(network, **given)
         if like:
             stream.ready_for(turning.read(Path(like)))
-        server = Server(listener, talk, refusal, stream, queue=queue, patience=patience, limit=limit)
+        server = Server(listener, talk, refusal, stream, queue=queue, patience=patience, limit=limit, show=show)
     thread = threading.Thread(target=server.run, name="server", daemon=True)
     thread.start()
     print(f"{protocol} listens on {bind}:{listener.getsockname()[1]}", flush=True)

@@ -15,6 +15,7 @@ from ica_unet_jax.serving.engine import Engine, Shape, Spacing
 from ica_unet_jax.serving.wire import Ended, Wire
 from ica_unet_jax.streaming.scanner import FrameQueue, Handover
 from ica_unet_jax.streaming.segmenter import Result
+from ica_unet_jax.streaming.session import Show
 from ica_unet_jax.streaming.tally import Tally, percentiles
 
 DEADLINE_MS = 50.0  # as `stream` has it
@@ -56,11 +57,12 @@ class Session:
 
     Args:
       queue: frames that may wait; the oldest is dropped for one more. 0: none is dropped, the client has to wait.
+      show: see `Show`; called when an answer has been sent.
     """
 
-    def __init__(self, wire: Wire, talk: Talk, engine: Engine, queue: int = 0):
+    def __init__(self, wire: Wire, talk: Talk, engine: Engine, queue: int = 0, show: Show = lambda tally, answers, spacing: None):
         self.tally, self.why, self.remark = Tally(DEADLINE_MS), "", ""
-        self._wire, self._talk, self._engine = wire, talk, engine
+        self._wire, self._talk, self._engine, self._show = wire, talk, engine, show
         self._queue = FrameQueue(queue or 1, patient=not queue)
         self._waiting: dict[int, Frame] = {}  # for their answers, by number
         self._stream: Any = None
@@ -117,6 +119,7 @@ class Session:
             self._waiting.pop(handover.number, None)
             self.tally.refuse(error)
             self._talk.refuse(str(error))
+            self._show(self.tally, [], frame.spacing)
         self._answer(results)
 
     def _flush(self) -> None:
@@ -129,8 +132,10 @@ class Session:
         for result in results:
             self.tally.add(result)
             frame = self._waiting.pop(result.number)
-            labels = self._engine.turn(frame.codes).back(result.labels)
-            self._talk.answer(frame, dataclasses.replace(result, labels=labels))
+            turned = dataclasses.replace(result, labels=self._engine.turn(frame.codes).back(result.labels))
+            self._talk.answer(frame, turned)
+            self.tally.dropped = self._queue.dropped
+            self._show(self.tally, [(frame.pixels, turned)], frame.spacing)
 
     def describe(self) -> str:
         """The session in a line, without anything of a patient."""

@@ -19,23 +19,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.runs.trained import Trained
+from ica_unet_jax.runtime.http_server import Server
 from ica_unet_jax.serving import openapi
 from ica_unet_jax.serving.cines import MASKS, SUMMARY, VOLUMES, Cines, TooLong
 from ica_unet_jax.serving.wire import log
 
-CONNECTIONS = 128  # at once; more are told to come later
 EARLY = (401, 413, 415, 503)  # answers that need not wait for the upload
 COURTESY = 2.0  # s in which a refused client may finish what it sends
-LONGEST_HEAD = 2**14  # bytes of a request's headers
 FORMS = ("multipart/form-data",)
 KINDS = {"/masks": (MASKS, "application/gzip"), "/volumes": (VOLUMES, "text/csv"), "/measurements": (SUMMARY, "application/json")}
 
@@ -184,35 +181,6 @@ async def _watch(request: Request, gone: threading.Event) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
     gone.set()
-
-
-class Server:
-    """Runs the service on a socket that listens; `run` until `stop`."""
-
-    def __init__(self, listener: socket.socket, application: Starlette, patience: float):
-        self._listener = listener
-
-        class Bounded(H11Protocol):
-            """A connection that brings no request is closed after the time, and each in the end, whatever it does."""
-
-            def connection_made(self, transport: Any) -> None:
-                super().connection_made(transport)
-                self.loop.call_later(patience, lambda: self.cycle is None and transport.abort())
-                self.loop.call_later(4 * patience, transport.abort)
-
-        self._server = uvicorn.Server(
-            uvicorn.Config(
-                application, http=Bounded, ws="none", lifespan="off", loop="asyncio", log_config=None, access_log=False, server_header=False,
-                proxy_headers=False, limit_concurrency=CONNECTIONS, h11_max_incomplete_event_size=LONGEST_HEAD,
-                timeout_keep_alive=1, timeout_graceful_shutdown=1,
-            )
-        )  # fmt: skip
-
-    def run(self) -> None:
-        self._server.run(sockets=[self._listener])
-
-    def stop(self) -> None:
-        self._server.should_exit = True
 
 
 def server(

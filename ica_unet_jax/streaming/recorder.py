@@ -14,8 +14,7 @@ from matplotlib.figure import Figure
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.reporting import figures
 from ica_unet_jax.runtime.files import replacing
-from ica_unet_jax.streaming.scanner import Handover
-from ica_unet_jax.streaming.segmenter import Result
+from ica_unet_jax.streaming.segmenter import Answer, Result
 
 _TILE = 2.2  # inches
 
@@ -24,16 +23,10 @@ class Recorder:
     """Keeps the last `size` answered frames with their results."""
 
     def __init__(self, size: int):
-        self.kept: collections.deque[tuple[np.ndarray, Result]] = collections.deque(maxlen=max(1, size))
-        # An answer may be to an earlier frame, but never to one further back than this.
-        self._frames: collections.deque[Handover] = collections.deque(maxlen=64)
+        self.kept: collections.deque[Answer] = collections.deque(maxlen=max(1, size))
 
-    def add(self, handover: Handover | None, results: Sequence[Result]) -> None:
-        """A frame that was taken (None at the end) and what it answered."""
-        if handover:
-            self._frames.append(handover)
-        for result in results:
-            self.kept.append((next(h.frame for h in self._frames if h.number == result.number), result))
+    def add(self, answers: Sequence[Answer]) -> None:
+        self.kept.extend(answers)
 
     def save(self, path: str | Path, spacing: Sequence[float], rate: float) -> None:
         """Writes them at `rate` frames a second. Raises UserError where nothing was answered or nothing can be written."""

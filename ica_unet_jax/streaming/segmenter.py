@@ -39,6 +39,9 @@ class Result:
         return 1e3 * (self.answered - self.arrived)
 
 
+Answer = tuple[np.ndarray, Result]  # a frame (s, h, w) as it came, and its result
+
+
 @dataclasses.dataclass
 class _Frame:
     number: int

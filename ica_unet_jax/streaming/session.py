@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ica_unet_jax.data.case import Case
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.inference import options, segmenters, turning
@@ -19,10 +21,13 @@ from ica_unet_jax.runtime.compilation import Compilations
 from ica_unet_jax.runtime.files import check_place, write_json
 from ica_unet_jax.runtime.interruption import Interruption
 from ica_unet_jax.streaming.recorder import Recorder
-from ica_unet_jax.streaming.scanner import FrameQueue, Handover, Scanner, Shot, at_rate, open_source, with_faults
-from ica_unet_jax.streaming.segmenter import Result, StreamingSegmenter
+from ica_unet_jax.streaming.scanner import FrameQueue, Scanner, Shot, at_rate, open_source, with_faults
+from ica_unet_jax.streaming.segmenter import Answer, Result, StreamingSegmenter
 from ica_unet_jax.streaming.tally import Tally
 from ica_unet_jax.streaming.view import LiveView
+
+# Called after each frame with what was answered, and (dz, dy, dx) in mm. It has to return at once.
+Show = Callable[[Tally, Sequence[Answer], tuple[float, float, float]], None]
 
 
 def play(
@@ -33,7 +38,7 @@ def play(
     deadline_ms: float = 50.0,
     clock: Callable[[], float] = time.perf_counter,
     stopped: threading.Event | None = None,
-    watch: Callable[[Tally, Handover | None, Sequence[Result]], None] = lambda tally, handover, results: None,
+    watch: Callable[[Tally, Sequence[Answer]], None] = lambda tally, answers: None,
 ) -> Tally:
     """Plays a scanner's shots against a segmenter until they end, or `stopped` is set.
 
@@ -42,30 +47,32 @@ def play(
       shots: (seconds after the start, frame).
       queue_size: frames that may wait; when one more comes, the oldest is dropped.
       deadline_ms: later answers, counted from arrival, are deadline misses.
-      watch: called after each frame with the tally, the frame (None at the end) and what it answered.
+      watch: called after each frame, and at the end, with the tally and what was answered.
     """
     queue, tally = FrameQueue(queue_size), Tally(deadline_ms)
     scanner = Scanner(shots, queue, clock, stopped)
+    waiting: dict[int, np.ndarray] = {}  # frames, for their answers, by number
 
-    def done(handover: Handover | None, results: Sequence[Result]) -> None:
+    def done(results: Sequence[Result]) -> None:
         for result in results:
             tally.add(result)
         tally.look_at_memory(clock() - began)
         tally.frames, tally.dropped, tally.compilations = scanner.frames, queue.dropped, compilations.count
-        watch(tally, handover, results)
+        watch(tally, [(waiting.pop(result.number), result) for result in results])
 
     began = clock()
     with Compilations() as compilations:
         scanner.start()
         try:
             for handover in queue:
-                results = []
+                results, waiting[handover.number] = [], handover.frame
                 try:
                     results = segmenter.push(handover.frame, handover.time_stamp, handover.number)
                 except UserError as error:
+                    del waiting[handover.number]
                     tally.refuse(error)
-                done(handover, results)
-            done(None, segmenter.flush())
+                done(results)
+            done(segmenter.flush())
         finally:
             scanner.finish()
     return tally
@@ -82,6 +89,7 @@ def stream(
     json_file: str | Path = "",
     gif: str | Path = "",
     faults: bool = False,
+    show: Show = lambda tally, answers, spacing: None,
     **given: Any,
 ) -> dict[str, Any]:
     """Plays a cine or a phantom at a given rate against a trained model, shows it, and returns the summary.
@@ -97,6 +105,7 @@ def stream(
       json_file: the summary goes there, if named.
       gif: a picture of the last three seconds goes there, if named.
       faults: plays also what scanners do wrong, see `scanner.with_faults`.
+      show: see `Show`; as a page has it.
       given: options of `options.STREAM`; `runtime` is auto unless given.
 
     Raises:
@@ -118,10 +127,11 @@ def stream(
     recorder = Recorder(round(3 * rate)) if gif else None
     with LiveView() as view:
 
-        def watch(tally: Tally, handover: Handover | None, results: Sequence[Result]) -> None:
+        def watch(tally: Tally, answers: Sequence[Answer]) -> None:
             view.update(tally)
+            show(tally, answers, spacing)
             if recorder:
-                recorder.add(handover, results)
+                recorder.add(answers)
 
         shots, stopped = at_rate(frames, rate, seconds), threading.Event()
         shots = with_faults(shots, rate) if faults else shots

@@ -15,8 +15,9 @@ from places import ROOT
 
 from ica_unet_jax.data.geometry import place
 from ica_unet_jax.errors import UserError
+from ica_unet_jax.runtime.listening import listening
 from ica_unet_jax.serving.engine import Engine
-from ica_unet_jax.serving.server import Server, listening
+from ica_unet_jax.serving.server import Server
 from ica_unet_jax.streaming.segmenter import Result
 
 SPACING = (10.0, 1.5, 1.25)
@@ -144,8 +145,9 @@ def parsed(data):
 
 ALONE = """
 import sys
+from ica_unet_jax.runtime.listening import listening
 from ica_unet_jax.serving import mrd, openigtlink
-from ica_unet_jax.serving.server import Server, listening
+from ica_unet_jax.serving.server import Server
 import wires
 
 talks = {"mrd": mrd, "openigtlink": openigtlink}[sys.argv[1]]

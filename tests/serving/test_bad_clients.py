@@ -14,10 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from wires import SHAPE, answer, cine, connect, everything, header, images, parsed, serving, stream, trivial_engine
 
-from ica_unet_jax.errors import UserError
 from ica_unet_jax.runtime import memory
 from ica_unet_jax.serving import mrd, openigtlink
-from ica_unet_jax.serving.server import listening
 from ica_unet_jax.streaming.segmenter import Result
 
 LIMIT = 2**20
@@ -160,11 +158,6 @@ def test_no_log_names_a_patient(protocol, capsys):
         tried(port, data[:40] + SECRET.encode() + data[60:])
     logged = capsys.readouterr()
     assert "session 1 begins" in logged.err and "Doe" not in logged.err + logged.out
-
-
-def test_a_port_that_is_taken_is_told():
-    with listening("127.0.0.1", 0) as taken, pytest.raises(UserError, match="cannot be listened on"):
-        listening("127.0.0.1", taken.getsockname()[1])
 
 
 class Broken:

@@ -18,9 +18,9 @@ from wires import connect, everything
 
 from ica_unet_jax.inference import prediction
 from ica_unet_jax.runtime import memory
+from ica_unet_jax.runtime.listening import listening
 from ica_unet_jax.serving import cines, openapi, web
 from ica_unet_jax.serving.cines import Cines
-from ica_unet_jax.serving.server import listening
 
 LIMIT = 2**20
 NAME = "Doe^Jane"
@@ -275,13 +275,3 @@ def test_a_fault_of_ours_is_one_request_s(capsys):
         assert asked(port, "/masks", SMALL)[0] == 500 and asked(port, "/masks", SMALL)[0] == 200
     logged = capsys.readouterr().err
     assert "by a fault of this program (RuntimeError)" in logged and NAME not in logged
-
-
-def test_only_this_machine_is_local():
-    from ica_unet_jax.serving.serving import is_local
-
-    for bind, local in (("127.0.0.1", True), ("localhost", True), ("0.0.0.0", False)):
-        with listening(bind, 0) as listener:
-            assert is_local(listener) == local
-
-

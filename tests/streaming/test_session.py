@@ -19,7 +19,6 @@ from ica_unet_jax.inference.segmenters import Segmenter
 from ica_unet_jax.runtime import memory
 from ica_unet_jax.streaming import session, tally, view
 from ica_unet_jax.streaming.recorder import Recorder
-from ica_unet_jax.streaming.scanner import Handover
 from ica_unet_jax.streaming.segmenter import Result, StreamingSegmenter
 from ica_unet_jax.streaming.session import play
 from ica_unet_jax.streaming.tally import Tally, describe, percentiles
@@ -41,11 +40,12 @@ class Fake(StreamingSegmenter):
     """Answers every frame at once; `before` is called with its number first."""
 
     def __init__(self, before=lambda number: None):
-        self.before, self.taken = before, []
+        self.before, self.taken, self.stamps = before, [], []
 
     def push(self, frame, time_stamp=None, number=None):
         self.before(number)
         self.taken.append(number)
+        self.stamps.append(time_stamp)
         return [result(number)]
 
     def flush(self):
@@ -99,11 +99,10 @@ def test_a_slow_answer_costs_the_oldest_waiting_frames():
 def test_a_stalled_scanner_is_waited_for():
     fake, seen = Fake(), []
     shots = [(0.0, FRAMES[0]), (0.1, FRAMES[1]), (0.1, FRAMES[2])]
-    tally = play(fake, shots, watch=lambda tally, handover, results: seen.append((handover, [result.number for result in results])))
+    tally = play(fake, shots, watch=lambda tally, answers: seen.append([(shown[0, 0, 0], result.number) for shown, result in answers]))
     assert fake.taken == [1, 2, 3] and tally.dropped == 0
-    assert [handover and handover.number for handover, _ in seen] == [1, 2, 3, None]
-    assert [numbers for _, numbers in seen] == [[1], [2], [3], []]
-    assert seen[1][0].time_stamp - seen[0][0].time_stamp == pytest.approx(0.1)
+    assert seen == [[(FRAMES[i, 0, 0, 0], i + 1)] for i in range(3)] + [[]]
+    assert fake.stamps[1] - fake.stamps[0] == pytest.approx(0.1)
 
 
 def test_errors_that_are_no_bad_frames_end_the_session_and_its_thread():
@@ -134,10 +133,12 @@ def test_the_fault_list(segmenter):
     hole[0, 3, 3] = np.nan
     shots = [(0.0, FRAMES[0]), (0.0, FRAMES[1]), (0.01, hole), (0.02, FRAMES[2]), (0.03, wide), (0.03, wide)]
     shots += [(0.15, frame) for frame in FRAMES[3:]]  # the stall, and the burst after it
+    good = {number: frame for number, (_, frame) in enumerate(shots, start=1)}
     answers, refusals = [], []
 
-    def watch(tally, handover, results):
-        answers.extend(results)
+    def watch(tally, answered):
+        answers.extend(result for _, result in answered)
+        assert all((frame == good[result.number]).all() for frame, result in answered)
         refusals.append(tally.refusal)
 
     tally = play(segmenter, shots, queue_size=16, watch=watch)
@@ -229,12 +230,11 @@ def test_the_view_is_drawn_now_and_then():
     assert file.getvalue() == ""  # seconds have not passed
 
 
-def test_the_recorder_keeps_the_last_answers_with_their_own_frames(tmp_path):
+def test_the_recorder_keeps_the_last_answers(tmp_path):
     recorder = Recorder(3)
-    for number in range(1, 7):  # frame t is answered with t+1; 4 is refused
-        answered = {2: 1, 3: 2, 5: 3, 6: 5}.get(number)
-        recorder.add(Handover(number, 0.0, FRAMES[number]), [result(answered)] if answered else [])
-    recorder.add(None, [result(6)])
+    for number in (1, 2, 3, 5, 6):
+        recorder.add([(FRAMES[number], result(number))])
+    recorder.add([])
     assert [found.number for _, found in recorder.kept] == [3, 5, 6]
     for frame, found in recorder.kept:
         assert np.array_equal(frame, FRAMES[found.number])

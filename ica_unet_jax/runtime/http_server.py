@@ -1,0 +1,52 @@
+"""Runs a web application by uvicorn, in any thread, with bounds on what a connection may do."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+CONNECTIONS = 128  # at once; more are told to come later
+LONGEST_HEAD = 2**14  # bytes of a request's headers
+LONGEST_MESSAGE = 2**12  # bytes of what comes over a WebSocket
+
+
+class Server:
+    """Runs an application on a socket that listens; `run` until `stop`.
+
+    Args:
+      patience: seconds in which a connection has to bring a request; in four times as many it is closed, whatever it does, unless it
+        has become a WebSocket: who is there no longer is then found out by pings.
+      websockets: whether there are any.
+    """
+
+    def __init__(self, listener: socket.socket, application: Starlette, patience: float, *, websockets: bool = False):
+        self._listener = listener
+
+        class Bounded(H11Protocol):
+            def connection_made(self, transport: Any) -> None:
+                super().connection_made(transport)
+                self.loop.call_later(patience, lambda: self.cycle is None and self._abort())
+                self.loop.call_later(4 * patience, self._abort)
+
+            def _abort(self) -> None:
+                if self.transport.get_protocol() is self:
+                    self.transport.abort()
+
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                application, http=Bounded, ws="websockets-sansio" if websockets else "none", ws_max_size=LONGEST_MESSAGE,
+                ws_per_message_deflate=False, lifespan="off", loop="asyncio", log_config=None, access_log=False, server_header=False,
+                proxy_headers=False, limit_concurrency=CONNECTIONS, h11_max_incomplete_event_size=LONGEST_HEAD,
+                timeout_keep_alive=1, timeout_graceful_shutdown=1,
+            )
+        )  # fmt: skip
+
+    def run(self) -> None:
+        self._server.run(sockets=[self._listener])
+
+    def stop(self) -> None:
+        self._server.should_exit = True
