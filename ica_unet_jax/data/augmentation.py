@@ -88,12 +88,12 @@ def _flip_slices(key: jax.Array, sample: Batch) -> Batch:
 
 
 def _lose_a_slice(key: jax.Array, sample: Batch, probability: float) -> Batch:
-    """Perhaps one slice of the stack is gone, and those behind it move up; what is left behind them is padding."""
+    """Perhaps one slice of the stack is gone, unless it is the only one, and those behind it move up; what is left behind them is padding."""
     drawn, which = jax.random.split(key)
     shown = sample.valid.any(axis=(-2, -1))
     lost = jax.random.categorical(which, jnp.where(shown, 0.0, -jnp.inf))
     depth = shown.size
-    lost = jnp.where(jax.random.bernoulli(drawn, probability), lost, depth)
+    lost = jnp.where(jax.random.bernoulli(drawn, probability) & (shown.sum() > 1), lost, depth)
     from_slice = jnp.arange(depth) + (jnp.arange(depth) >= lost)
     return jax.tree.map(lambda x: jnp.take(x, from_slice, axis=-3, mode="fill", fill_value=0), sample)
 

@@ -198,6 +198,8 @@ def orders(batch):
 def test_a_missing_slice_is_one_of_the_stack_and_the_others_close_up():
     y = augment(jax.random.key(0), numbered(), (6, *CROP[1:]), DataConfig(**STILL, missing_slice=0.8))
     assert set(orders(y)) == {(1, rest) for rest in ((1, 2, 3, 4), (2, 3, 4), (1, 3, 4), (1, 2, 4), (1, 2, 3))}
+    alone = augment(jax.random.key(0), numbered(last=1, count=4), (6, *CROP[1:]), DataConfig(**STILL, missing_slice=1.0))
+    assert set(orders(alone)) == {(1, (1,))}  # nothing would be left to learn from
 
 
 def test_a_thin_stack_is_a_run_of_the_slices():
