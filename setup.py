@@ -55,6 +55,7 @@ setup(
             "huggingface-hub>=0.30", "tensorboardX>=2.6.2", "statsmodels>=0.14", "import-linter>=2.4", "onnx>=1.17", "onnxruntime>=1.20", "openvino>=2025.0",
             *SCANNER, *DICOM, "dcm2niix>=1.0.20250506",
         ],
+        "browser": ["playwright>=1.49"],  # with which some slow tests look at the page of --view
         "oracle": ["torch", "monai>=1.6", "medpy>=0.5.2", "scikit-learn>=1.5"],
     },
     classifiers=[

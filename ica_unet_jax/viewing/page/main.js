@@ -154,11 +154,12 @@ at("images").onclick = (event) => {
   if (slice !== undefined) choose(mosaic.single === null ? slice : null);
 };
 const KEYS = { r: record, m: layout, Escape: () => choose(null), " ": pause, ArrowLeft: () => step(-1), ArrowRight: () => step(1) };
+const TAKEN = { " ": "a, button, input", ArrowLeft: "input", ArrowRight: "input" }; // what does something itself by these keys
 document.onkeydown = (event) => {
-  const own = event.key === " " ? "a, button, input" : 'input[type="range"]'; // what does something itself by this key
-  if (!KEYS[event.key] || event.ctrlKey || event.metaKey || event.altKey || event.target.matches(own)) return;
+  const { key, target } = event;
+  if (!KEYS[key] || event.ctrlKey || event.metaKey || event.altKey || (TAKEN[key] && target.matches(TAKEN[key]))) return;
   event.preventDefault();
-  KEYS[event.key]();
+  KEYS[key]();
 };
 new ResizeObserver(() => (draw(), tell())).observe(at("stage"));
 window.onhashchange = () => location.reload();
