@@ -27,6 +27,9 @@ _FORMAT = flags.DEFINE_enum(
 _PLATFORMS = flags.DEFINE_list("platforms", ["cpu"], "Where a file for JAX will run: cpu, cuda, tpu, or several.")
 _HALF = flags.DEFINE_bool("half", False, "With --format=weights: in float16, which is half as large.")
 _LICENCE = flags.DEFINE_string("licence", "", "With --format=weights: the licence of the weights, kept in the file; it follows from that of the images.")
+_NAMES = flags.DEFINE_bool(
+    "keep_identifiers", False, "With --format=weights: keep the names of the patients of the training, by which evaluate knows them; for public cohorts."
+)
 options.define(options.EXPORT)
 
 
@@ -36,9 +39,11 @@ def main() -> None:
     files.check_place(_OUTPUT.value)
     given = options.given(options.EXPORT)
     if _FORMAT.value == "weights":
-        exporting.export_weights(options.network(), _OUTPUT.value, half=_HALF.value, licence=_LICENCE.value, **given)
+        exporting.export_weights(options.network(), _OUTPUT.value, half=_HALF.value, licence=_LICENCE.value, names=_NAMES.value, **given)
         print(_OUTPUT.value)
         return
+    if _HALF.value or _LICENCE.value or _NAMES.value:
+        raise UserError(f"--half, --licence and --keep_identifiers are of --format=weights: leave them out with --format={_FORMAT.value}.")
     if not _LIKE.value:
         raise UserError(f"--like is not given: --format={_FORMAT.value} needs an image with the geometry of the frames to come.")
     same = exporting.export(options.network(), _LIKE.value, _OUTPUT.value, format=_FORMAT.value, platforms=_PLATFORMS.value, **given)

@@ -111,11 +111,14 @@ def _cut_stack(key: jax.Array, sample: Batch, probability: float) -> Batch:
 
 
 def _shift_depth(key: jax.Array, sample: Batch, most: int) -> Batch:
-    """The stack moved through the grid by -most ... most slices; what leaves is lost, what comes in is padding.
+    """The stack moved through the grid by -most ... most slices; what leaves is lost, but one slice stays; what comes in is padding.
 
     Which slices make a pair, and where in the grid they lie, is then no property of a patient.
     """
-    start = jax.random.randint(key, (), 0, 2 * most + 1)
+    shown = sample.valid.any(axis=(-2, -1))
+    first, last = shown.argmax(), shown.size - 1 - shown[::-1].argmax()
+    start = jax.random.randint(key, (), 0, 2 * most + 1)  # the stack moves by most - start
+    start = jnp.clip(start, most + first - (shown.size - 1), most + last)
 
     def move(x: jax.Array) -> jax.Array:
         depth = x.ndim - 3

@@ -57,15 +57,13 @@ def every(step: int, first: int = 0) -> Corruption:
 
 
 def middle(count: int) -> Corruption:
-    """The `count` slices in the middle of the labelled heart alone, or of the stack where nothing is labelled."""
+    """The `count` slices in the middle of the stack alone."""
 
-    def corrupt(cine: Cine, random: np.random.Generator) -> Cine:
-        shown = np.flatnonzero(np.any([volume.any((1, 2)) for volume in cine.labels.values()], axis=0)) if cine.labels else np.arange(cine.frames.shape[1])
-        centre = int(shown[len(shown) // 2]) if len(shown) else cine.frames.shape[1] // 2
-        first = int(np.clip(centre - count // 2, 0, max(0, cine.frames.shape[1] - count)))
-        return moved(lambda x: x[..., first : first + count, :, :])(cine, random)
+    def keep(x: Volumes) -> Volumes:
+        first = max(0, (x.shape[-3] - count) // 2)
+        return x[..., first : first + count, :, :]
 
-    return corrupt
+    return moved(keep)
 
 
 def twice(cine: Cine, random: np.random.Generator) -> Cine:
@@ -84,8 +82,8 @@ def sampled(mm: float) -> Corruption:
             return [interpolation(length, size, step, order=order) for length, size, step in zip(cine.frames.shape[-2:], sizes, steps, strict=True)]
 
         labels = {time: resample(volume.astype(np.float32), *matrices(0)).astype(np.uint8) for time, volume in cine.labels.items()}
-        smooth = [1 if step <= 1 else step / 2.355 for step in steps]  # a coarse voxel is the mean over its size
-        frames = cine.frames if max(steps) <= 1 else ndimage.gaussian_filter(cine.frames, (0, 0, *smooth))
+        smooth = [0 if step <= 1 else step / 2.355 for step in steps]  # a coarse voxel is the mean over its size
+        frames = ndimage.gaussian_filter(cine.frames, (0, 0, *smooth))
         return dataclasses.replace(cine, frames=resample(frames, *matrices(1)), labels=labels, spacing=(cine.spacing[0], mm, mm))
 
     return corrupt
@@ -136,8 +134,8 @@ def spike(height: float) -> Corruption:
 
     def change(x: Volumes, random: np.random.Generator) -> Volumes:
         rows, columns = random.uniform(-0.2, 0.2, 2)
-        y, z = np.indices(x.shape[-2:])
-        return np.abs(x + height * np.cos(2 * np.pi * (rows * y + columns * z + random.uniform())))
+        row, column = np.indices(x.shape[-2:])
+        return np.abs(x + height * np.cos(2 * np.pi * (rows * row + columns * column + random.uniform())))
 
     return coloured(change)
 

@@ -161,6 +161,8 @@ def choose_cases(trained: splits.Split, data: DataConfig, split: str, began_in: 
     Raises:
       UserError: the cohort lacks some of them, or none of the chosen has a ground truth.
     """
+    if split in ("train", "val") and not trained[split]:
+        raise UserError(f"--split={split}: this network does not tell who its patients were; give --split=all, and see to it that it knows none of them.")
     found = cohort.open_cohort(data, write=False, began_in=began_in)
     wanted = [] if split == "all" else trained.get(split, [])
     missing = sorted(set(wanted) - {case.name for case in found})

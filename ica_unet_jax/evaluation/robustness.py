@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
+import sys
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,7 +18,7 @@ from ica_unet_jax.data.case import Cine
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.evaluation import frames, judging
 from ica_unet_jax.evaluation.corruptions import CORRUPTIONS
-from ica_unet_jax.inference import segmenters
+from ica_unet_jax.inference import segmenters, turning
 from ica_unet_jax.inference.options import ROBUST, choose
 from ica_unet_jax.inference.segmenters import Segmenter
 from ica_unet_jax.labels import STRUCTURES
@@ -30,7 +32,7 @@ from ica_unet_jax.runtime.progress import Progress
 UPRIGHT = "as they are"
 LOW = 0.8  # a frame of a lower mean Dice is a failure, which doubts should find
 SIGNS = [sign for sign in doubts.SIGNS if sign != "jump"]  # single frames do not jump
-COLUMNS = ("corruption", "patient", "frame", *(f"dice_{name}" for name in STRUCTURES), *SIGNS)
+COLUMNS = ("corruption", "patient", "frame", *(f"{kind}_{name}" for kind in ("dice", "whole") for name in STRUCTURES), *SIGNS)
 
 Row = dict[str, Any]
 
@@ -55,10 +57,13 @@ def robustness(network: str | Path | Trained, out: str | Path = "", *, split: st
     segmenter = segmenters.load_as(trained, chosen)
     data = chosen.cohort(segmenter.config.data)
     patients = judging.choose_cases(trained.split, data, split, None if chosen.data_dir else trained.began_in)
+    codes = turning.codes_for(trained, segmenter.config.data, chosen)
     labelled, rows = [case for case in patients if case.labelled], []
+    if told := turning.remark(trained, labelled, codes):
+        print(f"note: {told}", file=sys.stderr)
     with Progress(len(labelled), unit="patient") as progress:
         for done, case in enumerate(labelled, start=1):
-            rows += judge(segmenter, reading.read(case, data.label_map), seed)
+            rows += judge(segmenter, reading.read(case, data.label_map, codes=codes), seed)
             progress.update(done)
     folder = Path(out or trained.folder / "robustness")
     write_csv(folder / "robustness.csv", rows)
@@ -67,15 +72,24 @@ def robustness(network: str | Path | Trained, out: str | Path = "", *, split: st
 
 
 def judge(segmenter: Segmenter, cine: Cine, seed: int = 0) -> list[Row]:
-    """A row for each labelled frame of a case, as it is and under each corruption that leaves something to be judged."""
+    """A row for each labelled frame of a case, as it is and under each corruption that leaves something to be judged.
+
+    "whole" is the Dice in the same slices of what is found in the case as it is.
+    """
     rows = []
+    upright, _ = frames.segment(segmenter, cine, sorted(cine.labels))
+    found = dataclasses.replace(cine, frames=cine.frames[:1], times=cine.times[:1], labels=upright)  # whose labels move as the truth does
     for name, corrupt in {UPRIGHT: lambda cine, random: cine, **CORRUPTIONS}.items():
-        random = np.random.default_rng([seed, *(zlib.crc32(text.encode()) for text in (name, cine.case.name))])
-        seen = corrupt(cine, random)
+        draws = [seed, *(zlib.crc32(text.encode()) for text in (name, cine.case.name))]
+        seen, whole = (corrupt(one, np.random.default_rng(draws)) for one in (cine, found))
         times = sorted(time for time, truth in seen.labels.items() if truth.any())
         labels, _ = frames.segment(segmenter, seen, times)
         for time in times:
-            scores = {f"dice_{structure}": score for structure, score in structure_dice(labels[time], seen.labels[time]).items()}
+            scores = {
+                f"{kind}_{structure}": score
+                for kind, volume in (("dice", labels[time]), ("whole", whole.labels[time]))
+                for structure, score in structure_dice(volume, seen.labels[time]).items()
+            }
             rows.append(dict(corruption=name, patient=cine.case.name, frame=time + 1) | scores | doubts.of_frame(labels[time]))
     return rows
 
@@ -100,13 +114,11 @@ def read_csv(path: str | Path) -> list[Row]:
 
 def page(rows: Sequence[Row]) -> str:
     """The two tables in Markdown: what each corruption costs, and how well doubts find failures."""
-    upright = _scores(rows, UPRIGHT)
     lines = []
     for name in (UPRIGHT, *CORRUPTIONS):
-        scores = _scores(rows, name)
-        structures = [np.mean([frame[structure] for frame in scores.values()]) for structure in STRUCTURES]
-        loss = np.mean([_mean(scores[patient]) - _mean(upright[patient]) for patient in scores])
-        lines.append([name, *(number(float(value), 3) for value in (*structures, np.mean(structures))), "" if name == UPRIGHT else number(float(loss), 3, signed=True)])
+        dice, whole = (_mean_dice(rows, name, kind) for kind in ("dice", "whole"))
+        loss = "" if name == UPRIGHT else number(float(np.mean(dice) - np.mean(whole)), 3, signed=True)
+        lines.append([name, *(number(value, 3) for value in (*dice, float(np.mean(dice)))), loss])
     failures = np.array([np.mean([row[f"dice_{name}"] for name in STRUCTURES]) < LOW for row in rows])
     several = np.array([len(doubts.beyond({sign: row[sign] for sign in SIGNS})) for row in rows])
     found = [
@@ -116,7 +128,8 @@ def page(rows: Sequence[Row]) -> str:
     area = number(auc(several, failures), 3)
     return "\n".join(
         [
-            f"**What corruption costs** (Dice, mean over {patients} patients, labelled frames; the loss is of the mean)",
+            f"**What corruption costs** (Dice, mean over {patients} patients, labelled frames; the loss is against what is found in the images as they are, "
+            "in the same slices)",
             "",
             plain_table(["Images", *STRUCTURES, "mean", "loss"], lines),
             "",
@@ -140,14 +153,10 @@ def _counts(told: np.ndarray, failures: np.ndarray) -> list[str]:
     return [f"{100 * np.mean(told[group]):.0f} %" if group.any() else number(None, 0) for group in (failures, ~failures)]
 
 
-def _mean(scores: dict[str, float]) -> float:
-    return float(np.mean([scores[name] for name in STRUCTURES]))
-
-
-def _scores(rows: Sequence[Row], corruption: str) -> dict[str, dict[str, float]]:
-    """{patient: {structure: mean Dice of its frames}} under one corruption."""
-    found: dict[str, list[Row]] = {}
+def _mean_dice(rows: Sequence[Row], corruption: str, kind: str) -> list[float]:
+    """The Dice of each structure under one corruption: the mean over the frames of a patient, then over patients."""
+    patients: dict[str, list[Row]] = {}
     for row in rows:
         if row["corruption"] == corruption:
-            found.setdefault(row["patient"], []).append(row)
-    return {patient: {name: float(np.mean([row[f"dice_{name}"] for row in several])) for name in STRUCTURES} for patient, several in found.items()}
+            patients.setdefault(row["patient"], []).append(row)
+    return [float(np.mean([np.mean([row[f"{kind}_{name}"] for row in several]) for several in patients.values()])) for name in STRUCTURES]

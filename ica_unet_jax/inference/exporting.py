@@ -98,7 +98,7 @@ def export(
     return agreement(segmenter, target, frames[:CHECKED], spacing)
 
 
-def export_weights(network: str | Path | Trained, target: str | Path, *, half: bool = False, licence: str = "", **given: Any) -> None:
+def export_weights(network: str | Path | Trained, target: str | Path, *, half: bool = False, licence: str = "", names: bool = False, **given: Any) -> None:
     """Writes the weights of a run folder as a file for `trained.find`; see `trained.save`.
 
     Raises:
@@ -106,7 +106,7 @@ def export_weights(network: str | Path | Trained, target: str | Path, *, half: b
     """
     if Path(target).suffix != SUFFIX:
         raise UserError(f"--output={target} is no name for weights: name a file that ends in {SUFFIX}.")
-    save(network, target, checkpoint=options.choose(options.EXPORT, given).checkpoint, half=half, licence=licence)
+    save(network, target, checkpoint=options.choose(options.EXPORT, given).checkpoint, half=half, licence=licence, names=names)
 
 
 def agreement(segmenter: Segmenter, path: str | Path, frames: np.ndarray, spacing: tuple[float, float, float]) -> float | None:

@@ -84,7 +84,7 @@ EXPORT = ("checkpoint",)
 STREAM = ("checkpoint", "window", "reorient", *COMPUTE)
 PREDICT = ("checkpoint", "reader", "window", "largest_component", "mirror", "reorient", *COMPUTE)
 DECOMPOSE = ("checkpoint", "data_dir", "reader", "label_map")
-ROBUST = ("checkpoint", "mirror", "data_dir", "label_map", *COMPUTE)
+ROBUST = ("checkpoint", "mirror", "reorient", "data_dir", "reader", "label_map", *COMPUTE)
 JUDGE = tuple(FIELDS)
 
 
@@ -106,7 +106,7 @@ def choose(names: tuple[str, ...], given: dict[str, Any]) -> Options:
 def define_network() -> None:
     """The flags that name a trained network; `network` reads them."""
     flags.DEFINE_string("workdir", None, "Run folder of a training.")
-    flags.DEFINE_string("weights", None, f"Instead of it: a file of weights, hf:OWNER/NAME, or the name of weights that come with the package. By default {DEFAULT}.")
+    flags.DEFINE_string("weights", None, f"Instead of it: a file of weights, hf:OWNER/NAME, or the name of weights in the package, of which {DEFAULT} is taken by default if it is there.")
 
 
 def network() -> Trained:

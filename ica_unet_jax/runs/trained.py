@@ -95,8 +95,8 @@ class Weights:
         try:
             with safe_open(self.path, "numpy") as file:
                 header = file.metadata() or {}
-            return {name: json.loads(header[name]) for name in FACTS}
-        except (OSError, SafetensorError, ValueError, KeyError) as error:
+            return _well_formed({name: json.loads(header[name]) for name in FACTS})
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{self.name} holds no weights of this package, or is damaged ({_reason(error)}): get it again.") from error
 
     @functools.cached_property
@@ -112,6 +112,7 @@ class Weights:
 
     @property
     def split(self) -> Split:
+        """Without names, unless these were kept."""
         return self.facts["split"]
 
     @property
@@ -168,8 +169,18 @@ def names() -> list[str]:
     return sorted(path.stem for path in WEIGHTS.glob(f"*{SUFFIX}"))
 
 
-def save(network: str | Path | Trained, target: str | Path, *, checkpoint: str = "latest", half: bool = False, licence: str = "") -> None:
-    """Writes a network as a weights file, in float16 if `half`; `licence` is that of the weights, which may differ from the code's.
+def save(
+    network: str | Path | Trained, target: str | Path, *, checkpoint: str = "latest", half: bool = False, licence: str = "", names: bool = False
+) -> None:
+    """Writes a network as a weights file.
+
+    Args:
+      network: as `find` finds it.
+      target: file to write.
+      checkpoint: latest or best.
+      half: in float16.
+      licence: of the weights, which may differ from the code's.
+      names: keep those of the patients that it was trained and validated on.
 
     Raises:
       UserError: no such network, or a file that cannot be written.
@@ -183,7 +194,7 @@ def save(network: str | Path | Trained, target: str | Path, *, checkpoint: str =
         "step": step,
         "labels": STRUCTURES,
         "orientation": trained.orientation._asdict(),
-        "split": trained.split,
+        "split": {part: patients if names else [] for part, patients in trained.split.items()},
         "provenance": {name: fact for name, fact in trained.provenance.items() if name != "command"},
         "licence": licence,
         "weights_sha256": digest(arrays),
@@ -199,6 +210,16 @@ def digest(variables: Variables) -> str:
         found.update(name.encode())
         found.update(np.asarray(arrays[name]).tobytes())
     return found.hexdigest()
+
+
+def _well_formed(facts: dict[str, Any]) -> dict[str, Any]:
+    """The facts. Raises TypeError or KeyError where one is of another kind."""
+    kinds = dict.fromkeys(FACTS, str) | dict(config=dict, step=int, labels=dict, orientation=dict, split=dict, provenance=dict)
+    odd = [name for name, kind in kinds.items() if not isinstance(facts[name], kind)]
+    if odd or not all(isinstance(facts["split"][part], list) for part in ("train", "val")):
+        raise TypeError(f"{', '.join(odd) or 'split'} of another kind")
+    Cohort(**facts["orientation"])
+    return facts
 
 
 def _fitting(variables: Variables, trained: Trained) -> Variables:

@@ -61,6 +61,8 @@ def given_teacher(config: Config, split: run_folder.Split) -> Variables | None:
         return None
     teacher = find(config.train.teacher)
     learnt = set(teacher.split["train"])
+    if not learnt:
+        raise UserError(f"--teacher={teacher.name} does not tell on whom it was trained: take a run folder, or weights exported with --keep_identifiers.")
     if seen := sorted(learnt & set(split["val"])):
         raise UserError(f"--teacher={teacher.name} has learnt from {seen[0]}, which is to judge its student: take a teacher of the same split.")
     return teacher.variables()[0]

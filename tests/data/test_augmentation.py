@@ -153,6 +153,11 @@ def test_a_stack_moves_through_the_depth_as_a_whole():
     assert seen == {-2, -1, 0, 1, 2}
 
 
+def test_some_slice_of_a_thin_stack_stays_in_the_grid():
+    moved = augment(jax.random.key(0), numbered(first=0, last=3), (6, *CROP[1:]), DataConfig(**STILL, thin_stack=1.0, depth_shift=4))
+    assert np.asarray(moved.valid).any((1, 2, 3)).all()
+
+
 def test_what_has_no_ground_truth_has_none_after_the_warp():
     labels = np.array(sample().labels)
     labels[4:] = UNLABELLED

@@ -9,17 +9,20 @@ import pytest
 from safetensors.numpy import load_file
 from tiny import assert_same_bytes
 
+from ica_unet_jax.config import Config
 from ica_unet_jax.data.nifti import read_volume, spacing_of
 from ica_unet_jax.errors import UserError
+from ica_unet_jax.evaluation import judging
 from ica_unet_jax.inference import segmenters
 from ica_unet_jax.inference.exporting import export_weights
 from ica_unet_jax.runs import trained
+from ica_unet_jax.training import distillation
 
 
 @pytest.fixture(scope="module")
 def weights(tiny_run, tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "mine.safetensors"
-    export_weights(tiny_run, path, licence="CC0")
+    export_weights(tiny_run, path, licence="CC0", names=True)
     return path
 
 
@@ -37,6 +40,16 @@ def test_nothing_in_a_file_names_a_folder_or_a_command(tiny_run, weights):
     content = weights.read_bytes()
     assert str(tiny_run).encode() not in content and str(tiny_run.parent).encode() not in content
     assert "command" not in trained.find(weights).provenance
+
+
+def test_patients_have_no_names_unless_these_are_kept(cohort, tiny_run, tmp_path):
+    path = tmp_path / "given_away.safetensors"
+    export_weights(tiny_run, path)
+    assert b"patient00" not in path.read_bytes()
+    with pytest.raises(UserError, match="--split=val: this network does not tell who its patients were; give --split=all"):
+        judging.evaluate(path, tmp_path / "out", data_dir=str(cohort))
+    with pytest.raises(UserError, match="does not tell on whom it was trained"):
+        distillation.given_teacher(Config.make(teacher=str(path), distillation_weight=1.0), {"train": [], "val": []})
 
 
 def test_weights_segment_as_their_run_does(cohort, tiny_run, weights):
@@ -113,6 +126,9 @@ def test_what_is_wrong_with_a_file_is_a_sentence(weights, tmp_path):
     config = trained.find(weights).facts["config"]
     with pytest.raises(UserError, match="describes no network of this version"):
         _ = trained.find(changed(weights, path, "config", config | {"hyperspace": 3})).config
+    for place, other in (("orientation", 5), ("orientation", {"x": 1}), ("split", [1]), ("split", {"train": 1, "val": []}), ("step", "x")):
+        with pytest.raises(UserError, match="holds no weights of this package, or is damaged"):
+            _ = trained.find(changed(weights, path, place, other)).facts
     with pytest.raises(UserError, match="its weights do not fit the network"):
         trained.find(changed(weights, path, "config", config | {"bases": 5})).variables()
     with pytest.raises(UserError, match="--checkpoint=best.*leave it out"):
