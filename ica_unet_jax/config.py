@@ -158,6 +158,7 @@ class DataConfig(Part):
     phantom_shape: tuple[int, int, int] = knob((8, 96, 96), "Slices, height and width of a phantom frame in voxels.")
     cache_dir: str = knob("", "Preprocessed cases; empty: .cache inside the user's cache folder.")
     workers: int = knob(1, "Processes of this machine that read and prepare the cases (0: one for each core).", low=0)
+    cache_gb: float = knob(0.0, "Preprocessed cases take at most so many GB (0: no bound): those used longest ago go, but none that a running training uses.", low=0)
     reorient: bool = knob(False, "Turn all cases to the axis letters (as LPS) that most training cases have, by their affines; for cohorts whose affines are true.")
     spacing: float = knob(1.5, "In-plane voxel size of the model's grid in mm; slices are never resampled.", low=0.1, high=20)
     label_map: str = knob("", "Other label orders, as from:to pairs, for example 1:3,2:2,3:1; empty: the one that the layout has.")

@@ -20,6 +20,9 @@ class BadData(UserError):
         super().__init__("\n".join(problems))
         self.problems = list(problems)
 
+    def __reduce__(self):
+        return BadData, (self.problems,)  # as it is, from one process to another
+
 
 class Diverged(UserError):
     """A training that no longer learns, at `step`: something is not finite, or validation stays at chance."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -28,6 +29,7 @@ class Batches:
         # Frames, how many of them a batch has, and the last part of their epochs' seeds.
         labelled, others = ([sample for sample in samples if sample.labelled is known] for known in (True, False))
         self.kinds = [(labelled, batch_size - unlabelled, 0), (others, unlabelled, 2)]
+        self._order = functools.lru_cache(2)(self._shuffled)  # a million numbers, for each row of each batch
 
     def __getitem__(self, step: int) -> Batch:
         """Arrays on the canvas: frames (B, n, d, Hc, Wc) float32, labels uint8, valid float32."""
@@ -48,8 +50,10 @@ class Batches:
 
     def _sample(self, samples: list[LearningFrame], position: int, kind: int) -> LearningFrame:
         epoch, place = divmod(position, len(samples))
-        order = np.random.default_rng([self.seed, epoch, kind]).permutation(len(samples))
-        return samples[order[place]]
+        return samples[self._order(epoch, kind, len(samples))[place]]
+
+    def _shuffled(self, epoch: int, kind: int, count: int) -> np.ndarray:
+        return np.random.default_rng([self.seed, epoch, kind]).permutation(count)
 
     def _window(self, sample: LearningFrame, start: int) -> Batch:
         fit = [fit_depth(np.asarray(x), self.depth, start) for x in (sample.frames, sample.labels, sample.valid)]

@@ -1,18 +1,21 @@
-"""Frames to learn from, with the frames round them, on the model's in-plane grid, computed once and kept as .npy files."""
+"""Frames to learn from, with the frames round them, on the model's in-plane grid, computed once and kept in files."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
+import math
+import os
 import secrets
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ica_unet_jax.data import checks, reading
-from ica_unet_jax.data.case import Case
+from ica_unet_jax.data import checks, entries, reading
+from ica_unet_jax.data.case import Case, Cine
 from ica_unet_jax.data.geometry import Placement, normalize, place, resample_labels
 from ica_unet_jax.data.heart import on_heart
 from ica_unet_jax.data.learning_frame import LearningFrame
@@ -21,10 +24,10 @@ from ica_unet_jax.errors import BadData, UserError
 from ica_unet_jax.labels import NUM_CLASSES, UNLABELLED
 from ica_unet_jax.runtime.paths import default_cache_dir
 
-FORMAT = 2  # part of the key: raise it when the stored values change
+FORMAT = 3  # part of the key: raise it when the stored values change
 MARGIN = 1.25
 _NAME = 48  # letters of a case that its entry is called by; a file name has 255 bytes at most
-_PARTS = ("frames", "starts", "labels", "valid", "times")
+_PARTS = ("times", "starts", "frames", "labels", "valid")  # in this order in the file, so that each lies at a multiple of its numbers' size
 
 
 def canvas(crop: tuple[int, int, int], margin: float = MARGIN) -> tuple[int, int]:
@@ -32,39 +35,80 @@ def canvas(crop: tuple[int, int, int], margin: float = MARGIN) -> tuple[int, int
     return tuple(2 * round(margin * size / 2) for size in crop[1:])
 
 
-def preprocessed(case: Case, *, crop: tuple[int, int, int], spacing: float, label_map: str = "", cyclic: bool = False,
-                 cache_dir: str | Path = "", margin: float = MARGIN, reach: int = 1,
-                 unlabelled: bool = False, train_window: str = "centre", codes: str = "") -> list[LearningFrame]:
-    """The labelled frames of one case, from the cache or computed and stored there; [] without ground truth.
+def preprocessed(case: Case, **options: Any) -> list[LearningFrame]:
+    """The labelled frames of one case, from the cache or computed and stored there; [] without ground truth. See `Preparation`."""
+    prepared = Preparation(**options)
+    return prepared.load(case, prepared.entry(case))
 
-    With `unlabelled` all frames of the case, those without ground truth too.
+
+@dataclasses.dataclass(frozen=True)
+class Preparation:
+    """How cases are prepared, and where they are kept.
 
     The canvas is `margin` times the height and width of `crop` (d, H, W), made even, so that augmentation may move the
     window; `spacing` is its voxel size in mm. It lies round the image centre, or with `train_window="heart"` round the place
-    where the window of an evaluation would be that has found the heart. An empty `cache_dir` is the user's cache folder. `codes` are the letters
-    that the case's axes are turned to, "" for those of its files. A case is computed again when a file's name or content, an option or the
-    format differs.
-
-    Raises BadData for a case that is not sound and UserError for a cache folder that cannot be written.
+    where the window of an evaluation would be that has found the heart. With `unlabelled` all frames of a case are wanted, those
+    without ground truth too. An empty `cache_dir` is the user's cache folder. `codes` are the letters that a case's axes are turned
+    to, "" for those of its files. A case is computed again when a file's name or content, an option or the format differs.
     """
-    if problems := reading.check(case, label_map) if case.problems else checks.of_truth(case):
-        raise BadData(problems)
-    if not case.labelled:
-        return []
-    options = dict(canvas=canvas(crop, margin), spacing=spacing, label_map=label_map or case.label_map, cyclic=cyclic, reach=reach,
-                   unlabelled=unlabelled, heart=crop if train_window == "heart" else None, codes=codes)
-    root = Path(cache_dir) if cache_dir else default_cache_dir()
-    folder = root / f"{case.name[:_NAME]}-{_key(case, options)}"
-    if not folder.is_dir():
-        _store(folder, _compute(case, **options))
-    try:
-        return _load(case, folder, reach)
-    except PermissionError:  # another user's, who keeps it to themselves
-        return _learning(case, reach, **_compute(case, **options))
-    except (OSError, ValueError, EOFError):  # damaged by a full disk or a killed copy
-        shutil.rmtree(folder, ignore_errors=True)
-        _store(folder, _compute(case, **options))
-        return _load(case, folder, reach)
+
+    crop: tuple[int, int, int]
+    spacing: float
+    label_map: str = ""
+    cyclic: bool = False
+    cache_dir: str | Path = ""
+    margin: float = MARGIN
+    reach: int = 1
+    unlabelled: bool = False
+    train_window: str = "centre"
+    codes: str = ""
+
+    @property
+    def root(self) -> Path:
+        """The folder of the cache."""
+        return Path(self.cache_dir) if self.cache_dir else default_cache_dir()
+
+    def entry(self, case: Case) -> Path | None:
+        """Where a case lies in the cache, computed and stored if it was not there; None without ground truth.
+
+        Raises BadData for a case that is not sound and UserError for a cache folder that cannot be written.
+        """
+        if problems := reading.check(case, self.label_map) if case.problems else checks.of_truth(case):
+            raise BadData(problems)
+        if not case.labelled:
+            return None
+        folder = self.root / f"{case.name[:_NAME]}-{_key(case, self._options(case))}"
+        if not folder.is_dir():
+            _store(folder, _compute(case, **self._options(case)))
+        return folder
+
+    def load(self, case: Case, folder: Path | None) -> list[LearningFrame]:
+        """The frames of a case that lies there. Raises as `entry` does."""
+        if folder is None:
+            return []
+        try:
+            return _load(case, folder, self.reach)
+        except PermissionError:  # another user's, who keeps it to themselves
+            return _learning(case, self.reach, **_compute(case, **self._options(case)))
+        except (OSError, ValueError, EOFError):  # damaged by a full disk or a killed copy, or removed to make room
+            shutil.rmtree(folder, ignore_errors=True)
+            _store(folder, _compute(case, **self._options(case)))
+            return _load(case, folder, self.reach)
+
+    def entry_or_cine(self, task: tuple[Case, bool]) -> Path | Cine | BadData | None:
+        """For a process that works ahead: `entry` of a case to learn from, any other as it is, or what is wrong with it."""
+        case, learning = task
+        try:
+            return self.entry(case) if learning else reading.read(case, self.label_map, codes=self.codes)
+        except BadData as error:
+            return error
+
+    def _options(self, case: Case) -> dict[str, Any]:
+        """What the stored values depend on beside the case's files."""
+        return dict(
+            canvas=canvas(self.crop, self.margin), spacing=self.spacing, label_map=self.label_map or case.label_map, cyclic=self.cyclic,
+            reach=self.reach, unlabelled=self.unlabelled, heart=self.crop if self.train_window == "heart" else None, codes=self.codes,
+        )  # fmt: skip
 
 
 def _key(case: Case, options: dict) -> str:
@@ -122,8 +166,9 @@ def _store(folder: Path, arrays: dict[str, np.ndarray]) -> None:
         temporary = folder.with_name(f".writing-{secrets.token_hex(8)}")
         temporary.mkdir(parents=True)  # for all whom the umask lets: others may share the cache
         try:
-            for part, array in arrays.items():
-                np.save(temporary / f"{part}.npy", array, allow_pickle=False)
+            with (temporary / entries.FILE).open("wb") as file:
+                for part in _PARTS:
+                    np.save(file, arrays[part], allow_pickle=False)
             temporary.rename(folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -134,9 +179,20 @@ def _store(folder: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def _load(case: Case, folder: Path, reach: int) -> list[LearningFrame]:
-    # Only the frames are mapped: each map holds a file handle, and cohorts have hundreds of cases.
-    return _learning(case, reach, **{
-        part: np.load(folder / f"{part}.npy", mmap_mode="r" if part == "frames" else None, allow_pickle=False) for part in _PARTS})
+    """What `_store` wrote, mapped and not read: however many cases there are, they take no memory that the system could not take back."""
+    arrays = {}
+    with entries.held(folder) as file:
+        whole = np.memmap(file, np.uint8, "r")  # once, as each map holds a file handle
+        file.seek(0)
+        for part in _PARTS:
+            np.lib.format.read_magic(file)
+            shape, columns_first, dtype = np.lib.format.read_array_header_1_0(file)
+            if dtype.hasobject or columns_first:
+                raise ValueError(f"{file.name} is not what `_store` writes.")
+            begin = file.tell()
+            file.seek(math.prod(shape) * dtype.itemsize, os.SEEK_CUR)
+            arrays[part] = whole[begin : file.tell()].view(dtype).reshape(shape)
+    return _learning(case, reach, **arrays)
 
 
 def _learning(case: Case, reach: int, frames: np.ndarray, starts: np.ndarray, labels: np.ndarray, valid: np.ndarray,

@@ -22,7 +22,7 @@ from ica_unet_jax.runtime.files import read_object, write_json, write_text, writ
 # Where a run lies and what it shows of itself change nothing of what it computes.
 MAY_CHANGE = {
     "workdir", "data_dir", "cache_dir", "phantom_dir", "log_every", "split_file", "init_from", "final_evaluation",
-    "chance_validations", "tensorboard", "skip_bad_cases", "devices", "teacher", "reader", "cohort_csv", "split_by", "workers",
+    "chance_validations", "tensorboard", "skip_bad_cases", "devices", "teacher", "reader", "cohort_csv", "split_by", "workers", "cache_gb",
 }  # fmt: skip
 ORIENTATION = '{"codes": {"LPS": 80}, "scaled": true}'  # what `orientation.json` is like
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)  # of file systems without locks, some of networks

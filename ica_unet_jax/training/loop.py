@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ica_unet_jax.config import Config, TrainConfig
-from ica_unet_jax.data import cache, cohort, orientation, reading, splits
+from ica_unet_jax.data import orientation
 from ica_unet_jax.data.batches import Batches
-from ica_unet_jax.data.case import Case, Cine
+from ica_unet_jax.data.case import Cine
 from ica_unet_jax.data.learning_frame import LearningFrame
 from ica_unet_jax.errors import Interrupted, UserError
 from ica_unet_jax.inference.segmenters import Segmenter, segmenter_of
@@ -25,10 +25,11 @@ from ica_unet_jax.runs import checkpoints, provenance, run_folder, tensorboard
 from ica_unet_jax.runs.checkpoints import Checkpoints, State
 from ica_unet_jax.runs.log import Log, Metrics
 from ica_unet_jax.runs.trained import find
-from ica_unet_jax.runtime import environment, processes
+from ica_unet_jax.runtime import processes
 from ica_unet_jax.runtime.interruption import Interruption
 from ica_unet_jax.runtime.progress import Progress
 from ica_unet_jax.training import distillation, divergence
+from ica_unet_jax.training.loading import load, orientation_of
 from ica_unet_jax.training.optimizers import warmup_steps
 from ica_unet_jax.training.stepping import init_state, make_step, recalibrated
 from ica_unet_jax.training.validation import Validation
@@ -146,50 +147,6 @@ def _go_on(
             kept = f"the state is saved in {folder}; the same command goes on from there" if reached else "nothing is lost"
             raise Interrupted(stop.number, f" at step {reached}: {kept}") from None
     return state
-
-
-def load(config: Config) -> tuple[list[LearningFrame], list[Cine], splits.Split, cohort.Problems]:
-    """Frames to learn from, patients with a ground truth to validate, the split, and what is wrong with the left out.
-
-    Raises:
-      UserError: bad data, all of them at once, unless --skip_bad_cases; or no labelled frame to learn from, or no other
-        where --unlabelled wants some.
-    """
-    data = config.data
-    cases = cohort.open_cohort(data)
-    split = cohort.choose_split(data, cases)
-    chosen = [case for part in ("train", "val") for case in splits.select(split, cases, part)]
-    reach = distillation.reach(config)
-    learning, options = set(split["train"]), {name: getattr(data, name) for name in ("spacing", "label_map", "cyclic", "cache_dir", "train_window")}
-    codes = orientation_of(config).usual if data.reorient else ""
-    environment.require_handles(len(learning))  # of frames that are mapped
-
-    def read(case: Case) -> list[LearningFrame] | Cine:
-        if case.name in learning:
-            unlabelled = bool(config.train.unlabelled)
-            return cache.preprocessed(case, crop=config.model.crop, reach=reach, unlabelled=unlabelled, codes=codes, **options)
-        return reading.read(case, data.label_map, codes=codes)
-
-    found, left_out = cohort.screen(chosen, read, data.skip_bad_cases)
-    split = cohort.without(split, left_out)
-    samples = [frame for name, frames in found.items() if name in learning for frame in frames]
-    if data.balance != "none":
-        samples = cohort.balanced(samples, {case.name: getattr(case, data.balance) for case in chosen})
-    if not samples:
-        raise UserError("No frame of the training patients has a ground truth: add NAME_frameNN_gt.nii.gz files.")
-    if config.train.unlabelled and all(sample.labelled for sample in samples):
-        raise UserError(f"--unlabelled={config.train.unlabelled}: all frames of the training patients have a ground truth; leave it out.")
-    cines = [cine for name, cine in found.items() if name not in learning and cine.labels]
-    return samples, cines, split, left_out
-
-
-def orientation_of(config: Config) -> orientation.Cohort:
-    """How the training patients lie, as the run folder has it or else by their headers."""
-    kept = run_folder.read_orientation(config.train.workdir)
-    if kept.codes:
-        return kept
-    cases = cohort.open_cohort(config.data)
-    return reading.lie(splits.select(cohort.choose_split(config.data, cases), cases, "train"))
 
 
 def begin(config: Config, saved: Checkpoints, samples: Sequence[LearningFrame]) -> tuple[State, bool, list[int]]:

@@ -1,12 +1,14 @@
 import dataclasses
 import os
 import shutil
+import subprocess
+import sys
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from ica_unet_jax.data import cache
+from ica_unet_jax.data import cache, entries
 from ica_unet_jax.data.geometry import normalize, place, resample_labels
 from ica_unet_jax.data.heart import on_heart
 from ica_unet_jax.data.reading import find_cases, read
@@ -90,8 +92,14 @@ def test_all_frames_of_a_case_share_what_is_stored(case, tmp_path, reach, cyclic
         for image, time in zip(frame.frames, cine.window(frame.time, reach, cyclic), strict=True):
             np.testing.assert_array_equal(image, every[time].frames[reach])
         assert frame.labelled or np.all(frame.labels == UNLABELLED)
-    stored = {len(np.load(path)) for path in (tmp_path / "cache").glob("*/frames.npy")}
-    assert stored == {2 * (2 * reach + 1), 6 + 2 * reach}
+    assert {stored(path) for path in (tmp_path / "cache").iterdir()} == {2 * (2 * reach + 1), 6 + 2 * reach}
+
+
+def stored(entry):
+    """The number of images that an entry has."""
+    with (entry / entries.FILE).open("rb") as file:
+        _, _, frames = (np.load(file) for _ in range(3))
+    return len(frames)
 
 
 def test_cyclic_neighbours(case, tmp_path):
@@ -140,12 +148,12 @@ def test_another_content_of_the_same_name_size_and_time_is_read_again(case, tmp_
     assert set(np.unique(first.labels)) == {0, 1}
 
 
-@pytest.mark.parametrize("part", ["frames", "labels", "times"])
-def test_damaged_cache_is_made_again(case, tmp_path, part):
-    before = [frame.labels for frame in cache.preprocessed(case, **OPTIONS, cache_dir=tmp_path / "cache")]
+@pytest.mark.parametrize("kept", [0, 100, 1000, -1])
+def test_damaged_cache_is_made_again(case, tmp_path, kept):
+    before = [frame.labels.copy() for frame in cache.preprocessed(case, **OPTIONS, cache_dir=tmp_path / "cache")]
     [folder] = (tmp_path / "cache").iterdir()
-    path = folder / f"{part}.npy"
-    path.write_bytes(path.read_bytes()[:100])
+    path = folder / entries.FILE
+    path.write_bytes(path.read_bytes()[:kept])
     after = [frame.labels for frame in cache.preprocessed(case, **OPTIONS, cache_dir=tmp_path / "cache")]
     np.testing.assert_array_equal(before, after)
 
@@ -153,7 +161,7 @@ def test_damaged_cache_is_made_again(case, tmp_path, part):
 def test_pickles_are_not_opened(case, tmp_path):
     cache.preprocessed(case, **OPTIONS, cache_dir=tmp_path / "cache")
     [folder] = (tmp_path / "cache").iterdir()
-    np.save(folder / "labels.npy", np.array([{"a": 1}], object), allow_pickle=True)
+    np.save(folder / entries.FILE, np.array([{"a": 1}], object), allow_pickle=True)
     assert cache.preprocessed(case, **OPTIONS, cache_dir=tmp_path / "cache")[0].labels.dtype == np.uint8
 
 
@@ -189,7 +197,7 @@ def test_an_entry_that_another_user_keeps_to_himself_is_made_in_memory(case, tmp
     def refused(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(cache.np, "load", refused)
+    monkeypatch.setattr(cache.entries, "held", refused)
     for mine, theirs in zip(cache.preprocessed(case, **OPTIONS, cache_dir=tmp_path / "cache"), stored, strict=True):
         np.testing.assert_array_equal(mine.frames, theirs.frames)
         np.testing.assert_array_equal(mine.labels, theirs.labels)
@@ -210,3 +218,68 @@ def test_refusals(case, tmp_path):
         cache.preprocessed(case, **OPTIONS, cache_dir=tmp_path / "cache")
     [bare] = find_cases(case.cine.parent)
     assert cache.preprocessed(bare, **OPTIONS, cache_dir=tmp_path / "cache") == []
+
+
+def use(case, root, name):
+    return cache.preprocessed(dataclasses.replace(case, name=name), **OPTIONS, cache_dir=root)
+
+
+def names(root):
+    return {path.name.partition("-")[0] for path in root.iterdir()}
+
+
+def test_the_entries_used_longest_ago_go_first(case, tmp_path):
+    root = tmp_path / "cache"
+    for age, name in enumerate(("newest", "middle", "oldest")):
+        use(case, root, name)
+        [entry] = root.glob(f"{name}-*")
+        os.utime(entry, (10**9 - age,) * 2)
+    (root / "compiled").mkdir()  # is none
+    gb = (entry / entries.FILE).stat().st_size / 1e9
+    assert entries.make_room(root, 4 * gb) == pytest.approx(3 * gb) and len(names(root)) == 4
+    use(case, root, "oldest")  # and so it is no longer
+    assert entries.make_room(root, 2 * gb) == pytest.approx(2 * gb) and names(root) == {"newest", "oldest", "compiled"}
+    assert entries.make_room(root, 0.5 * gb) == 0 and names(root) == {"compiled"}
+
+
+@pytest.mark.skipif(entries.fcntl is None, reason="needs locks of POSIX")
+def test_what_a_training_has_mapped_stays_until_it_ends(case, tmp_path):
+    """Here a process that is killed; and nothing of an entry is gone of which a part is still in use."""
+    program = f"""
+import sys
+from ica_unet_jax.data import cache, reading
+[case] = reading.find_cases({str(case.cine.parent)!r})
+[_, frame] = cache.preprocessed(case, crop=(8, 32, 32), spacing=1.5, cache_dir={str(tmp_path)!r})
+labels = frame.labels  # of one frame, and that alone
+del frame, _
+print("mapped", flush=True)
+sys.stdin.read()
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as training:
+        assert training.stdout.readline() == b"mapped\n"
+        assert entries.make_room(tmp_path, 0) > 0 and "a" in names(tmp_path)
+        training.kill()
+    assert entries.make_room(tmp_path, 0) == 0 and "a" not in names(tmp_path)
+
+
+@pytest.mark.skipif(entries.fcntl is None, reason="needs locks of POSIX")
+def test_where_locks_are_refused_nothing_goes(case, tmp_path, monkeypatch):
+    def refused(*_):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(entries.fcntl, "flock", refused)
+    assert len(use(case, tmp_path / "cache", "a")) == 2 and entries.make_room(tmp_path / "cache", 0) > 0
+
+
+def test_an_entry_that_goes_between_two_of_its_readers_is_made_again(case, tmp_path, monkeypatch):
+    """Another process makes room after this one has found the entry, before it has opened it."""
+    before = [frame.frames.copy() for frame in use(case, tmp_path, "a")]
+    held = entries.held
+
+    def meanwhile(folder):
+        monkeypatch.setattr(entries, "held", held)
+        assert entries.make_room(tmp_path, 0) == 0
+        return held(folder)
+
+    monkeypatch.setattr(entries, "held", meanwhile)
+    np.testing.assert_array_equal(before, [frame.frames for frame in use(case, tmp_path, "a")])
