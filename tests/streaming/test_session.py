@@ -156,7 +156,8 @@ def test_the_fault_list(segmenter):
 
 def test_a_session_from_a_run_folder(tiny_run, tmp_path, capfd):
     files = dict(json_file=tmp_path / "out" / "stream.json", gif=tmp_path / "beat.gif")
-    summary = session.stream(tiny_run, "phantom", rate=20, seconds=0.6, queue_size=12, **files)
+    shown = []
+    summary = session.stream(tiny_run, "phantom", rate=20, seconds=0.6, queue_size=12, show=lambda *given: shown.append(given), **files)
     assert json.loads(files["json_file"].read_text()) == summary
     assert summary["frames"] == summary["answered"] == 12
     assert summary["dropped"] == summary["refused"] == summary["compilations"] == 0
@@ -165,6 +166,8 @@ def test_a_session_from_a_run_folder(tiny_run, tmp_path, capfd):
     assert all(summary["arrival_to_mask_ms"][name] > summary["compute_ms"][name] for name in ("p50", "p95", "p99", "max"))
     assert summary["arrival_to_mask_ms"]["p50"] > 50
     assert "versions" in summary["provenance"]
+    assert [result.number for _, answers, _ in shown for _, result in answers] == list(range(1, 13))
+    assert {(frame.shape, spacing) for _, answers, spacing in shown for frame, _ in answers} == {((2, 64, 64), (10.0, 1.5, 1.5))}
     with Image.open(files["gif"]) as picture:
         assert picture.n_frames == 12 and picture.info["duration"] == 50
     text = describe(summary)
