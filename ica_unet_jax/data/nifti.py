@@ -72,6 +72,18 @@ def read_header(path: Path) -> nib.Nifti1Header | None:
         return None
 
 
+def promised(path: Path, least: int) -> int | None:
+    """The bytes that an image takes unpacked, at `least` so many a voxel, by its header, of which no more is read; None where it has none."""
+    files = files_of(path)
+    try:
+        with _unpacked(files[0]) as file:
+            kind, stored = _header(file.read(_NIFTI2), _magic(files))
+        offset, voxels = _extent(files, kind, stored)
+        return offset + voxels * max(least, stored.get_data_dtype().itemsize)
+    except _UNREADABLE:
+        return None
+
+
 def _unpacked(path: Path) -> io.BufferedIOBase:
     with open(path, "rb") as file:
         packed = file.read(len(_PACKED)) == _PACKED
@@ -96,17 +108,30 @@ def _read(files: list[Path]) -> tuple[bytes, type[nib.Nifti1Image], nib.Nifti1He
     """The bytes of an image as a single file, its kind and its header as stored; `files` as `files_of` has them."""
     with _unpacked(files[0]) as file:
         data = file.read(_NIFTI2)
-        kind, stored = _header(data, b"n+" if len(files) == 1 else b"ni")
-        single = kind.header_class.single_vox_offset
-        offset = int(stored["vox_offset"]) or (single if len(files) == 1 else 0)
-        size = math.prod(stored.get_data_shape()) * stored.get_data_dtype().itemsize
+        kind, stored = _header(data, _magic(files))
+        offset, count = _extent(files, kind, stored)
+        claimed = offset + count * stored.get_data_dtype().itemsize
         if len(files) == 1:
-            return _rest(file, data, max(0, offset) + size), kind, stored
+            return _rest(file, data, claimed), kind, stored
     with _unpacked(files[1]) as file:
-        voxels = _rest(file, b"", max(0, offset) + size)[max(0, offset) :]
-    whole = stored.copy()
+        voxels = _rest(file, b"", claimed)[offset:]
+    whole, single = stored.copy(), kind.header_class.single_vox_offset
     whole["magic"], whole["vox_offset"] = kind.header_class.single_magic, single
     return whole.binaryblock + bytes(single - len(whole.binaryblock)) + voxels, kind, stored
+
+
+def _magic(files: list[Path]) -> bytes:
+    """How the sign of an image begins that consists of these files."""
+    return b"n+" if len(files) == 1 else b"ni"
+
+
+def _extent(files: list[Path], kind: type[nib.Nifti1Image], stored: nib.Nifti1Header) -> tuple[int, int]:
+    """At which byte the voxels begin, and how many there are, by the header. Raises ValueError where a side is below 0."""
+    shape = stored.get_data_shape()
+    if min(shape, default=0) < 0:
+        raise ValueError(f"its header promises {' x '.join(map(str, shape))} voxels")
+    offset = int(stored["vox_offset"]) or (kind.header_class.single_vox_offset if len(files) == 1 else 0)
+    return max(0, offset), math.prod(shape)
 
 
 def _header(data: bytes, magic: bytes) -> tuple[type[nib.Nifti1Image], nib.Nifti1Header]:

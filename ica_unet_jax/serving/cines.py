@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from ica_unet_jax.data import nifti, saving
+from ica_unet_jax.data import nifti, reading, saving
 from ica_unet_jax.data.case import Cine
-from ica_unet_jax.errors import UserError
+from ica_unet_jax.errors import BadData, UserError
 from ica_unet_jax.inference import options, segmenters, turning, volumes
 from ica_unet_jax.metrics import doubts
 from ica_unet_jax.runs.trained import Trained, find
@@ -29,13 +28,12 @@ class TooLong(Exception):
 
 
 def check_size(path: Path, limit: int) -> None:
-    """Raises UserError where a file's header promises more than `limit` bytes of voxels, before any is unpacked."""
-    header = nifti.read_header(path)
-    if header is None:
-        raise UserError("The upload is no NIfTI file: send a .nii or .nii.gz, as it is, as the body of the request.")
-    voxels = math.prod(max(0, int(side)) for side in header.get_data_shape())
-    if voxels * max(FLOAT, header.get_data_dtype().itemsize) > limit:
-        raise UserError(f"The file's header promises {voxels} voxels, more than the {limit // FLOAT} of --limit_mb.")
+    """Raises UserError where a file's header promises more than `limit` bytes, before any is unpacked."""
+    promised = nifti.promised(path, FLOAT)
+    if promised is None:
+        raise UserError("The upload is no NIfTI file, or its header cannot be true: send a .nii or .nii.gz, as it is, as the body of the request.")
+    if promised > limit:
+        raise UserError(f"The file's header promises {promised} bytes, at {FLOAT} a voxel, more than the {limit} of --limit_mb.")
 
 
 class Cines:
@@ -50,7 +48,7 @@ class Cines:
 
     def __init__(self, network: str | Path | Trained, limit: int, like: str | Path = "", **given: Any):
         chosen = options.choose(options.STREAM, options.REAL_TIME | given)
-        trained = find(network)
+        self._trained = trained = find(network)
         self._segmenter, self._limit = segmenters.load_as(trained, chosen), limit
         self._codes = turning.codes_for(trained, self._segmenter.config.data, chosen)
         self._seen = dict(window=chosen.seen_through(self._segmenter.config.data), cyclic=self._segmenter.config.data.cyclic)
@@ -73,14 +71,22 @@ class Cines:
                 raise TooLong
 
         check_size(path, self._limit)
-        cine = turning.read(path, self._codes)
+        seen = reading.examine_file(path, self._codes)
+        if seen.problems:
+            raise BadData(seen.problems)
+        cine = seen.cine
         go_on(0)
         labels = self._segment(cine, go_on)
         curves, seconds = volumes.curves(labels, cine), volumes.frame_seconds(cine.header)
         saving.save_labels(path.with_name(MASKS), cine.turn.back(labels), cine.header)
         volumes.save_csv(path.with_name(VOLUMES), curves, seconds)
-        summary = volumes.summarize(curves, seconds, nominal_spacing=False) | {"doubts": doubts.of_cine(labels, cine.spacing)}
-        path.with_name(SUMMARY).write_text(json.dumps(summary | {"volumes_ml": volumes.rounded(curves)}), encoding="utf-8")
+        odd = filter(None, (*seen.remarks, turning.remark(self._trained, [cine.case], self._codes)))
+        summary = volumes.summarize(curves, seconds, nominal_spacing=False) | {
+            "doubts": doubts.of_cine(labels, cine.spacing),
+            "volumes_ml": volumes.rounded(curves),
+            "remarks": [remark.replace(str(path), "The file") for remark in odd],
+        }
+        path.with_name(SUMMARY).write_text(json.dumps(summary), encoding="utf-8")
 
     def _segment(self, cine: Cine, done: Callable[[int], None]) -> np.ndarray:
         """Labels (t, s, h, w) uint8; none of a frame that shows nothing."""
