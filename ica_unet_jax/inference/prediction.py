@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from ica_unet_jax.data.nifti import SUFFIX, stem
 from ica_unet_jax.data.readers import dicom
 from ica_unet_jax.data.saving import save_labels
 from ica_unet_jax.errors import BadData, UserError
-from ica_unet_jax.inference import case_page, dicom_seg, options, segmenters, turning, volumes
+from ica_unet_jax.inference import case_page, dicom_seg, options, parts, segmenters, turning, volumes
 from ica_unet_jax.inference.postprocessing import largest_components
 from ica_unet_jax.inference.segmenters import Segmenter
 from ica_unet_jax.metrics import doubts
@@ -59,13 +61,15 @@ def predict(
     report: bool = False,
     series: str = "",
     keep_identifiers: bool = False,
+    part: str = "",
+    resume: bool = False,
     **given: Any,
 ) -> None:
     """Segments a NIfTI file, or all of a folder or cohort, or DICOM studies, and prints the ejection fractions.
 
     Labels are uint8 with the affine, voxel sizes, shape and units of the image, and nothing else of its header. A cine LABELS.nii.gz gets
     LABELS_volumes.csv, LABELS_volumes.png and LABELS_summary.json beside it; a 3D image, its own neighbour, no picture.
-    In a folder the labels are NAME_seg.nii.gz. DICOM gets its labels in LABELS_dicom_seg/ too. Nothing but these tells who the patient is,
+    In a folder the labels are NAME_seg.nii.gz, and cohort.csv has a row for each that lies there, unless a part alone is segmented. DICOM gets its labels in LABELS_dicom_seg/ too. Nothing but these tells who the patient is,
     unless that is to be kept.
 
     Args:
@@ -77,6 +81,8 @@ def predict(
       report: write LABELS_report.html too.
       series: number or UID of one of the series in DICOM that are to be segmented.
       keep_identifiers: tell name, number and birth date that DICOM holds in names of files, summary and report.
+      part: of a folder, one of several parts alone, as "3/20", the third of twenty.
+      resume: leave out what is finished: its files are there, and none is older than its image.
       given: options of `options.PREDICT`.
 
     Raises:
@@ -88,18 +94,24 @@ def predict(
     trained = find(network)
     codes = turning.codes_for(trained, trained.config.data, chosen)
     source, target, reader = Path(source), Path(target), chosen.reader or reading.AUTO
-    if _is_dicom(source, reader):
+    place = Path(target) if target else _beside(source)
+    done = functools.partial(_is_finished, acdc_names=acdc_names, report=report) if resume else None
+    if is_dicom := _is_dicom(source, reader):
+        if part or resume:
+            raise UserError(f"--{'part' if part else 'resume'} is for NIfTI files: --input={source} holds DICOM; leave it out.")
         jobs = find_studies(source, target, acdc_names, skip_bad_cases, codes, series, keep_identifiers)
     elif series or keep_identifiers:
         raise UserError(f"--{'series' if series else 'keep_identifiers'} is for DICOM, of which --input={source} holds none: leave it out.")
     else:
-        jobs = find_jobs(source, target, acdc_names, skip_bad_cases, codes, reader)
+        jobs = find_jobs(source, place, acdc_names, skip_bad_cases, codes, reader, part, done)
     for job in jobs:
         for path in ([job.target] if acdc_names else [job.target, job.beside(_SUMMARY)]):  # its name is the longest
             check_place(path)
     segmenter = segmenters.load_as(trained, chosen)
     if told := turning.remark(trained, {job.case.name: job.case for job in jobs}.values(), codes):
         print(f"note: {told}", file=sys.stderr)
+    if not jobs:
+        print(f"note: nothing is left to segment of --input={source}.", file=sys.stderr)
     for job in jobs:
         seen = job.read(codes)
         cine = turning.sound(seen)
@@ -114,6 +126,16 @@ def predict(
                 case_page.save(job.beside("_report.html"), cine, labels, curves, summary, **about)
             if job.case.reader == "dicom":
                 save_dicom(job, cine.turn.back(labels), segmenter.config.model.model)
+    if source.is_dir() and not (is_dicom or part or acdc_names):
+        parts.write_table(place, f"_seg{_SUMMARY}")
+
+
+def _is_finished(job: Job, acdc_names: bool, report: bool) -> bool:
+    """Whether all that is written of a job is there and newer than its image; the summary, which is written late, speaks for what has no picture."""
+    outputs = [job.target, job.beside(_SUMMARY), *([job.beside("_report.html")] if report else [])]
+    if acdc_names:
+        outputs = [_phase_file(job, phase) for phase in ("ED", "ES")]
+    return parts.are_newer(outputs, [job.source])
 
 
 def _beside(source: Path) -> Path:
@@ -123,9 +145,9 @@ def _beside(source: Path) -> Path:
 
 
 def find_jobs(source: Path, target: Path, acdc_names: bool = False, skip_bad_cases: bool = False, codes: str = "",
-              reader: str = reading.AUTO) -> list[Job]:
+              reader: str = reading.AUTO, part: str = "", done: Callable[[Job], bool] | None = None) -> list[Job]:
     """What is to be segmented and where to; the images of a folder, which that `reader` knows, are checked, turned to the axis letters
-    `codes` if these are given.
+    `codes` if these are given. Of the cases of a folder those of a `part` alone, as `parts.of` has it; nothing that is `done`.
 
     Raises:
       UserError: names that are no NIfTI, a folder without cines, or a target that is the source or inside it.
@@ -140,30 +162,33 @@ def find_jobs(source: Path, target: Path, acdc_names: bool = False, skip_bad_cas
             raise UserError(f"--input={source} is no NIfTI file by its name: name a .nii.gz, .nii or .img file, or a folder of them.")
         if target.is_dir() or not target.name.endswith(_SUFFIXES):
             raise UserError(f"--output={target} must be a file .nii.gz or .nii, as --input={source} is no folder.")
-        return [Job(source, target, Case(stem(source), cine=source))]
+        if part:
+            raise UserError(f"--part={part} needs a folder: --input={source} is none.")
+        jobs = [Job(source, target, Case(stem(source), cine=source))]
+        return [job for job in jobs if not (done and done(job))]
     if target.is_file() or target.name.endswith(_SUFFIXES):
         raise UserError(f"--output={target} must be a folder, as --input={source} is one.")
     if target.resolve().is_relative_to(source.resolve()):
         raise UserError(f"--output={target} lies in --input={source}, where its masks would be taken for patients: choose another place.")
-    cases, jobs = reading.find_cases(source, reader=reader), []
-    sound, _ = cohort.screen(cases, lambda case: bool(reading.read(case, with_labels=False, codes=codes)), skip_bad_cases)
-    for case in cases:
-        if case.name not in sound:
-            continue
-        if case.cine:
-            jobs.append(Job(case.cine, target / f"{case.name}_seg.nii.gz", case))
-        elif acdc_names:
-            raise UserError(
-                f"--acdc_names needs cines, which {case.name} in {source} lacks: add {case.name}_4d.nii.gz."
-            )
-        else:
-            jobs += [
-                Job(path, target / f"{case.name}_frame{time + 1:02d}_seg.nii.gz", case)
-                for time, path in sorted(case.frames.items())
-            ]
-    if not jobs:
+    cases = reading.find_cases(source, reader=reader)
+    jobs = [job for case in parts.of(cases, part) for job in _jobs(case, source, target, acdc_names)]
+    if not jobs and not part:
         raise UserError(f"--input={source} holds no images: expected .nii.gz files.")
-    return jobs
+    jobs = [job for job in jobs if not (done and done(job))]
+    left = {job.case.name for job in jobs}
+    sound, _ = cohort.screen(
+        [case for case in cases if case.name in left], lambda case: bool(reading.read(case, with_labels=False, codes=codes)), skip_bad_cases
+    )
+    return [job for job in jobs if job.case.name in sound]
+
+
+def _jobs(case: Case, source: Path, target: Path, acdc_names: bool) -> list[Job]:
+    """The cine of a case in a folder, or each of its frames where it has none."""
+    if case.cine:
+        return [Job(case.cine, target / f"{case.name}_seg.nii.gz", case)]
+    if acdc_names:
+        raise UserError(f"--acdc_names needs cines, which {case.name} in {source} lacks: add {case.name}_4d.nii.gz.")
+    return [Job(path, target / f"{case.name}_frame{time + 1:02d}_seg.nii.gz", case) for time, path in sorted(case.frames.items())]
 
 
 def _doubtful(summary: dict[str, Any]) -> list[str]:
@@ -228,7 +253,6 @@ def save_cine(job: Job, cine: Cine, labels: np.ndarray, remarks: list[str]) -> t
     signs = doubts.of_cine(labels, cine.spacing)
     summary = volumes.summarize(curves, seconds, nominal) | {"doubts": signs}
     known = {f"volumes_{'nominal_ml' if nominal else 'ml'}": volumes.rounded(curves), "remarks": remarks, "note": case_report.RESEARCH}
-    write_json(job.beside(_SUMMARY), summary | known | ({"patient": job.patient} if job.patient else {}))
     if len(labels) > 1:
         figures.volume_curves(
             job.beside("_volumes.png"),
@@ -238,6 +262,7 @@ def save_cine(job: Job, cine: Cine, labels: np.ndarray, remarks: list[str]) -> t
             title=job.case.name,
             unit="mL, by a nominal voxel size" if nominal else "mL",
         )
+    write_json(job.beside(_SUMMARY), summary | known | ({"patient": job.patient} if job.patient else {}))
     print(f"{job.target}: {volumes.describe(summary)}")
     if signs and summary["heart_found"]:
         print(f"note: {job.source}: look at {doubts.describe(signs)}.", file=sys.stderr)
@@ -272,6 +297,10 @@ def save_phases(job: Job, cine: Cine, labels: np.ndarray) -> None:
                 raise UserError(
                     f"{job.case.frames[time]} has another shape than {job.source.name}; export both on one grid."
                 )
-        path = job.target.with_name(f"{job.case.name}_{phase}.nii.gz")
+        path = _phase_file(job, phase)
         save_labels(path, cine.turn.back(labels[time : time + 1]), header)
         print(path)
+
+
+def _phase_file(job: Job, phase: str) -> Path:
+    return job.target.with_name(f"{job.case.name}_{phase}.nii.gz")
