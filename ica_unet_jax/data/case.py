@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 
 from ica_unet_jax.data import orientation
+from ica_unet_jax.data.dicom.stacks import Stack
 from ica_unet_jax.data.orientation import Turn
 
 LATE = 99  # the number of an ES frame without a cine, of which nobody tells when it was: so late that ED is no neighbour of it
@@ -33,8 +34,9 @@ class Case:
     `truth` is a ground truth of the whole cine in one file, of which those frames count that hold a label, or are among
     `labelled_frames`. `phases` are frames of the cine that are still to be found in it. `label_map` says, as --label_map does, what the
     labels of these files are. `part` is train, val or test as the cohort's publishers split it, `folds` the part in each of their folds.
-    `problems` are what names and links alone show to be wrong, a sentence each; files in them stand nowhere else. `remarks` are what
-    they show to be odd. Of a cine in several files `parts` are these, `cine` their folder, and `header` is as NIfTI would have it.
+    `problems` are what names and links alone show to be wrong, a sentence each; files in them stand nowhere else. `truth_problems` are those
+    of ground truths and tables, which say nothing against the images. `remarks` are what they show to be odd. Of a cine in DICOM
+    `stack` holds its images, `cine` is the folder of these, and `header` is as NIfTI would have it.
     """
 
     name: str
@@ -55,8 +57,9 @@ class Case:
     part: str = ""
     folds: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    truth_problems: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
-    parts: tuple[Path, ...] = ()
+    stack: Stack | None = None
     header: nib.Nifti1Header | None = None
     reader: str = "folder"
     cohort: str = ""
@@ -67,6 +70,11 @@ class Case:
         return bool(self.labels or self.truth or self.phases)
 
     @property
+    def perhaps_labelled(self) -> bool:
+        """Whether there may be a ground truth: one that may not be opened is among the problems."""
+        return bool(self.labelled or self.problems or self.truth_problems)
+
+    @property
     def image(self) -> Path | None:
         """The cine, or the first of the frame files, whose header stands for all."""
         return self.cine or self.frames.get(min(self.frames, default=0))
@@ -74,9 +82,9 @@ class Case:
     @property
     def files(self) -> list[Path]:
         """All files of the case, in a fixed order."""
-        single = [path for path in (self.info, None if self.parts else self.cine, self.truth) if path]
+        single = [path for path in (self.info, None if self.stack else self.cine, self.truth) if path]
         single += [path for phase in self.phases for path in (phase.image, phase.labels)]
-        return single + list(self.parts) + [group[time] for group in (self.frames, self.labels) for time in sorted(group)]
+        return single + (self.stack.paths if self.stack else []) + [group[time] for group in (self.frames, self.labels) for time in sorted(group)]
 
 
 @dataclasses.dataclass

@@ -14,7 +14,7 @@ import logging
 import math
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -190,10 +190,7 @@ def open_frames(path: Path) -> tuple[nib.Nifti1Image, np.ndarray, list[str]]:
     volume = array[..., None] if array.ndim == 3 else array
     with np.errstate(over="ignore"):  # beyond float32 is infinite, which is reported
         frames = np.ascontiguousarray(volume.T, dtype=np.float32)
-    problems = []
-    if not all(_ZOOMS[0] <= zoom <= _ZOOMS[1] for zoom in zooms):
-        sizes = " x ".join(f"{zoom:g}" for zoom in zooms)
-        problems.append(f"{path} has voxels of {sizes} mm; write the true voxel size into its header.")
+    problems = check_zooms(path, zooms)
     if not np.isfinite(image.affine).all():
         problems.append(f"{path} has an affine that is not finite; write the true orientation into its header.")
     if image.header.get_intent()[0] == "label":
@@ -202,9 +199,24 @@ def open_frames(path: Path) -> tuple[nib.Nifti1Image, np.ndarray, list[str]]:
     return image, frames, problems
 
 
+def check_zooms(path: Path, zooms: Iterable[float]) -> list[str]:
+    """A problem where no voxel of a heart has such sizes, in mm."""
+    zooms = list(zooms)
+    if all(_ZOOMS[0] <= zoom <= _ZOOMS[1] for zoom in zooms):
+        return []
+    sizes = " x ".join(f"{zoom:g}" for zoom in zooms)
+    return [f"{path} has voxels of {sizes} mm; write the true voxel size into its header."]
+
+
 def check_frames(path: Path) -> tuple[nib.Nifti1Image, np.ndarray, list[str], list[str]]:
     """`open_frames`, and what is wrong with the frames as well; apart from the rest that some, not all, show nothing."""
     image, frames, problems = open_frames(path)
+    faults, empty = check_intensities(path, frames)
+    return image, frames, problems + faults, empty
+
+
+def check_intensities(path: Path, frames: np.ndarray) -> tuple[list[str], list[str]]:
+    """What is wrong with frames (t, s, h, w), and apart from that which of them show nothing, where not all do."""
     faults: dict[tuple[str, str], list[int]] = {}  # times by what is to be said of one frame, and of several
     empty: set[tuple[str, str]] = set()
     for time, frame in enumerate(frames):
@@ -221,7 +233,7 @@ def check_frames(path: Path) -> tuple[nib.Nifti1Image, np.ndarray, list[str], li
         faults.setdefault(fault, []).append(time)
     told = {fault: _told(path, times, fault, len(frames)) for fault, times in faults.items()}
     apart = empty if sum(len(faults[fault]) for fault in empty) < len(frames) else set()
-    return image, frames, problems + [told[fault] for fault in told if fault not in apart], [told[fault] for fault in told if fault in apart]
+    return [told[fault] for fault in told if fault not in apart], [told[fault] for fault in told if fault in apart]
 
 
 def _told(path: Path, times: list[int], fault: tuple[str, str], count: int) -> str:

@@ -9,6 +9,11 @@ import numpy as np
 
 from ica_unet_jax.runtime.files import replacing
 
+_GEOMETRY = (
+    "pixdim", "xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z",
+    "srow_x", "srow_y", "srow_z", "toffset",
+)  # fmt: skip
+
 
 def save_labels(path: str | Path, labels: np.ndarray, like: nib.Nifti1Header) -> None:
     """Writes labels (t, s, h, w) as NIfTI uint8 with the geometry, units and shape that `like` tells, 3D or 4D.
@@ -26,13 +31,11 @@ def save_frame(path: str | Path, frame: np.ndarray, like: nib.Nifti1Header) -> N
 
 def _save(path: str | Path, array: np.ndarray, like: nib.Nifti1Header, text: str, intent: str) -> None:
     kind = nib.Nifti2Image if isinstance(like, nib.Nifti2Header) else nib.Nifti1Image
-    header = kind.header_class.from_header(like, check=False)
-    header.extensions.clear()
-    header.set_data_shape(array.shape)
+    header = kind.header_class(endianness=like.endianness)
+    for field in _GEOMETRY:
+        header[field] = like[field]
     header.set_data_dtype(array.dtype)
-    header.set_slope_inter(1, 0)
     header.set_intent(intent, name="")
-    header["cal_min"] = header["cal_max"] = 0
-    header["descrip"], header["aux_file"] = text, ""
+    header["descrip"] = text
     with replacing(path) as temporary:
         nib.save(kind(array, like.get_best_affine(), header), temporary)

@@ -1,6 +1,7 @@
 """Masks as DICOM SEG: a series with one object for each time of the cine, as archives and viewers in hospitals read it.
 
-The standard wants name, number and birth date of the patient in it, as the images have them: without these no archive can file it.
+The standard wants in it what the images tell of patient and study, name, number and birth date among that: without these no archive can
+file it. Nothing of it may be in a sentence.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import ica_unet_jax
 from ica_unet_jax.data.dicom import images
 from ica_unet_jax.data.dicom.grid import Grid
 from ica_unet_jax.data.dicom.images import Image
+from ica_unet_jax.errors import UserError
 from ica_unet_jax.labels import STRUCTURES
 from ica_unet_jax.reporting.case_report import RESEARCH
 from ica_unet_jax.reporting.figures import PALETTE
@@ -26,6 +28,7 @@ _NAMES = {"RV": "right ventricular cavity", "MYO": "left ventricular myocardium"
 _MAY_LACK = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate", "StudyTime")
 _SERIES = 1000  # added to the number of the series of the images
 _PRODUCT = "ica_unet_jax"
+_FILES = "[0-9][0-9][0-9].dcm"
 
 
 def save(folder: Path, grid: Grid, labels: np.ndarray, network: str) -> list[Path]:
@@ -35,22 +38,44 @@ def save(folder: Path, grid: Grid, labels: np.ndarray, network: str) -> list[Pat
       grid: of the images.
       labels: (t, s, h, w) uint8 on that grid.
       network: the name of what made the labels.
+
+    Raises UserError where the headers of the images do not allow it, or a file of somebody else has such a name.
     """
     images.library(folder)
     import highdicom
 
-    series, paths = highdicom.UID(), []
-    headers = {path: _filled(images.read_dataset(path)) for path in dict.fromkeys(image.path for image in grid.stack.images)}
-    for time in np.flatnonzero(labels.any(axis=(1, 2, 3))):
-        sources = grid.sources(int(time))
-        with warnings.catch_warnings(action="ignore"):
-            made = _segmentation(headers, sources, labels[time], series, int(time), network)
-        paths.append(folder / f"{time + 1:03d}.dcm")
-        with replacing(paths[-1]) as temporary:
-            made.save_as(temporary)
-    for old in set(folder.glob("[0-9][0-9][0-9].dcm")) - set(paths):  # of an earlier call: the series would be of two
-        old.unlink()
-    return paths
+    wanted = {folder / f"{time + 1:03d}.dcm": int(time) for time in np.flatnonzero(labels.any(axis=(1, 2, 3)))}
+    there = {path: _is_own(path) for path in sorted(folder.glob(_FILES))}
+    if foreign := [path for path, own in there.items() if path in wanted and not own]:
+        raise UserError(f"{foreign[0]} is there already and not written by {_PRODUCT}: remove it, or choose another --output.")
+    series = highdicom.UID()
+    step = float(grid.header().get_zooms()[2])
+    files = {image.path: image for image in grid.stack.images}
+    headers = {path: _filled(images.read_dataset(path), image, step) for path, image in files.items()}
+    for path, time in wanted.items():
+        sources = grid.sources(time)
+        with replacing(path) as temporary:
+            try:
+                with warnings.catch_warnings(action="ignore"):
+                    _segmentation(headers, sources, labels[time], series, time, network).save_as(temporary)
+            except OSError:
+                raise
+            except Exception as error:  # whatever highdicom makes of a header; its words quote what stands there
+                raise UserError(f"{path} cannot be written: something in the header of {sources[0].path} is not as DICOM wants it "
+                                f"({type(error).__name__}); the other results are there. Correct it, or take the masks as NIfTI.") from None
+    for path in there.keys() - wanted.keys():  # of an earlier call: the series would be of two
+        if there[path]:
+            path.unlink()
+    return list(wanted)
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a file is a DICOM SEG that was written here."""
+    try:
+        header = images.read_dataset(path, ("Modality", "Manufacturer"))
+    except UserError:
+        return False
+    return (header.get("Modality"), header.get("Manufacturer")) == ("SEG", _PRODUCT)
 
 
 def _segmentation(headers: dict[Path, Any], sources: Sequence[Image], labels: np.ndarray, series: str, time: int, network: str) -> Any:
@@ -122,9 +147,33 @@ def _descriptions(network: str) -> list[Any]:
     ]
 
 
-def _filled(header: Any) -> Any:
-    """The header with what the standard wants and may be empty."""
+def _filled(header: Any, image: Image, step: float) -> Any:
+    """The header of an image's file as the standard wants it; `step` in mm is from slice to slice.
+
+    What is missing or, as often after making anonymous, no value of its kind, is empty. Of a file with several stacks that of the image counts.
+    """
+    from highdicom import PatientSexValues, PixelMeasuresSequence, PlaneOrientationSequence
+    from pydicom.uid import generate_uid
+    from pydicom.valuerep import DA, TM
+
+    kinds = {"DA": DA, "TM": TM}
+    for tag in list(header.keys()):
+        try:
+            if (kind := kinds.get(header[tag].VR)) is not None:
+                kind(header[tag].value)
+        except Exception:  # values are parsed where they are asked for
+            del header[tag]
+    if header.get("PatientSex") not in {sex.value for sex in PatientSexValues}:
+        header.PatientSex = ""
     for name in _MAY_LACK:
         if name not in header:
             setattr(header, name, "")
+    if not header.get("FrameOfReferenceUID"):
+        header.FrameOfReferenceUID = generate_uid(entropy_srcs=[image.study])
+    measures = PixelMeasuresSequence(image.spacing, image.thickness or step, step)
+    if image.kind == images.CLASSIC:
+        header.SliceThickness = measures[0].SliceThickness
+    else:
+        [shared] = header.SharedFunctionalGroupsSequence
+        shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = measures, PlaneOrientationSequence("PATIENT", image.orientation)
     return header

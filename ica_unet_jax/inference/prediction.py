@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from ica_unet_jax.data import cohort, reading
+from ica_unet_jax.data import checks, cohort, reading
 from ica_unet_jax.data.case import Case, Cine, Examination
-from ica_unet_jax.data.dicom import identity
+from ica_unet_jax.data.dicom import grid, identity
 from ica_unet_jax.data.nifti import SUFFIX, stem
 from ica_unet_jax.data.readers import dicom
 from ica_unet_jax.data.saving import save_labels
@@ -75,7 +75,7 @@ def predict(
     Args:
       network: as `trained.find` finds it.
       source: NIfTI file, 3D or 4D, a folder as `reading.find_cases` reads it, or a file, series or studies in DICOM.
-      target: label file, or folder where `source` is one; empty: INPUT_seg beside `source`.
+      target: label file, or folder where `source` is one; empty: INPUT_seg beside `source`, of DICOM as `find_studies` says.
       acdc_names: write NAME_ED.nii.gz and NAME_ES.nii.gz alone; the phases are those of Info.cfg, or else found.
       skip_bad_cases: in a folder, leave bad cases out.
       report: write LABELS_report.html too.
@@ -87,19 +87,19 @@ def predict(
 
     Raises:
       UserError: bad input, no such network.
-      BadData: all that is wrong with the images of a folder, before any is segmented; ground truths are not looked at.
+      BadData: all that is wrong with the images of a folder, before any is segmented; ground truths are not looked at. After all are
+        segmented: which studies have no DICOM SEG, and why.
     """
     chosen = options.choose(options.PREDICT, given)
-    target = target or _beside(Path(source))
     trained = find(network)
     codes = turning.codes_for(trained, trained.config.data, chosen)
-    source, target, reader = Path(source), Path(target), chosen.reader or reading.AUTO
+    source, reader = Path(source), chosen.reader or reading.AUTO
     place = Path(target) if target else _beside(source)
     done = functools.partial(_is_finished, acdc_names=acdc_names, report=report) if resume else None
     if is_dicom := _is_dicom(source, reader):
         if part or resume:
             raise UserError(f"--{'part' if part else 'resume'} is for NIfTI files: --input={source} holds DICOM; leave it out.")
-        jobs = find_studies(source, target, acdc_names, skip_bad_cases, codes, series, keep_identifiers)
+        jobs = find_studies(source, Path(target) if target else None, acdc_names, skip_bad_cases, codes, series, keep_identifiers)
     elif series or keep_identifiers:
         raise UserError(f"--{'series' if series else 'keep_identifiers'} is for DICOM, of which --input={source} holds none: leave it out.")
     else:
@@ -112,6 +112,7 @@ def predict(
         print(f"note: {told}", file=sys.stderr)
     if not jobs:
         print(f"note: nothing is left to segment of --input={source}.", file=sys.stderr)
+    without: list[str] = []
     for job in jobs:
         seen = job.read(codes)
         cine = turning.sound(seen)
@@ -125,9 +126,11 @@ def predict(
                 about = dict(warnings=[*remarks, *_doubtful(summary)], network=segmenter.config.model.model, identity=job.patient)
                 case_page.save(job.beside("_report.html"), cine, labels, curves, summary, **about)
             if job.case.reader == "dicom":
-                save_dicom(job, cine.turn.back(labels), segmenter.config.model.model)
+                checks.attempt(without, save_dicom, job, cine.turn.back(labels), segmenter.config.model.model)
     if source.is_dir() and not (is_dicom or part or acdc_names):
         parts.write_table(place, f"_seg{_SUMMARY}")
+    if without:
+        raise BadData(without)
 
 
 def _is_finished(job: Job, acdc_names: bool, report: bool) -> bool:
@@ -204,19 +207,23 @@ def _is_dicom(source: Path, reader: str) -> bool:
     return reader == "dicom" or reader == reading.AUTO and dicom.recognises(source)
 
 
-def find_studies(source: Path, target: Path, acdc_names: bool, skip_bad_cases: bool, codes: str, series: str, keep_identifiers: bool) -> list[Job]:
+def find_studies(source: Path, target: Path | None, acdc_names: bool, skip_bad_cases: bool, codes: str, series: str,
+                 keep_identifiers: bool) -> list[Job]:  # fmt: skip
     """As `find_jobs`, of DICOM: the short-axis cine of each study, or the one to which `series` belongs.
 
-    Of a single study all that is wrong is told, and nothing of how many cases there are.
+    Of a single study all that is wrong is told, and nothing of how many cases there are. Without a target the labels of one study lie
+    beside `source`, those of several in studies_seg there: the names of folders and files are often those of patients.
     """
     if acdc_names:
         raise UserError(f"--acdc_names needs a cohort in ACDC's layout: --input={source} holds DICOM.")
-    if target.resolve().is_relative_to(source.resolve()):
+    if target and target.resolve().is_relative_to(source.resolve()):
         raise UserError(f"--output={target} lies in --input={source}: choose another place.")
-    cases, is_file = [case for _, case in dicom.find_cases(source, series)], target.name.endswith(_SUFFIXES)
+    cases = [case for _, case in dicom.find_cases(source, series)]
     if not cases:
         raise UserError(f"--input={source} holds no MR images in DICOM: name the folder of a study or of a series.")
     studies = sum(case.name.startswith(dicom.STUDY) for case in cases)
+    target = target or source.resolve().parent / ("" if studies == 1 else "studies_seg")
+    is_file = target.name.endswith(_SUFFIXES)
     if is_file and studies > 1:
         raise UserError(f"--output={target} must be a folder, as --input={source} holds {studies} studies.")
     if studies == 1 and not skip_bad_cases:
@@ -228,7 +235,7 @@ def find_studies(source: Path, target: Path, acdc_names: bool, skip_bad_cases: b
     jobs = []
     for case in cases:
         if case.name in sound:
-            patient = identity.read(case.parts[0]) if keep_identifiers else None
+            patient = identity.read(case.stack.paths[0]) if keep_identifiers else None
             name = f"{identity.file_name(patient)}_{case.name}" if patient else case.name
             jobs.append(Job(case.cine, target if is_file else target / f"{name}_seg.nii.gz", dataclasses.replace(case, name=name), patient))
     return jobs
@@ -273,9 +280,9 @@ def save_cine(job: Job, cine: Cine, labels: np.ndarray, remarks: list[str]) -> t
 def save_dicom(job: Job, labels: np.ndarray, network: str) -> None:
     """Writes labels (t, s, h, w), as the images are stored, as DICOM SEG, and says whose name is in it."""
     folder = job.beside("_dicom_seg")
-    paths = dicom_seg.save(folder, dicom.grid_of(job.case), labels, network)
-    print(f"{folder}: {len(paths)} DICOM SEG objects, one for each frame with labels; name, number and birth date of the patient are in them, "
-          "as DICOM demands")
+    paths = dicom_seg.save(folder, grid.arrange(job.case.stack), labels, network)
+    print(f"{folder}: {len(paths)} DICOM SEG objects, one for each frame with labels; name, number, birth date and what else the images tell of "
+          "patient, study and hospital is in them, as DICOM demands")
 
 
 def save_phases(job: Job, cine: Cine, labels: np.ndarray) -> None:
@@ -287,7 +294,7 @@ def save_phases(job: Job, cine: Cine, labels: np.ndarray) -> None:
         time = seen if told is None else told
         if not 0 <= time < len(labels):
             raise UserError(
-                f"{job.case.info}: {phase} is {time + 1}, but {job.source.name} has {len(labels)} frames; correct it."
+                f"{job.case.info}: {phase} is frame {time + 1}, counted from 1, but {job.source.name} has {len(labels)} frames; correct it."
             )
         header = cine.header.copy()
         header.set_data_shape(header.get_data_shape()[:3])

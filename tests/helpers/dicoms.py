@@ -62,12 +62,12 @@ def positions(count: int, step: float = 10.0) -> list[np.ndarray]:
 
 
 def write_cine(folder: Path, frames: np.ndarray, *, study="1.2.3", number=5, one_series_a_slice=False, times=TIMES, step=10.0,
-               orientation=SHORT_AXIS, skip=(), first=0, **more) -> None:
+               orientation=SHORT_AXIS, skip=(), first=0, start=0.0, **more) -> None:
     """A cine (t, s, h, w), a file for each image, in the order that a scanner has: slice by slice. `skip` holds (t, s) that are not written.
 
-    `times` are those of all slices, in ms, or a list of them for each slice.
+    `times` are those of all slices, in ms, or a list of them for each slice; `start` is where the first slice lies, in mm towards the apex.
     """
-    for s, position in enumerate(positions(frames.shape[1], step)):
+    for s, position in enumerate(start * APEX + place for place in positions(frames.shape[1], step)):
         chosen = number + s if one_series_a_slice else number
         own = times[s] if isinstance(times, list) else times[: len(frames)]
         for t, time in enumerate(own):
@@ -77,11 +77,13 @@ def write_cine(folder: Path, frames: np.ndarray, *, study="1.2.3", number=5, one
                             series=f"{study}.{chosen}", number=chosen, instance=first + instance, time=time, **more)
 
 
-def write_enhanced(path: Path, frames: np.ndarray, *, study="1.2.3", number=5, times=TIMES, step=10.0, first_slice=0) -> None:
-    """A cine (t, s, h, w) as one multi-frame file, slices before times."""
+def write_enhanced(path: Path, frames: np.ndarray, *, study="1.2.3", number=5, times=TIMES, step=10.0, first_slice=0, orientation=SHORT_AXIS,
+                   beside=None) -> None:  # fmt: skip
+    """A cine (t, s, h, w) as one multi-frame file, slices before times; `beside` is an axial one in the same file."""
+    stacks = [(orientation, frames)] + ([] if beside is None else [(AXIAL, beside)])
     data = dataset(study, f"{study}.{number}", number, 1, EnhancedMRImageStorage)
     data.Rows, data.Columns = frames.shape[2:]
-    data.NumberOfFrames = frames.shape[0] * frames.shape[1]
+    data.NumberOfFrames = sum(part.shape[0] * part.shape[1] for _, part in stacks)
 
     def item(**tags):
         made = Dataset()
@@ -90,7 +92,6 @@ def write_enhanced(path: Path, frames: np.ndarray, *, study="1.2.3", number=5, t
         return made
 
     shared = item(
-        PlaneOrientationSequence=Sequence([item(ImageOrientationPatient=[f"{x:.8f}" for direction in SHORT_AXIS for x in direction])]),
         PixelMeasuresSequence=Sequence([item(PixelSpacing=[1.5, 1.5], SliceThickness=8.0)]),
         PixelValueTransformationSequence=Sequence([item(RescaleSlope=2, RescaleIntercept=-3, RescaleType="US")]),
     )
@@ -98,11 +99,14 @@ def write_enhanced(path: Path, frames: np.ndarray, *, study="1.2.3", number=5, t
     data.PerFrameFunctionalGroupsSequence = Sequence(
         item(
             PlanePositionSequence=Sequence([item(ImagePositionPatient=[f"{x:.6f}" for x in position])]),
+            PlaneOrientationSequence=Sequence([item(ImageOrientationPatient=[f"{x:.8f}" for direction in directions for x in direction])]),
             CardiacSynchronizationSequence=Sequence([item(NominalCardiacTriggerDelayTime=float(times[t]))]),
             FrameContentSequence=Sequence([item(TemporalPositionIndex=t + 1, InStackPositionNumber=s + 1, StackID="1")]),
         )
-        for t in range(len(frames)) for s, position in enumerate(positions(first_slice + frames.shape[1], step)[first_slice:])
+        for directions, part in stacks
+        for t in range(len(part))
+        for s, position in enumerate(positions(first_slice + part.shape[1], step)[first_slice:])
     )
-    data.PixelData = frames.astype(np.int16).tobytes()
+    data.PixelData = b"".join(part.astype(np.int16).tobytes() for _, part in stacks)
     path.parent.mkdir(parents=True, exist_ok=True)
     data.save_as(path, enforce_file_format=True)

@@ -4,8 +4,7 @@ import contextlib
 import gzip
 import io
 import json
-import subprocess
-import sys
+from types import SimpleNamespace
 
 import dicoms
 import highdicom
@@ -16,9 +15,9 @@ import pytest
 from places import SHARED_DATA
 
 from ica_unet_jax.data import reading
-from ica_unet_jax.data.readers import dicom
-from ica_unet_jax.errors import UserError
-from ica_unet_jax.inference import case_page, dicom_seg, prediction, volumes
+from ica_unet_jax.data.dicom import grid as grids
+from ica_unet_jax.errors import BadData, UserError
+from ica_unet_jax.inference import case_page, dicom_seg, prediction, segmenters, volumes
 from ica_unet_jax.labels import STRUCTURES
 
 MINI = SHARED_DATA / "acdc_mini"
@@ -62,7 +61,7 @@ def test_the_objects_hold_the_masks_of_the_nifti_file_and_refer_to_the_images(pr
     labels, [case] = np.asarray(nib.load(path).dataobj).T, reading.find_cases(study)
     objects = sorted((folder / path.name.replace(".nii.gz", "_dicom_seg")).iterdir())
     assert labels.any() and len(objects) == labels.any(axis=(1, 2, 3)).sum()
-    np.testing.assert_array_equal(masks_of(objects, dicom.grid_of(case), labels.shape), labels)
+    np.testing.assert_array_equal(masks_of(objects, grids.arrange(case.stack), labels.shape), labels)
     np.testing.assert_allclose(nib.load(path).affine, reading.read(case, with_labels=False).affine, atol=1e-4)
     read = pydicom.dcmread(objects[0])
     codes = [item.SegmentedPropertyTypeCodeSequence[0].CodeValue for item in read.SegmentSequence]
@@ -80,7 +79,7 @@ def test_nothing_but_the_objects_tells_who_the_patient_is(predicted):
             data, checked = gzip.decompress(data) if path.suffix == ".gz" else data, checked + 1
             assert not any(secret.encode() in data for secret in dicoms.SECRETS), path.name
     assert checked == 5 and not any(secret in printed for secret in dicoms.SECRETS)
-    assert "name, number and birth date of the patient are in them, as DICOM demands" in printed
+    assert "name, number, birth date and what else the images tell of patient, study and hospital is in them, as DICOM demands" in printed
 
 
 def test_the_page_and_the_summary_have_the_same_figures(predicted):
@@ -130,12 +129,11 @@ def test_what_cannot_be_predicted(frames, tmp_path):
             prediction.find_studies(tmp_path / source, tmp_path / target, **given)
 
 
-def test_a_study_with_a_slice_missing_is_one_sentence_and_exit_code_2(tiny_run, frames, tmp_path):
+def test_a_study_with_a_slice_missing_is_one_sentence(tiny_run, frames, tmp_path, capfd):
     dicoms.write_cine(tmp_path / "in", np.repeat(frames, 2, axis=1), skip=[(t, 1) for t in range(4)])
-    command = [sys.executable, "-m", "ica_unet_jax.predict", f"--workdir={tiny_run}", f"--input={tmp_path / 'in'}", f"--output={tmp_path / 'out.nii.gz'}"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "a slice is missing between slice 1" in done.stderr
-    assert not (tmp_path / "out.nii.gz").exists()
+    with pytest.raises(UserError, match=r"\A[^\n]*a slice is missing between slice 1[^\n]*\Z"):
+        prediction.predict(tiny_run, tmp_path / "in", tmp_path / "out.nii.gz")
+    assert capfd.readouterr().err == "" and not (tmp_path / "out.nii.gz").exists()
 
 
 def test_masks_of_mixed_times_refer_to_the_nearest_images(tmp_path):
@@ -144,24 +142,95 @@ def test_masks_of_mixed_times_refer_to_the_nearest_images(tmp_path):
     uneven = [0, 10, 20, 120]  # as in a heart out of rhythm; images are matched one by one all the same
     dicoms.write_cine(tmp_path / "in", frames, times=[dicoms.TIMES, uneven, dicoms.TIMES[:2]], one_series_a_slice=True)
     [case] = reading.find_cases(tmp_path / "in")
-    grid, labels = dicom.grid_of(case), np.random.default_rng(1).integers(0, 4, frames.shape).astype(np.uint8)
+    grid, labels = grids.arrange(case.stack), np.random.default_rng(1).integers(0, 4, frames.shape).astype(np.uint8)
     np.testing.assert_array_equal(masks_of(dicom_seg.save(tmp_path / "out", grid, labels, "net"), grid, labels.shape), labels)
     assert [[image.instance for image in grid.sources(time)] for time in range(4)] == [[1, 1, 1], [2, 2, 1], [3, 3, 2], [4, 4, 2]]
     np.testing.assert_array_equal(grid.frames()[:, :2], frames[:, :2])
     before = sorted((tmp_path / "out").iterdir())
+    foreign = tmp_path / "out" / "099.dcm"
+    foreign.write_bytes(next((tmp_path / "in").iterdir()).read_bytes())
     labels[0] = 0
-    assert dicom_seg.save(tmp_path / "out", grid, labels, "net") == before[1:] == sorted((tmp_path / "out").iterdir())
+    assert [*dicom_seg.save(tmp_path / "out", grid, labels, "net"), foreign] == [*before[1:], foreign] == sorted((tmp_path / "out").iterdir())
+    foreign.rename(before[1])
+    with pytest.raises(UserError, match="002.dcm is there already and not written by ica_unet_jax: remove it"):
+        dicom_seg.save(tmp_path / "out", grid, labels, "net")
+
+
+def test_masks_of_a_multi_frame_file_refer_to_its_frames(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 900, (4, 3, 12, 16))
+    dicoms.write_enhanced(tmp_path / "in" / "all", frames, beside=frames)
+    [case] = reading.find_cases(tmp_path / "in")
+    labels = np.random.default_rng(1).integers(0, 4, frames.shape).astype(np.uint8)
+    for time, path in enumerate(dicom_seg.save(tmp_path / "out", grids.arrange(case.stack), labels, "net")):
+        made = highdicom.seg.segread(path)
+        [shared] = made.SharedFunctionalGroupsSequence
+        assert [*shared.PixelMeasuresSequence[0].PixelSpacing] == [1.5, 1.5] and shared.PixelMeasuresSequence[0].SliceThickness == 8
+        for group, mask in zip(made.PerFrameFunctionalGroupsSequence, made.pixel_array, strict=True):
+            [source] = group.DerivationImageSequence[0].SourceImageSequence
+            [segment] = group.SegmentIdentificationSequence
+            there, slice_ = divmod(source.ReferencedFrameNumber - 1, frames.shape[1])
+            assert there == time and str(source.ReferencedSOPInstanceUID) == case.stack.images[0].uid
+            np.testing.assert_allclose(group.PlanePositionSequence[0].ImagePositionPatient, dicoms.positions(3)[slice_], atol=1e-5)
+            np.testing.assert_array_equal(mask, labels[time, slice_] == segment.ReferencedSegmentNumber)
+
+
+def test_headers_that_are_not_as_dicom_wants_them_get_their_masks_and_are_not_quoted(tmp_path, capfd):
+    """As after making anonymous: what is missing, or no value of its kind, is empty or made anew."""
+    frames = np.random.default_rng(0).integers(0, 900, (4, 3, 12, 16))
+    bad = dict(PatientBirthDate="1941-05-23", PatientSex="X", StudyDate="20200000", StudyTime="12:00:00", PatientName="Zyxwv=B=C=D^^^^^^^^^")
+    dicoms.write_cine(tmp_path / "in", frames, thickness=None, **bad)
+    for path in (tmp_path / "in").iterdir():
+        data = pydicom.dcmread(path)
+        del data.FrameOfReferenceUID, data.PositionReferenceIndicator, data.ReferringPhysicianName, data.StudyID
+        data.add(pydicom.DataElement("PatientWeight", "DS", None))
+        data["PatientWeight"]._value = "1941-05-23"
+        data.save_as(path)
+    [case] = reading.find_cases(tmp_path / "in")
+    grid, labels = grids.arrange(case.stack), np.random.default_rng(1).integers(0, 4, frames.shape).astype(np.uint8)
+    objects = dicom_seg.save(tmp_path / "out", grid, labels, "net")
+    np.testing.assert_array_equal(masks_of(objects, grid, labels.shape), labels)
+    made = [pydicom.dcmread(path) for path in objects]
+    assert len({data.FrameOfReferenceUID for data in made}) == 1 and made[0].PatientBirthDate == made[0].PatientSex == made[0].StudyDate == ""
+    assert made[0].SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SliceThickness == pytest.approx(10)
+    assert not any(secret in "".join(capfd.readouterr()) for secret in ("Zyxwv", "1941"))
+
+
+def test_one_study_without_objects_does_not_stop_the_others_and_no_name_is_in_theirs(tiny_run, frames, tmp_path, monkeypatch, capsys):
+    """Without --output, of folders and files that are called as patients are. What is wrong is told at the end, and quotes nothing."""
+    for number in range(2):
+        dicoms.write_cine(tmp_path / dicoms.SECRETS[0] / dicoms.SECRETS[1], frames[:, :2], study=f"1.2.{number}", number=5 + number)
+    real, failed = dicom_seg._segmentation, []
+
+    def refusing(headers, *others):
+        header = next(iter(headers.values()))
+        if failed and header.StudyInstanceUID != failed[0]:
+            return real(headers, *others)
+        failed.append(header.StudyInstanceUID)
+        raise ValueError(f"Invalid date {header.PatientBirthDate}")
+
+    monkeypatch.setattr(dicom_seg, "_segmentation", refusing)
+    monkeypatch.setattr(segmenters, "load_as", lambda trained, chosen: SimpleNamespace(config=trained.config))
+    monkeypatch.setattr(prediction, "segment", lambda segmenter, cine, chosen, name: np.full(cine.frames.shape, 3, np.uint8))
+    source = tmp_path / dicoms.SECRETS[0]
+    with pytest.raises(BadData, match=r"001\.dcm cannot be written: something in the header of .* is not as DICOM wants it \(ValueError\)") as caught:
+        prediction.predict(tiny_run, source)
+    assert caught.value.__cause__ is None and len(caught.value.problems) == 1 and dicoms.SECRETS[2] not in str(caught.value)
+    made = [str(path.relative_to(tmp_path)) for path in (tmp_path / "studies_seg").rglob("*")]
+    assert sum(name.endswith("_seg.nii.gz") for name in made) == 2 and sum(name.endswith(".dcm") for name in made) == len(frames)
+    assert not any(secret in name for secret in dicoms.SECRETS for name in made) and dicoms.SECRETS[2] not in "".join(capsys.readouterr())
+    dicoms.write_enhanced(tmp_path / f"{dicoms.SECRETS[0]}.dcm", frames)
+    [job] = prediction.find_studies(tmp_path / f"{dicoms.SECRETS[0]}.dcm", None, False, False, "", "", False)
+    assert job.target == tmp_path / f"{job.case.name}_seg.nii.gz" and job.case.name.startswith("study_")
 
 
 @pytest.mark.skipif(not MINI.is_dir(), reason="needs ACDC-mini beside the checkout")
-@pytest.mark.parametrize("patient", ["patient001", "patient007", "patient028"])
-def test_real_cines_come_back_from_dicom_with_their_masks(patient, tmp_path):
-    [case] = [case for case in reading.find_cases(MINI) if case.name == patient]
+def test_a_real_cine_comes_back_from_dicom_with_its_masks(tmp_path):
+    [case] = [case for case in reading.find_cases(MINI) if case.name == "patient007"]
     cine = reading.read(case)
     times = 1000 / len(cine.frames) * np.arange(len(cine.frames))
     dicoms.write_cine(tmp_path / "in", cine.frames.astype(np.int16), times=times, step=cine.spacing[0], spacing=cine.spacing[1:])
     [written] = reading.find_cases(tmp_path / "in")
-    back, grid = reading.read(written, with_labels=False), dicom.grid_of(written)
+    back, grid = reading.read(written, with_labels=False), grids.arrange(written.stack)
     np.testing.assert_array_equal(back.frames, cine.frames)
     assert back.spacing == pytest.approx(cine.spacing)
     labels = np.zeros(cine.frames.shape, np.uint8)

@@ -12,11 +12,12 @@ import numpy as np
 
 from ica_unet_jax.data.dicom import images as dicom_images
 from ica_unet_jax.data.dicom.images import Image
-from ica_unet_jax.data.dicom.stacks import Stack, along, has_moments
+from ica_unet_jax.data.dicom.stacks import APEX, Stack, along, has_moments
 
 _HOLE = 1.5  # distances between slices, or steps in time, that are longer by this factor have something missing in them
 _UNEVEN = 0.1  # of the distance between slices
 _OFF = 1.0  # mm, of a slice from the line through all of them
+_UNKNOWN = 1.0  # mm, where the only slice does not tell how thick it is
 _TO_NIFTI = np.diag([-1.0, -1, 1])  # DICOM counts to the left and the back, NIfTI to the right and the front
 
 
@@ -53,7 +54,7 @@ class Grid:
         first, last = self.stack.slices[0][0], self.stack.slices[-1][0]
         count = len(self.stack.slices)
         step = (np.subtract(last.position, first.position) / (count - 1) if count > 1 else
-                first.normal * np.copysign(first.thickness or 1.0, along(first)))  # fmt: skip
+                first.normal * np.copysign(first.thickness or _UNKNOWN, first.normal @ APEX))  # fmt: skip
         dy, dx = first.spacing
         affine = np.eye(4)
         affine[:3, :3] = _TO_NIFTI @ np.stack([np.multiply(first.orientation[:3], dx), np.multiply(first.orientation[3:], dy), step], axis=1)
@@ -75,7 +76,7 @@ def arrange(stack: Stack) -> Grid:
     timed = all(has_moments(own) for own in stack.slices)
     steps = [np.diff([image.moment for image in own]) for own in stack.slices if timed and len(own) > 1]
     problems, remarks = _in_space(stack)
-    told = ["the images have no trigger time: they are taken in the order in which the scanner counts them."] if not timed else []
+    told = ["the images have no trigger times that tell them apart: they are taken in the order in which the scanner counts them."] if not timed else []
     few = [s for s, count in enumerate(counts) if 2 * count < times]
     problems += [f"slice {s + 1} ({stack.slices[s][0].told}) has {counts[s]} images where the others have {times}; export all of them." for s in few]
     phases = tuple(_phases(own, timed) for own in stack.slices)
@@ -120,7 +121,8 @@ def _in_space(stack: Stack) -> tuple[list[str], list[str]]:
     firsts = [own[0] for own in stack.slices]
     places = np.array([image.position for image in firsts])
     if len(firsts) < 3:
-        return [], []
+        thin = len(firsts) == 1 and not firsts[0].thickness
+        return [], [f"the only slice does not tell how thick it is: volumes are computed as if it were {_UNKNOWN:g} mm."] if thin else []
     gaps = np.diff([along(image) for image in firsts])
     usual = _usual(gaps)
     problems = []

@@ -28,7 +28,7 @@ _DIRECTORY = "1.2.840.10008.1.3.10"  # DICOMDIR, which a CD has
 _PHASE = {"P", "PHASE", "PHASE MAP", "PHASE CONTRAST M", "VELOCITY", "VELOCITY MAP"}  # of the image type: no anatomy
 _TAGS = (
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "InstanceNumber", "ImageType", "Rows", "Columns",
-    "SamplesPerPixel", "NumberOfFrames", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "TriggerTime",
+    "SamplesPerPixel", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "TriggerTime",
     "TemporalPositionIdentifier", "RescaleSlope", "RescaleIntercept", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 )  # fmt: skip
 _INSTALL = "pip install 'ica-unet-jax[dicom]'"
@@ -72,14 +72,15 @@ class Image:
 
 
 def library(path: Path) -> Any:
-    """pydicom, silent: its warnings quote what stands in a header, and its log shows tracebacks of what is told in a sentence. Raises UserError, about the DICOM at `path`, where it is not installed."""
+    """pydicom, silent as highdicom is: their warnings and logs quote what stands in a header, and show tracebacks of what is told in a sentence. Raises UserError, about the DICOM at `path`, where it is not installed."""
     missing = [name for name in ("pydicom", "highdicom") if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f"{path} is or holds DICOM, which needs {' and '.join(missing)}: {_INSTALL}, or convert it to NIfTI.")
     import pydicom
 
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    for name in ("pydicom", "highdicom"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     return pydicom
 
 
@@ -96,7 +97,7 @@ def holds_dicom(root: Path) -> bool:
     """Whether a file is DICOM, or a folder holds some among the first files of its first folders; a large one is not read to the end."""
     if root.is_file():
         return is_dicom(root)
-    for number, (folder, _, names) in enumerate(os.walk(root)):
+    for number, (folder, _, names) in enumerate(os.walk(root, followlinks=True)):  # what a link leads to is named, not read
         if any(is_dicom(Path(folder, name)) for name in sorted(names)[:_FEW]):
             return True
         if number == _FOLDERS:
@@ -105,7 +106,7 @@ def holds_dicom(root: Path) -> bool:
 
 
 def files_below(root: Path) -> Iterator[Path]:
-    """The file itself, or all files of a folder and of those in it, in the order of their names.
+    """The file itself, or all files of a folder and of those in it, in the order of their names, and links to folders, which are not entered.
 
     Raises UserError where one cannot be listed.
     """
@@ -119,6 +120,7 @@ def files_below(root: Path) -> Iterator[Path]:
     for folder, below, names in os.walk(root, onerror=refuse):
         below.sort()
         yield from (Path(folder, name) for name in sorted(names))
+        yield from (path for name in below if (path := Path(folder, name)).is_symlink())
 
 
 def read_headers(path: Path) -> list[Image]:
@@ -165,9 +167,10 @@ def read_pixels(images: Sequence[Image]) -> list[np.ndarray]:
     for path, own in itertools.groupby(sorted(images, key=lambda image: image.path), key=lambda image: image.path):
         array = _array(path)
         for image in own:
-            slope, intercept = image.scale
-            plane = array if array.ndim == 2 else array[image.frame]
-            found[path, image.frame] = np.asarray(plane, np.float32) * np.float32(slope) + np.float32(intercept)
+            plane = np.asarray(array if array.ndim == 2 else array[image.frame], np.float32)
+            with np.errstate(all="ignore"):  # scaling beyond all bounds gives infinity, which is reported
+                slope, intercept = np.float32(image.scale)
+                found[path, image.frame] = plane * slope + intercept
     return [found[image.path, image.frame] for image in images]
 
 

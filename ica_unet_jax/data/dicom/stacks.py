@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -19,6 +20,7 @@ APEX = np.array([0.66, -0.57, -0.49]) / np.linalg.norm([0.66, -0.57, -0.49])  # 
 _SHORT_AXIS = np.cos(np.deg2rad(45))  # between an image's normal and that axis; long axes and the body's own planes are further off
 _PARALLEL = 0.01  # of direction cosines
 _SAME_PLACE = 0.1  # mm
+_AGAIN, _CLOSE = 0.5, 0.9  # of a thickness: a slice that lies nearer to another is that one again, or not of the same scan
 _BEAT = 2500.0  # ms; what takes longer is no cine of one beat but perfusion or the like
 
 
@@ -32,6 +34,11 @@ class Stack:
     @property
     def images(self) -> list[Image]:
         return [image for own in self.slices for image in own]
+
+    @property
+    def paths(self) -> list[Path]:
+        """Its files, sorted."""
+        return sorted({image.path for image in self.images})
 
     @property
     def is_short_axis(self) -> bool:
@@ -126,9 +133,8 @@ def _sorted(images: Sequence[Image]) -> Stack:
             slices.append([image])
     kept, doubled = [], []
     for own in slices:
-        single = list({(image.uid, image.frame): image for image in own}.values())  # copies of one file
+        single = _counted_on({(image.uid, image.frame): image for image in own}.values())  # without copies of one file
         timed = has_moments(single)
-        single.sort(key=lambda image: image.instance)
         by_time = {image.moment if timed else (image.order, image.instance, image.frame): image for image in single}
         chosen = {id(image) for image in by_time.values()}
         doubled += [image for image in own if id(image) not in chosen]
@@ -139,9 +145,17 @@ def _sorted(images: Sequence[Image]) -> Stack:
 
 
 def has_moments(images: Sequence[Image]) -> bool:
-    """Whether the times after the R wave tell the images of a slice apart."""
-    moments = [image.moment for image in images]
-    return None not in moments and (len(moments) == 1 or any(moments))
+    """Whether the times after the R wave tell the images of a slice apart.
+
+    A time that comes again later is that of a second scan; of two images in succession at one time it does not tell which is the first.
+    """
+    moments = [image.moment for image in _counted_on(images)]
+    return None not in moments and all(one != other for one, other in itertools.pairwise(moments))
+
+
+def _counted_on(images: Iterable[Image]) -> list[Image]:
+    """Images of one series as the scanner counts them."""
+    return sorted(images, key=lambda image: (image.instance, image.frame))
 
 
 def _is_cine(stack: Stack) -> bool:
@@ -151,10 +165,7 @@ def _is_cine(stack: Stack) -> bool:
 
 def _joined(parts: Sequence[Stack]) -> list[Stack]:
     """Series of one kind as stacks: those at other places are put together, a few that come again replace the first."""
-    layers: list[list[Stack]] = []
-    for part in parts:
-        layer = next((layer for layer in layers if not any(_overlap(part, other) for other in layer)), None)
-        layers.append([part]) if layer is None else layer.append(part)
+    layers = [scan for layer in _layers(parts, _AGAIN) for scan in ([layer] if _in_succession(layer) else _layers(layer, _CLOSE))]
     count = [sum(len(part.slices) for part in layer) for layer in layers]
     whole = [layer for layer, slices in zip(layers, count, strict=True) if 2 * slices >= max(count)]
     again = [part for layer in layers if layer not in whole for part in layer]
@@ -166,14 +177,31 @@ def _joined(parts: Sequence[Stack]) -> list[Stack]:
                 own = [old for old in own if old not in replaced] + list(part.slices)
                 remarks.append(f"series {part.images[0].number} shows {_counted(len(replaced), 'slice')} of series {replaced[0][0].number} again; "
                                "the later images are taken.")
+            else:
+                remarks.append(f"Left out, nearer to other slices than these are thick: {part.told}.")
         found.append(Stack(tuple(sorted(own, key=lambda images: along(images[0]))), tuple(remarks)))
     return found
 
 
-def _overlap(one: Stack, other: Stack) -> bool:
-    return any(_at_one_place(a[0], b[0]) for a in one.slices for b in other.slices)
+def _layers(parts: Sequence[Stack], nearest: float) -> list[list[Stack]]:
+    """The parts dealt out, so that in a layer none is nearer to another than that share of its thickness."""
+    layers: list[list[Stack]] = []
+    for part in parts:
+        layer = next((layer for layer in layers if not any(_overlap(part, other, nearest) for other in layer)), None)
+        layers.append([part]) if layer is None else layer.append(part)
+    return layers
 
 
-def _at_one_place(one: Image, other: Image) -> bool:
-    """Whether two parallel slices share more than half of their thickness."""
-    return abs(along(one) - along(other)) < max(_SAME_PLACE, one.thickness / 2)
+def _in_succession(layer: Sequence[Stack]) -> bool:
+    """Whether the numbers of series rise or fall along the heart: slices that overlap are then meant to, and of one scan."""
+    numbers = [number for _, number in sorted((along(own[0]), own[0].number) for part in layer for own in part.slices)]
+    return sorted(numbers) in (numbers, numbers[::-1])
+
+
+def _overlap(one: Stack, other: Stack, nearest: float) -> bool:
+    return any(_at_one_place(a[0], b[0], nearest) for a in one.slices for b in other.slices)
+
+
+def _at_one_place(one: Image, other: Image, nearest: float = _AGAIN) -> bool:
+    """Whether two parallel slices are nearer than that share of their thickness."""
+    return abs(along(one) - along(other)) < max(_SAME_PLACE, nearest * one.thickness)

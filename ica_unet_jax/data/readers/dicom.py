@@ -12,9 +12,8 @@ from pathlib import Path
 from ica_unet_jax.data import checks
 from ica_unet_jax.data.case import Case, Cine, Examination
 from ica_unet_jax.data.dicom import grid, images, stacks
-from ica_unet_jax.data.dicom.grid import Grid
 from ica_unet_jax.data.dicom.images import Image
-from ica_unet_jax.data.nifti import SUFFIX
+from ica_unet_jax.data.nifti import SUFFIX, check_intensities, check_zooms
 from ica_unet_jax.errors import UserError
 
 STUDY = "study_"  # so begins the name of a case that is one
@@ -35,7 +34,7 @@ def find_cases(root: Path, series: str = "") -> Iterator[tuple[Path, Case]]:
     studies: dict[str, list[Image]] = defaultdict(list)
     others = 0
     for path in images.files_below(root):
-        problem = checks.of_path(path, root) if path.is_symlink() else ""
+        problem = _of_link(path, root) if path.is_symlink() else ""
         if problem or images.is_dicom(path):
             found = None if problem else checks.attempt(told := [], images.read_headers, path)
             if found is None:
@@ -54,8 +53,9 @@ def find_cases(root: Path, series: str = "") -> Iterator[tuple[Path, Case]]:
 def examine(case: Case, label_map: Mapping[int, int], with_labels: bool) -> Examination:
     """As `Reader.examine`."""
     seen = Examination(problems=list(case.problems))
-    if not case.parts or not (made := checks.attempt(seen.problems, grid_of, case)):
+    if not case.stack:
         return seen
+    made = grid.arrange(case.stack)
     seen.problems += [" ".join((f"{case.cine}: {problem}", *case.remarks)) for problem in made.problems]
     seen.remarks += [f"{case.name}: {remark}" for remark in dict.fromkeys((*case.remarks, *made.remarks))]
     if seen.problems:
@@ -64,14 +64,11 @@ def examine(case: Case, label_map: Mapping[int, int], with_labels: bool) -> Exam
     if frames is not None:
         header = made.header()
         dx, dy, dz = (float(size) for size in header.get_zooms()[:3])
+        problems, empty = check_intensities(case.cine, frames)
+        seen.problems += check_zooms(case.cine, (dx, dy, dz)) + problems
+        seen.remarks += empty
         seen.cine = Cine(case, frames, tuple(range(len(frames))), {}, (dz, dy, dx), header.get_best_affine(), header)
     return seen
-
-
-def grid_of(case: Case) -> Grid:
-    """The images of a case as slices and times, by their headers alone. Raises UserError where one cannot be read."""
-    whole = stacks.stacks_of(image for path in case.parts for image in images.read_headers(path))
-    return grid.arrange(whole[0])
 
 
 def _case(name: str, place: Path, seen: list[Image], series: str) -> Case:
@@ -79,8 +76,15 @@ def _case(name: str, place: Path, seen: list[Image], series: str) -> Case:
         stack = stacks.choose(stacks.stacks_of(seen), series)
     except UserError as error:
         return Case(name, problems=(f"{place}: {error}",), reader="dicom")
-    parts = tuple(sorted({image.path for image in stack.images}))
-    return Case(name, cine=place, remarks=stack.remarks, parts=parts, header=grid.arrange(stack).header(), reader="dicom")
+    return Case(name, cine=place, remarks=stack.remarks, stack=stack, header=grid.arrange(stack).header(), reader="dicom")
+
+
+def _of_link(path: Path, root: Path) -> str:
+    """Why a link below `root` must not be followed, or ""."""
+    if not path.is_dir():
+        return checks.of_path(path, root)
+    inside = path.resolve().is_relative_to(root.resolve())  # where it is read anyway
+    return "" if inside else f"{path} is a link to a folder outside {root}; put the folder itself there, as `cp -rL` does for all of a folder."
 
 
 def _digest(text: str) -> str:

@@ -1,6 +1,7 @@
 """Studies as scanners and archives leave them: the short-axis cine is found in each, or a sentence says why not."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -71,6 +72,10 @@ def multi_frame_one_a_slice(folder):
         dicoms.write_enhanced(folder / f"{s}", (FRAMES[:, s : s + 1] + 3) // 2, number=20 - s, first_slice=s)
 
 
+def multi_frame_with_a_larger_axial_cine(folder):
+    dicoms.write_enhanced(folder / "all", (FRAMES + 3) // 2, beside=np.tile(FRAMES, (1, 2, 1, 1)))
+
+
 def packed(folder):
     one_series(folder)
     for number, path in enumerate(sorted(folder.iterdir())):
@@ -102,8 +107,8 @@ def with_private_tags(folder):
 
 
 LAYOUTS = (
-    one_series, one_series_a_slice_in_folders_of_any_name, from_the_apex_and_times_first, scaled, multi_frame, multi_frame_one_a_slice, packed,
-    among_all_that_a_study_holds, with_private_tags,
+    one_series, one_series_a_slice_in_folders_of_any_name, from_the_apex_and_times_first, scaled, multi_frame, multi_frame_one_a_slice,
+    multi_frame_with_a_larger_axial_cine, packed, among_all_that_a_study_holds, with_private_tags,
 )  # fmt: skip
 
 
@@ -111,8 +116,8 @@ LAYOUTS = (
 def test_the_cine_is_found_however_it_is_stored(layout, tmp_path):
     layout(tmp_path / "study")
     cine = sound(tmp_path / "study")
-    expected = {"scaled": (FRAMES - 100) // 2 + 50.0, "multi_frame": (FRAMES + 3) // 2 * 2 - 3.0}
-    np.testing.assert_array_equal(cine.frames, expected.get(layout.__name__.removesuffix("_one_a_slice"), FRAMES))
+    expected = {"scaled": (FRAMES - 100) // 2 + 50.0, "multi": (FRAMES + 3) // 2 * 2 - 3.0}
+    np.testing.assert_array_equal(cine.frames, expected.get(layout.__name__.split("_")[0], FRAMES))
     assert cine.spacing == pytest.approx((10, 1.5, 1.5)) and cine.header.get_xyzt_units() == ("mm", "sec")
     assert float(cine.header["pixdim"][4]) == pytest.approx(0.04)
     for voxel in ((0, 0, 0), (3, 7, 4)):  # where DICOM says that it lies; NIfTI counts to the right and to the front
@@ -202,11 +207,69 @@ def test_a_slice_that_was_scanned_again_replaces_the_first(tmp_path):
     assert any("series 40 shows 1 slice of series 7 again; the later images are taken" in remark for remark in seen.remarks)
 
 
-def test_images_without_trigger_times_keep_the_scanners_order(tmp_path):
-    dicoms.write_cine(tmp_path, FRAMES, times=np.array([None] * 4))
+def test_a_scan_that_was_done_again_in_one_series_replaces_the_first(tmp_path):
+    dicoms.write_cine(tmp_path, FRAMES[::-1])
+    dicoms.write_cine(tmp_path, FRAMES, first=100)
     _, seen = read(tmp_path)
     np.testing.assert_array_equal(seen.cine.frames, FRAMES)
-    assert seen.cine.header.get_xyzt_units()[1] == "unknown" and "no trigger time" in seen.remarks[0]
+    assert any("20 images of this series are there twice" in remark for remark in seen.remarks)
+
+
+@pytest.mark.parametrize("number", [5, 40], ids=["before", "after"])
+@pytest.mark.parametrize("thickness", [8.0, 6.0])
+def test_a_second_scan_between_the_slices_of_the_first_is_another_cine(number, thickness, tmp_path):
+    dicoms.write_cine(tmp_path, FRAMES, number=20, one_series_a_slice=True, thickness=thickness)
+    dicoms.write_cine(tmp_path, FRAMES[::-1], number=number, one_series_a_slice=True, thickness=thickness, start=5)
+    assert "there are 2 short-axis cines" in problem(tmp_path)
+    for series, frames in (("22", FRAMES), (f"{number + 2}", FRAMES[::-1])):
+        cine = sound(tmp_path, series)
+        np.testing.assert_array_equal(cine.frames, frames)
+        assert cine.spacing[0] == pytest.approx(10)
+
+
+def test_one_slice_between_others_is_named_and_left_out(tmp_path):
+    one_series(tmp_path)
+    dicoms.write_cine(tmp_path, FRAMES[:, :1], number=9, start=25)
+    _, seen = read(tmp_path)
+    np.testing.assert_array_equal(seen.cine.frames, FRAMES)
+    assert any("Left out, nearer to other slices than these are thick: series 9: 1 slice x 4 times" in remark for remark in seen.remarks)
+
+
+def test_slices_of_one_scan_may_overlap_or_be_scanned_by_turns(tmp_path):
+    dicoms.write_cine(tmp_path / "overlap", FRAMES, one_series_a_slice=True, step=6)
+    np.testing.assert_array_equal(sound(tmp_path / "overlap").frames, FRAMES)
+    for first in range(2):
+        dicoms.write_cine(tmp_path / "turns", FRAMES[:, first::2], number=5 + first, step=16, start=8 * first)
+    np.testing.assert_array_equal(sound(tmp_path / "turns").frames, FRAMES)
+
+
+@pytest.mark.parametrize("times", [[None] * 4, [12] * 4, [12, 12, 52, 92]], ids=["none", "one", "some"])
+def test_images_without_trigger_times_of_their_own_keep_the_scanners_order(times, tmp_path):
+    dicoms.write_cine(tmp_path, FRAMES, times=np.array(times))
+    _, seen = read(tmp_path)
+    np.testing.assert_array_equal(seen.cine.frames, FRAMES)
+    assert seen.cine.header.get_xyzt_units()[1] == "unknown" and "no trigger times that tell them apart" in seen.remarks[0] and len(seen.remarks) == 1
+
+
+def test_a_single_slice_lies_towards_the_apex_wherever_the_patient_is(tmp_path):
+    for start in (-300, 0, 300):
+        dicoms.write_cine(tmp_path / f"{start}", FRAMES[:, :1], start=start)
+        np.testing.assert_allclose(sound(tmp_path / f"{start}").affine[:3, 2], 8 * dicoms.APEX * (-1, -1, 1), atol=1e-3)
+    dicoms.write_cine(tmp_path / "thin", FRAMES[:, :1], thickness=None)
+    assert "does not tell how thick it is" in read(tmp_path / "thin")[1].remarks[0]
+
+
+def test_pixels_and_sizes_that_cannot_be_are_refused(tmp_path):
+    still = np.where(np.arange(4)[:, None, None, None] == 2, 7, FRAMES)
+    for number, (frames, more, message) in enumerate((
+        (FRAMES, dict(slope=("1e40", "0")), "holds? NaN or infinite values"), (FRAMES, dict(slope=("1e34", "0")), "holds? values beyond 1e+"),
+        (still[2:3].repeat(2, 0), {}, r"frames 1 to 2, are constant \(7\)"), (FRAMES, dict(spacing=(300, 300)), "has voxels of 300 x 300 x 10 mm"),
+    )):  # fmt: skip
+        dicoms.write_cine(tmp_path / f"{number}", frames, **more)
+        assert re.search(message, " ".join(read(tmp_path / f"{number}")[1].problems)), message
+    dicoms.write_cine(tmp_path / "one", still)
+    _, seen = read(tmp_path / "one")
+    assert seen.problems == [] and "frame 3, is constant (7)" in seen.remarks[0]
 
 
 def test_series_picks_one_of_two_cines(tmp_path):
@@ -258,7 +321,8 @@ def test_any_byte_changed_is_a_sentence_or_a_cine(tmp_path):
     for place in rng.integers(132, len(good), 40):
         path.write_bytes(good[:place] + bytes([int(rng.integers(256))]) + good[place + 1 :])
         for case in reading.find_cases(tmp_path):
-            assert reading.examine(case, with_labels=False)
+            seen = reading.examine(case, with_labels=False)
+            assert seen.problems or np.isfinite(seen.cine.frames).all()
 
 
 def test_a_packed_file_that_nothing_here_unpacks(tmp_path, monkeypatch):
@@ -288,6 +352,17 @@ def test_a_link_that_leads_outside_is_refused(tmp_path):
     with pytest.raises(BadData, match="leads outside"):
         for case in reading.find_cases(tmp_path / "study"):
             reading.read(case, with_labels=False)
+
+
+def test_a_folder_that_is_a_link_is_named_where_it_leads_outside(tmp_path):
+    one_series(tmp_path / "other")
+    (tmp_path / "study").mkdir()
+    os.symlink(tmp_path / "other", tmp_path / "study" / "series")
+    assert "series is a link to a folder outside" in problem(tmp_path / "study")
+    one_series(tmp_path / "study" / "own")
+    os.symlink(tmp_path / "study", tmp_path / "study" / "own" / "round")
+    (tmp_path / "study" / "series").unlink()
+    sound(tmp_path / "study")
 
 
 def test_nifti_files_beside_are_told(tmp_path):
