@@ -73,7 +73,7 @@ class Preparation:
 
         Raises BadData for a case that is not sound and UserError for a cache folder that cannot be written.
         """
-        if problems := reading.check(case, self.label_map) if case.problems else checks.of_truth(case):
+        if problems := reading.check(case, self.label_map) if case.problems or case.truth_problems else checks.of_truth(case):
             raise BadData(problems)
         if not case.labelled:
             return None

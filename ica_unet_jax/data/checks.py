@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ica_unet_jax.data.case import Case, Cine, Examination
-from ica_unet_jax.data.nifti import SUFFIX
+from ica_unet_jax.data.nifti import SUFFIX, files_of
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.labels import STRUCTURES
 
@@ -53,13 +53,20 @@ def of_path(path: Path, root: Path) -> str:
     return f"{path} is a link that leads outside {root}; put the file itself there, as `cp -rL` does for all of a folder."
 
 
+def of_image(path: Path, root: Path) -> str:
+    """As `of_path`, of an image, which may be a pair of files."""
+    there = (file for file in files_of(path) if file == path or file.is_symlink() or file.exists())
+    return next(filter(None, (of_path(file, root) for file in there)), "")
+
+
 def of_truth(case: Case) -> list[str]:
-    """A problem where there are frame files, as ACDC has them for ED and ES, and no ground truth of any.
+    """What names show to be wrong with ground truths, and a problem where there are frame files, as ACDC has them for ED and ES, but no
+    ground truth of any.
 
     Patients whom a cohort's publishers keep for the test may have none.
     """
-    if case.labelled or not case.frames or case.part == "test":
-        return []
+    if case.truth_problems or case.labelled or not case.frames or case.part == "test":
+        return list(case.truth_problems)
     path = case.frames[min(case.frames)]
     truth = SUFFIX.sub(lambda suffix: "_gt" + suffix[0], path.name)
     return [f"{path} has no ground truth, nor has another frame of {case.name}; add {truth}."]

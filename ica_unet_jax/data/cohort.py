@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -61,15 +63,24 @@ def open_cohort(config: DataConfig, *, write: bool = True, began_in: Path | None
 
     Of several cohorts each case knows its own, by the name of the folder.
 
-    Raises UserError as `folder`, `reading.find_cases` and `described` do, and where two cohorts have a patient of the same name.
+    Raises UserError as `folder`, `reading.find_cases` and `described` do, where two cohorts have the same name or a patient of the same name,
+    and for a setting that is one cohort's.
     """
     cohorts, found = parts(config), {}
-    for part in cohorts:
+    names = [os.path.basename(os.path.abspath(part.data_dir)) for part in cohorts]  # `.` has one only so
+    if twins := [name for name, count in Counter(map(str.casefold, names)).items() if count > 1]:
+        raise UserError(f"--data_dir={config.data_dir}: two cohorts are called {twins[0]}, by their folders, so that nothing could tell them apart; "
+                        "rename one of the folders.")
+    for flag in ("label_map", "labelled_frames"):
+        if cohorts[1:] and (value := getattr(config, flag)):
+            raise UserError(f"--{flag}={value} with several cohorts: it would be taken for all of them; leave it out, or write the cohort that "
+                            "needs it by `convert`, which takes it, and name what that writes.")
+    for part, name in zip(cohorts, names, strict=True):
         place = folder(part, write=write, began_in=began_in)
         for case in reading.find_cases(place, part.label_map, part.reader, part.labelled_frames):
             if case.name in found:
                 raise UserError(f"--data_dir={config.data_dir}: {place} has a patient {case.name}, as {found[case.name].cohort}; rename one of them.")
-            found[case.name] = dataclasses.replace(case, cohort=place.name) if cohorts[1:] else case
+            found[case.name] = dataclasses.replace(case, cohort=name) if cohorts[1:] else case
     cases = [found[name] for name in sorted(found)]
     return described(cases, config.cohort_csv) if config.cohort_csv else cases
 
@@ -89,10 +100,13 @@ def balanced(samples: Sequence[LearningFrame], domains: Mapping[str, str]) -> li
 def described(cases: Iterable[Case], path: str | Path) -> list[Case]:
     """The cases with group, vendor and centre of a table that has the column name and some of these; an empty cell changes nothing.
 
-    Raises UserError where the table has no such columns, or knows none of the patients.
+    Names may lack leading zeros there. Raises UserError where the table has no such columns, knows none of the patients, or two by one name.
     """
     rows, cases = tables.by_name(Path(path), "name", "--cohort_csv="), list(cases)
-    found = [{field: row[field] for field in _TOLD if (row := rows.get(case.name, {})).get(field)} for case in cases]
+    keys = [tables.key(case.name) for case in cases]
+    if twins := sorted(case.name for case, key in zip(cases, keys, strict=True) if key in rows and keys.count(key) > 1):
+        raise UserError(f"--cohort_csv={path} cannot tell {' and '.join(twins[:2])} apart, as leading zeros do not count in it; rename one of them.")
+    found = [{field: row[field] for field in _TOLD if (row := rows.get(key, {})).get(field)} for key in keys]
     if not any(found):
         raise UserError(f"--cohort_csv={path} tells nothing of these patients; its columns must be name and some of {', '.join(_TOLD)}.")
     return [dataclasses.replace(case, **told) for case, told in zip(cases, found, strict=True)]
@@ -114,10 +128,15 @@ def _missing(problem: str) -> str:
 
 
 def choose_split(config: DataConfig, cases: list[Case]) -> splits.Split:
-    """The split file's, or the one of --split_by."""
+    """The split file's, or the one of --split_by. Raises UserError as these do, and where nobody who validates has a ground truth."""
     if config.split_file:
-        return splits.read_split(config.split_file, cases)
-    return splits.split_by(cases, config.split_by, config.folds, config.fold, config.split_seed)
+        split = splits.read_split(config.split_file, cases)
+    else:
+        split = splits.split_by(cases, config.split_by, config.folds, config.fold, config.split_seed)
+    if split["val"] and not any(case.perhaps_labelled for case in splits.select(split, cases, "val")):
+        flag = f"--split_file={config.split_file}" if config.split_file else f"--split_by={config.split_by}"
+        raise UserError(f"{flag}: none of those who validate has a ground truth (as {split['val'][0]}); choose another split.")
+    return split
 
 
 def screen(cases: Iterable[Case], read: Callable[[Case], T], skip_bad: bool, count: int = 0) -> tuple[dict[str, T], Problems]:

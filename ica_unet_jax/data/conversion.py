@@ -6,6 +6,7 @@ import dataclasses
 import json
 import secrets
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,22 +22,27 @@ def to_nnunet(config: DataConfig, out: str | Path) -> dict[str, int]:
     """Writes imagesTr, labelsTr, imagesTs, labelsTs, dataset.json and splits_final.json into the new folder `out`.
 
     Each labelled frame is NAME_frameNN, as float32, labels 1 RV, 2 myocardium, 3 LV, with the geometry of its file. The folds are those
-    by which `config` splits. Patients without a ground truth are left out. Returns how many frames are in each part.
+    by which `config` splits; into imagesTs goes the split's "test", or else the published test set. Patients without a ground truth, or in no part,
+    are left out; the latter are told on stderr. Returns how many frames are in each part.
 
     Raises:
-      UserError: the folder exists or cannot be written, or the data are none.
+      UserError: the folder exists or cannot be written, or the data are none, or have no ground truth.
       BadData: all that is wrong with the cases, unless they are to be left out.
     """
     out = Path(out)
     if out.exists():
         raise UserError(f"--out={out} exists already: name a new folder, as Dataset027_ACDC.")
     cases = cohort.open_cohort(config)
+    if not any(case.perhaps_labelled for case in cases):
+        raise UserError(f"--data_dir={config.data_dir} holds no ground truth, so that there is nothing to write; name labelled data.")
     folds = folds_of(config, cases)
-    learning = {name for split in folds for part in ("train", "val") for name in split[part]}
-    ending = {case.name: "Tr" if case.name in learning else "Ts" for case in cases}
+    ending = {case.name: "Ts" for case in cases if case.name in folds[0].get("test", ()) or "test" not in folds[0] and splits.is_test(case)}
+    ending |= {name: "Tr" for split in folds for part in ("train", "val") for name in split[part]}
+    if rest := [case.name for case in cases if case.labelled and case.name not in ending]:
+        print(f"note: in no part of the split, and not written: {', '.join(rest)}", file=sys.stderr)
     temporary = out.resolve().with_name(f".writing-{secrets.token_hex(8)}")
     try:
-        names, _ = cohort.screen([case for case in cases if case.labelled], lambda case: _write(case, config, temporary, ending[case.name]), config.skip_bad_cases)
+        names, _ = cohort.screen([case for case in cases if case.perhaps_labelled and case.name in ending], lambda case: _write(case, config, temporary, ending[case.name]), config.skip_bad_cases)
         counts = {part: sum(len(frames) for name, frames in names.items() if ending[name] == part) for part in ("Tr", "Ts")}
         listed = [{part: [frame for name in split[part] for frame in names.get(name, ())] for part in ("train", "val")} for split in folds]
         about = {

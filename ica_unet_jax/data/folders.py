@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ica_unet_jax.data import checks
-from ica_unet_jax.data.nifti import SUFFIX, files_of, stem
+from ica_unet_jax.data.nifti import SUFFIX, stem
 
 
 def below(root: Path, depth: int) -> Iterator[Path]:
@@ -42,8 +42,7 @@ class Images:
         path, *more = self._paths.get(name, [None])
         if path is None:
             return None
-        there = (file for file in files_of(path) if file == path or file.is_symlink() or file.exists())
-        if problem := next(filter(None, (checks.of_path(file, self._root) for file in there)), ""):
+        if problem := checks.of_image(path, self._root):
             problems.append(problem)
             return None
         problems += [f"{twin}: {path.name} stands for the same data; remove one of the two." for twin in more]

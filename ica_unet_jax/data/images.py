@@ -14,6 +14,7 @@ from ica_unet_jax.data.case import Case, Cine, Examination
 from ica_unet_jax.data.nifti import Truth, check_frames, open_frames, read_labels, read_truth, spacing_of, stem
 
 _SAME_AFFINE = 0.01  # mm; ground truths are often saved with rounded affines
+_SAME_SIZE = 0.01  # of a voxel, as a part of it
 
 
 def examine(case: Case, label_map: Mapping[int, int], with_labels: bool) -> Examination:
@@ -47,14 +48,11 @@ def examine(case: Case, label_map: Mapping[int, int], with_labels: bool) -> Exam
         shapes = sorted({volume.shape[::-1] for volume in volumes.values()})
         if len(shapes) == 1:
             seen.cine = _cine(case, np.stack(list(volumes.values())), volumes, images[min(images)])
-            codes = {orientation.codes_of(image.header) or "without orientation" for image in images.values()}
-            if len(codes) > 1:
-                problems.append(f"{case.frames[min(volumes)].parent}: the frames of {case.name} lie differently in the patient "
-                                f"({' and '.join(sorted(codes))}); export them on one grid.")
+            _compare_frames(seen, case, images)
         else:
             problems.append(f"{case.frames[min(volumes)].parent}: the frames of {case.name} differ in shape "
                             f"({' and '.join(map(str, shapes))}); export them on one grid.")
-    elif not case.cine and not case.frames and not case.problems:
+    elif with_labels and (case.truth or case.labels) and not (case.cine or case.frames or case.problems or case.truth_problems):
         problems.append(f"{case.truth or case.labels[min(case.labels)]} has no image; add {case.name}_4d.nii.gz.")
     if with_labels:
         _examine_labels(seen, case, label_map)
@@ -62,6 +60,20 @@ def examine(case: Case, label_map: Mapping[int, int], with_labels: bool) -> Exam
     if seen.cine and not seen.problems:
         seen.remarks += checks.of_order(seen.cine)
     return seen
+
+
+def _compare_frames(seen: Examination, case: Case, images: Mapping[int, nib.Nifti1Image]) -> None:
+    """Whether frames without a cine, of one shape, are on one grid: that of the first stands for all of them."""
+    place, first = case.frames[min(images)].parent, images[min(images)]
+    codes = {orientation.codes_of(image.header) or "without orientation" for image in images.values()}
+    if len(codes) > 1:
+        seen.problems.append(f"{place}: the frames of {case.name} lie differently in the patient ({' and '.join(sorted(codes))}); export them on one grid.")
+    for time, image in images.items():
+        if not np.allclose(spacing_of(image), spacing_of(first), rtol=_SAME_SIZE, atol=0):
+            sizes = " and ".join(" x ".join(f"{size:g}" for size in spacing_of(one)[::-1]) for one in (first, image))
+            seen.problems.append(f"{case.frames[time]} has other voxels than {case.frames[min(images)].name} ({sizes} mm); export both on one grid.")
+        elif len(codes) == 1 and not np.allclose(image.affine, first.affine, rtol=0, atol=_SAME_AFFINE):
+            seen.remarks.append(f"{case.frames[time]} has another affine than {case.frames[min(images)].name}, which stands for both.")
 
 
 def examine_file(path: Path, whole: bool = True) -> Examination:
@@ -120,6 +132,9 @@ def _placed(case: Case, frames: np.ndarray, problems: list[str]) -> Case:
     labels = dict(case.labels)
     for phase in case.phases:
         opened = checks.attempt(problems, open_frames, phase.image)
+        if opened and len(opened[1]) > 1:
+            problems.append(f"{phase.image} has {len(opened[1])} frames where one is expected; save the frame of {phase.name} alone.")
+            continue
         time = opened and checks.attempt(problems, checks.find_frame, phase.image, opened[1][0], case.cine, frames)
         if time is None:
             continue

@@ -12,16 +12,17 @@ from ica_unet_jax.data.folders import Images
 TIMES = {"ED": 0, "ES": LATE}  # without a cine
 
 
-def fields(files: Images, cine: Path | None, names: Mapping[str, tuple[str, str]], problems: list[str]) -> dict[str, Any]:
+def fields(files: Images, cine: Path | None, names: Mapping[str, tuple[str, str]], problems: list[str],
+           truth_problems: list[str]) -> dict[str, Any]:
     """What a `Case` knows of the phases `names`, {"ED": (name of the image, name of its ground truth), "ES": ...}, in a folder.
 
     Beside a cine they are its frames, and images without a ground truth are not needed; without one they are the frames that there are.
     """
     found = {}
     for phase, (image, labels) in names.items():
-        found[phase] = files.take(image, problems), files.take(labels, problems)
+        found[phase] = files.take(image, truth_problems if cine else problems), files.take(labels, truth_problems)
         if found[phase][1] and image not in files:
-            problems.append(f"{found[phase][1]} has no image; add {image}.nii.gz, which tells the frame.")
+            truth_problems.append(f"{found[phase][1]} has no image; add {image}.nii.gz, which tells the frame.")
     if cine:
         return dict(phases=tuple(Phase(phase, image, labels) for phase, (image, labels) in found.items() if image and labels))
     there = {phase: pair for phase, pair in found.items() if pair[0]}

@@ -30,7 +30,7 @@ class Reader(Protocol):
     def find_cases(root: Path) -> Iterable[tuple[Path, Case]]:
         """Every case below a folder, behind the folder that its files lie in, which a sentence may name.
 
-        No image is opened. What names and links show to be wrong is among the problems of its case. Raises OSError where
+        Of images no more than headers is read. What names and links show to be wrong is among the problems of its case. Raises OSError where
         a folder cannot be listed.
         """
 
@@ -50,7 +50,7 @@ AUTO = "auto"
 
 
 def find_cases(data_dir: str | Path, label_map: str = "", reader: str = AUTO, labelled_frames: str = "") -> list[Case]:
-    """The cases of a cohort, sorted by name; no image is opened.
+    """The cases of a cohort, sorted by name; of images no more than headers is read.
 
     `data_dir` is laid out as one of `READERS` knows it, the one named `reader` or the first that recognises it. `label_map` is only
     validated, so that a wrong flag fails before the data are read. `labelled_frames` are those of ground truths of whole cines that
@@ -97,7 +97,7 @@ def examine(case: Case, label_map: str = "", *, with_labels: bool = True, codes:
     """Reads all files of a case, compares them, and turns the case to the axis letters `codes`, where these are given.
 
     An empty `label_map` is the one that its reader knows, if it knows any.
-    Where `with_labels` is false ground truths are not looked at, and NAME.nii.gz may be a single frame.
+    Where `with_labels` is false ground truths and tables are not looked at, and NAME.nii.gz may be a single frame.
 
     Raises UserError only for a malformed `label_map`.
     """

@@ -36,7 +36,7 @@ def split_by(cases: list[Case], by: str, folds: int, fold: int, seed: int) -> Sp
     if by == FOLDS and fold >= min(brought):
         raise UserError(f"--fold={fold}: the splits_final.json of the data has {min(brought)} folds; choose one of 0 to {min(brought) - 1}.")
     if by == FOLDS:
-        parts = {case.name: case.folds[fold] for case in cases if case.folds}
+        parts = {case.name: case.folds[fold] for case in cases if case.folds and not is_test(case)}
     elif by == PUBLISHED:
         parts = {case.name: case.part for case in cases}
     elif sign and field in DOMAINS:
@@ -48,7 +48,26 @@ def split_by(cases: list[Case], by: str, folds: int, fold: int, seed: int) -> Sp
         lacking = " and ".join(part for part, names in split.items() if not names)
         there = f": there are {', '.join(sorted({getattr(case, field) for case in cases} - {''})) or 'none'}" if sign else ""
         raise UserError(f"--split_by={by} leaves nobody in {lacking}{there}; choose another split.")
+    if whole := {case.cohort for case in cases if not is_test(case)} - {case.cohort for case in cases if parts.get(case.name)}:
+        raise UserError(f"--split_by={by} leaves out all of {min(whole)}, which does not say who trains; give a --split_file, or another --split_by.")
     return split
+
+
+def remarks(split: Split, cases: list[Case]) -> list[str]:
+    """What may surprise who asked for a split: patients who are in no part of it, and frames of nnU-Net's that may be of one patient."""
+    chosen = {name for names in split.values() for name in names}
+    test = {case.name for case in cases if is_test(case) and not any(case.folds)}
+    found = []
+    if rest := sorted({case.name for case in cases} - chosen - test):
+        found.append(f"{len(rest)} of {len(cases)} patients are in no part of the split ({', '.join(rest[:3])}{', ...' if rest[3:] else ''}).")
+    names = {part: {case.name for case in cases if case.reader == "nnunet" and case.name in split[part]} for part in ("train", "val")}
+    begins = {part: {name.rpartition("_")[0]: name for name in sorted(own)} for part, own in names.items()}
+    both = sorted(set(begins["train"]) & set(begins["val"]) - {""})
+    if both and len({*begins["train"], *begins["val"]}) > 1:
+        one, other = (begins[part][both[0]] for part in ("train", "val"))
+        found.append(f"{one} trains and {other} validates; if these are frames of one patient, call them {both[0]}_frame01, {both[0]}_frame02, ... in "
+                     "all folders, or give a --split_file.")
+    return found
 
 
 def fold_split(cases: list[Case], folds: int, fold: int, seed: int) -> Split:

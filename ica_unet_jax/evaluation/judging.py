@@ -65,7 +65,7 @@ def evaluate(
     data = chosen.cohort(segmenter.config.data)
     patients = choose_cases(trained.split, data, split, None if chosen.data_dir else trained.began_in)
     codes = turning.codes_for(trained, segmenter.config.data, chosen)
-    judged = [case for case in patients if case.labelled or case.problems]  # a ground truth that cannot be read is among the problems
+    judged = [case for case in patients if case.perhaps_labelled]
     found, left_out = cohort.screen(judged, lambda case: bool(reading.read(case, data.label_map, codes=codes)), skip_bad_cases, len(patients))
     labelled = [case for case in judged if case.name in found]
     told = turning.remark(trained, labelled, codes)
@@ -75,8 +75,6 @@ def evaluate(
     decomposer = decomposition.Decomposer(segmenter) if segmenter.config.model.has_bases else None
     folder = Path(out or trained.folder / _name(split, chosen, segmenter.config.data, nsd_mm))
     rows, faults, limits, bases, over_time = [], [], [], [], {}
-    if chosen.data_dir and chosen.label_map is None:
-        refuse_inherited(data.label_map, labelled)
     with Progress(len(labelled), unit="patient") as progress:
         for done, case in enumerate(labelled, start=1):
             cine = reading.read(case, data.label_map, codes=codes)
@@ -106,7 +104,7 @@ def evaluate(
         "metrics_version": cases.METRICS_VERSION,
         "notes": [*notes(trained.split, labelled, split, chosen, left_out), *filter(None, [told.removesuffix(".")])],
         "patients": [case.name for case in labelled],
-        "patients_without_ground_truth": [case.name for case in patients if not (case.labelled or case.problems)],
+        "patients_without_ground_truth": [case.name for case in patients if not case.perhaps_labelled],
         "left_out": left_out,
         "checkpoint": chosen.checkpoint,
         "checkpoint_step": segmenter.step,
@@ -180,14 +178,6 @@ def choose_cases(trained: splits.Split, data: DataConfig, split: str, began_in: 
             "add NAME_frameNN_gt.nii.gz files, or segment without judging by ica_unet_jax.predict."
         )
     return chosen
-
-
-def refuse_inherited(label_map: str, judged: Iterable[Case]) -> None:
-    """Raises UserError where the training's --label_map would win over another one that the layout of a new cohort has."""
-    other = next((case for case in judged if label_map and case.label_map not in ("", label_map)), None)
-    if other:
-        raise UserError(f"--label_map={label_map} of the training would be taken for the layout '{other.reader}', whose own is {other.label_map}: "
-                        "give --label_map= for that one, or the right one.")
 
 
 def several(judged: Sequence[Case]) -> list[str]:

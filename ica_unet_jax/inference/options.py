@@ -55,7 +55,7 @@ class Options(Part):
     data_dir: str | Path = knob("", "Cohort; empty: the one of the training.")
     reader: str | None = knob(None, "Layout of the cohort, as mms, one of those in docs/data.md; by default it is found by the names of files, or as in the training.")
     cohort_csv: str | None = knob(None, "Table of that cohort's patients (CSV with name, group, vendor, centre); by default the training's for its own cohort.")
-    label_map: str | None = knob(None, "Label order of that cohort, as from:to pairs; by default the training's, or the one that the layout has.")
+    label_map: str | None = knob(None, "Label order of that cohort, as from:to pairs; by default the training's for its own cohort, or the one that the layout has.")
 
     def seen_through(self, data: DataConfig) -> str:
         """The window of a network that was trained on `data`."""
@@ -66,11 +66,20 @@ class Options(Part):
         return data.reorient if self.reorient is None else self.reorient
 
     def cohort(self, data: DataConfig) -> DataConfig:
-        """Which cases, for a network that was trained on `data`."""
+        """Which cases, for a network that was trained on `data`.
+
+        Raises UserError where the training had a label map, and nothing says whether it is that of another cohort too.
+        """
+        if self.data_dir and self.label_map is None and data.label_map:
+            raise UserError(f"--label_map={data.label_map} was given in the training; for --data_dir={self.data_dir} give it again, another one, "
+                            "or --label_map= for the one that its layout has.")
         label_map = data.label_map if self.label_map is None else self.label_map
         own = DataConfig() if self.data_dir else data
         reader, table = (getattr(own, name) if (given := getattr(self, name)) is None else given for name in ("reader", "cohort_csv"))
-        return dataclasses.replace(data, data_dir=str(self.data_dir) or data.data_dir, label_map=label_map, reader=reader, cohort_csv=table)
+        return dataclasses.replace(
+            data, data_dir=str(self.data_dir) or data.data_dir, label_map=label_map, reader=reader, cohort_csv=table,
+            labelled_frames=own.labelled_frames,
+        )  # fmt: skip
 
 
 DEFAULT = "acdc_causal"  # of the weights in the package

@@ -173,12 +173,12 @@ def find_jobs(source: Path, target: Path, acdc_names: bool = False, skip_bad_cas
         raise UserError(f"--output={target} must be a folder, as --input={source} is one.")
     if target.resolve().is_relative_to(source.resolve()):
         raise UserError(f"--output={target} lies in --input={source}, where its masks would be taken for patients: choose another place.")
-    cases = reading.find_cases(source, reader=reader)
+    cases = [case for case in reading.find_cases(source, reader=reader) if case.image or case.problems]
     jobs = [job for case in parts.of(cases, part) for job in _jobs(case, source, target, acdc_names)]
     if not jobs and not part:
         raise UserError(f"--input={source} holds no images: expected .nii.gz files.")
     jobs = [job for job in jobs if not (done and done(job))]
-    left = {job.case.name for job in jobs}
+    left = {job.case.name for job in jobs} | {case.name for case in parts.of(cases, part) if case.problems}
     sound, _ = cohort.screen(
         [case for case in cases if case.name in left], lambda case: bool(reading.read(case, with_labels=False, codes=codes)), skip_bad_cases
     )

@@ -32,6 +32,8 @@ def load(config: Config) -> tuple[list[LearningFrame], list[Cine], splits.Split,
     cases = cohort.open_cohort(data)
     split = cohort.choose_split(data, cases)
     chosen, learning = [case for part in ("train", "val") for case in splits.select(split, cases, part)], set(split["train"])
+    for remark in splits.remarks(split, cases) if processes.is_first() else ():
+        print(f"note: {remark}", file=sys.stderr)
     environment.require_handles(len(learning))  # of frames that are mapped
     found, left_out = _read(chosen, learning, _preparation(config), data)
     split = cohort.without(split, left_out)
@@ -43,6 +45,8 @@ def load(config: Config) -> tuple[list[LearningFrame], list[Cine], splits.Split,
     if config.train.unlabelled and all(sample.labelled for sample in samples):
         raise UserError(f"--unlabelled={config.train.unlabelled}: all frames of the training patients have a ground truth; leave it out.")
     cines = [cine for name, cine in found.items() if name not in learning and cine.labels]
+    if split["val"] and not cines:
+        raise UserError(f"No frame of the patients who validate has a ground truth (as {split['val'][0]}): choose another split.")
     return samples, cines, split, left_out
 
 

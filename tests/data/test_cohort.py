@@ -1,5 +1,7 @@
 """Several cohorts at once: each is read by its own reader, known by its folder, and shown as often as the others."""
 
+import dataclasses
+import json
 import shutil
 from collections import Counter
 
@@ -9,9 +11,10 @@ from layouts import mms2
 
 from ica_unet_jax.config import Config, DataConfig
 from ica_unet_jax.data import cohort, reading
+from ica_unet_jax.data.case import Case
 from ica_unet_jax.data.learning_frame import LearningFrame
 from ica_unet_jax.errors import UserError
-from ica_unet_jax.training import loop
+from ica_unet_jax.training import loading, loop
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +81,45 @@ def test_training_takes_balanced_frames(phantom, other, tmp_path):
     samples, _, _, _ = loop.load(config)
     assert Counter(sample.case_name.startswith("patient") for sample in samples) == {True: 4, False: 4}
     assert len(loop.load(config.replace(balance="none"))[0]) == 6
+
+
+def test_what_is_of_one_cohort_is_refused_for_several(phantom, other):
+    for flag, value in (("label_map", "1:3,2:2,3:1"), ("labelled_frames", "1,4")):
+        with pytest.raises(UserError, match=f"--{flag}={value} with several cohorts: it would be taken for all of them"):
+            cohort.open_cohort(dataclasses.replace(both(phantom, other), **{flag: value}))
+
+
+def test_cohorts_of_one_name_are_refused_and_dots_have_one(phantom, other, tmp_path, monkeypatch):
+    twin = tmp_path / phantom.name.upper()
+    twin.mkdir()
+    with pytest.raises(UserError, match=f"two cohorts are called {phantom.name}, by their folders"):
+        cohort.open_cohort(DataConfig(data_dir=f"{phantom},{twin}"))
+    monkeypatch.chdir(other)
+    assert {case.cohort for case in cohort.open_cohort(DataConfig(data_dir=f".,{phantom}"))} == {other.name, phantom.name}
+
+
+def test_who_validates_must_have_a_ground_truth(phantom, tmp_path):
+    """By names before anything is read, and otherwise before the first step."""
+    folder = shutil.copytree(phantom, tmp_path / "data")
+    for path in (folder / "patient002").glob("*frame*"):
+        path.unlink()
+    (folder / "patient003" / "patient003_4d.nii.gz").write_bytes(b"")
+    config = Config.make(data_dir=str(folder), cache_dir=str(tmp_path), crop=(2, 32, 32), model="unet2d", skip_bad_cases=True, workers=1)
+
+    def validated_by(*names):
+        split = tmp_path / f"{len(names)}.json"
+        split.write_text(json.dumps({"train": ["patient001"], "val": names}))
+        return config.replace(split_file=str(split))
+
+    with pytest.raises(UserError, match="--split_file=.*: none of those who validate has a ground truth"):
+        cohort.choose_split(validated_by("patient002").data, cohort.open_cohort(config.data))
+    with pytest.raises(UserError, match="No frame of the patients who validate has a ground truth"):
+        loading.load(validated_by("patient002", "patient003"))
+
+
+def test_a_table_may_lack_leading_zeros(tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text("name,vendor\n7,GE\n")
+    assert [case.vendor for case in cohort.described([Case("007"), Case("8")], table)] == ["GE", ""]
+    with pytest.raises(UserError, match="--cohort_csv=.* cannot tell 007 and 7 apart"):
+        cohort.described([Case("007"), Case("7")], table)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -72,3 +73,20 @@ def test_published_test_patients_are_for_the_test(data, tmp_path):
 def test_nothing_is_written_over(data, converted):
     with pytest.raises(UserError, match="--out=.*Dataset027_ACDC exists already: name a new folder"):
         conversion.to_nnunet(data, converted)
+
+
+def test_only_test_patients_go_to_the_test(data, tmp_path, capsys):
+    """Who is in no part of the split is not written."""
+    split = tmp_path / "split.json"
+    split.write_text(json.dumps({"train": ["patient001"], "val": ["patient002"], "test": ["patient003"]}))
+    assert conversion.to_nnunet(dataclasses.replace(data, split_file=str(split)), tmp_path / "out") == {"Tr": 4, "Ts": 2}
+    assert {path.name[:10] for path in (tmp_path / "out").glob("images*/*")} == {"patient001", "patient002", "patient003"}
+    assert "note: in no part of the split, and not written: patient004" in capsys.readouterr().err
+
+
+def test_a_cohort_without_ground_truth_is_refused(data, tmp_path):
+    (tmp_path / "plain").mkdir()
+    for case in cohort.open_cohort(data):
+        shutil.copy(case.cine, tmp_path / "plain")
+    with pytest.raises(UserError, match="plain holds no ground truth, so that there is nothing to write"):
+        conversion.to_nnunet(dataclasses.replace(data, data_dir=str(tmp_path / "plain")), tmp_path / "out")

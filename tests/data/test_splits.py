@@ -5,7 +5,7 @@ import pytest
 
 from ica_unet_jax.data import cohort
 from ica_unet_jax.data.case import Case
-from ica_unet_jax.data.splits import fold_split, read_split, select
+from ica_unet_jax.data.splits import fold_split, read_split, remarks, select, split_by
 from ica_unet_jax.errors import UserError
 
 GROUPS = ("NOR", "MINF", "DCM", "HCM", "RV")
@@ -98,3 +98,31 @@ def test_a_table_of_patients(tmp_path):
             cohort.described([a], table)
     with pytest.raises(UserError, match="--cohort_csv=.*none.csv cannot be read"):
         cohort.described([a], tmp_path / "none.csv")
+
+
+def test_no_cohort_is_left_out_in_silence():
+    """Of several cohorts some have folds, or parts, of their own, and others do not."""
+    own = [Case(name, cohort="A", folds=("val" if name == "a" else "train",), part="val" if name == "a" else "train") for name in "abc"]
+    for by in ("folds", "published"):
+        assert split_by(own, by, 5, 0, 0) == {"train": ["b", "c"], "val": ["a"]}
+        with pytest.raises(UserError, match=f"--split_by={by} leaves out all of B, which does not say who trains; give a --split_file"):
+            split_by([*own, Case("x", cohort="B")], by, 5, 0, 0)
+        assert split_by([*own, Case("x", cohort="B", part="test")], by, 5, 0, 0)["train"] == ["b", "c"]
+
+
+def test_who_is_in_no_part_is_told_and_published_test_patients_are_in_no_fold():
+    cases = [Case(name, folds=(part,)) for name, part in (("a", "train"), ("b", "val"), ("c", ""), ("patient101", "train"))]
+    split = split_by([*cases, Case("patient102")], "folds", 5, 0, 0)
+    assert split == {"train": ["a"], "val": ["b"]}
+    assert remarks(split, [*cases, Case("patient102")]) == ["2 of 5 patients are in no part of the split (c, patient101)."]
+    assert remarks(split, cases[:2]) == []
+
+
+def test_frames_that_may_be_of_one_patient_are_told():
+    def told(*names):
+        cases = [Case(name, reader="nnunet") for name in names]
+        return remarks({"train": list(names[::2]), "val": list(names[1::2])}, cases)
+
+    assert told("a_1", "a_2", "b_1", "b_2")[0].startswith("a_1 trains and a_2 validates; if these are frames of one patient, call them a_frame01")
+    assert told("case_0001", "case_0002", "case_0003", "case_0004") == []  # patients, by nnU-Net's habit
+    assert told("a", "b") == told("a_1", "b_1") == []

@@ -250,11 +250,3 @@ def test_a_table_by_domain(tiny_run, cohort, tmp_path):
     assert mean == pytest.approx(summary["dice"]["mean"])
     page = (folder / "table.md").read_text()
     assert "## By vendor" in page and "| Vendor | Phase | n |" in page and "| GE | both | 2 |" in page
-
-
-def test_a_label_map_of_the_training_does_not_replace_the_layouts_own():
-    own = Case("a", label_map="1:3,2:2,3:1", reader="mms")
-    judging.refuse_inherited("", [own])
-    judging.refuse_inherited("85:1", [Case("a")])
-    with pytest.raises(UserError, match="--label_map=85:1 of the training would be taken for the layout 'mms', whose own is 1:3,2:2,3:1: give --label_map="):
-        judging.refuse_inherited("85:1", [own])

@@ -21,7 +21,7 @@ def test_flags_become_the_keywords_of_their_function(names, monkeypatch):
     options.define(names)
     values(["program"])
     assert options.choose(names, options.given(names)) == Options()
-    told = dict(checkpoint="best", window="follow", mirror=True, largest_component=True, neighbour_frames="itself", data_dir="a", label_map="1:3", reorient=True, runtime="openvino", compute_dtype="bfloat16")
+    told = dict(checkpoint="best", window="follow", mirror=True, largest_component=True, neighbour_frames="itself", data_dir="a", reader="mms", cohort_csv="b", label_map="1:3", reorient=True, runtime="openvino", compute_dtype="bfloat16")
     told = {name: value for name, value in told.items() if name in names}
     values(["program", *(f"--{name}={str(value).lower() if value is True else value}" for name, value in told.items())])
     assert options.given(names) == told and options.choose(names, told) == Options(**told)
@@ -43,3 +43,12 @@ def test_without_being_told_it_is_as_in_training():
     assert Options().cohort(trained) == trained
     other = Options(data_dir="here", label_map="").cohort(trained)
     assert (other.data_dir, other.label_map, other.train_window) == ("here", "", "heart")
+
+
+def test_another_cohort_inherits_nothing_that_is_of_the_trainings_own():
+    trained = DataConfig(data_dir="there", label_map="1:3,3:1", labelled_frames="1,4", reader="folder", cohort_csv="t.csv")
+    with pytest.raises(UserError, match="--label_map=1:3,3:1 was given in the training; for --data_dir=here give it again, another one, or --label_map= for"):
+        Options(data_dir="here").cohort(trained)
+    for given in ("", "1:3,3:1"):
+        other = Options(data_dir="here", label_map=given).cohort(trained)
+        assert (other.label_map, other.labelled_frames, other.reader, other.cohort_csv) == (given, "", "auto", "")

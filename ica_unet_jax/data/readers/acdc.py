@@ -36,7 +36,11 @@ def examine(case: Case, label_map: Mapping[int, int], with_labels: bool) -> Exam
     seen, told = nifti.examine(case, label_map, with_labels), []
     info, unknown = case.info and checks.attempt(told, _read_info, case.info) or ({}, [])
     count = len(seen.cine.frames) if case.cine and seen.cine else None
-    seen.problems = told + _problems(case, info, count) + seen.problems
+    told += _problems(case, info, count)
+    if with_labels:
+        seen.problems = told + seen.problems
+    else:
+        seen.remarks += told
     if unknown:
         listed = ", ".join(f"'{line[:40]}'" for line in unknown[:3]) + (", ..." if len(unknown) > 3 else "")
         seen.remarks.append(f"{case.info}: {listed} says nothing that is known here; known are {', '.join(_KEYS.values())}, as in ED: 1.")
@@ -49,7 +53,7 @@ def _described(case: Case, place: Path, root: Path) -> Case:
     if path is None or not path.is_file():
         return case
     if problem := checks.of_path(path, root):
-        return dataclasses.replace(case, problems=(*case.problems, problem))
+        return dataclasses.replace(case, truth_problems=(*case.truth_problems, problem))
     info, _ = checks.attempt([], _read_info, path) or ({}, [])
     return dataclasses.replace(
         case,

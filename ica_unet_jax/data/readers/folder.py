@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ica_unet_jax.data import checks, images
 from ica_unet_jax.data.case import Case
-from ica_unet_jax.data.nifti import files_of, read_header
+from ica_unet_jax.data.nifti import read_header
 
 _FILE = re.compile(r"(?P<name>.+?)(?:_4d|_frame(?P<frame>\d+)(?P<gt>_gt)?)?\.(?:nii|img)(?:\.gz)?", re.DOTALL | re.IGNORECASE)
 
@@ -50,25 +50,25 @@ def cases_of(place: Path, root: Path, own: bool) -> list[Case]:
         name = name if name.isprintable() else ascii(name)[1:-1]
         unnumbered = number is None and name.lower().endswith("_gt")
         files = found.setdefault(name[: -len("_gt")] if unnumbered else name,
-                                 {"cine": {}, "truth": {}, "frames": {}, "labels": {}, "problems": []})
+                                 {"cine": {}, "truth": {}, "frames": {}, "labels": {}, "problems": [], "truth_problems": []})
         kind = "truth" if unnumbered else "cine" if number is None else "labels" if match["gt"] else "frames"
         time = -1 if number is None else int(number) - 1
-        there = (file for file in files_of(path) if file == path or file.is_symlink() or file.exists())
-        if problem := next(filter(None, (checks.of_path(file, root) for file in there)), ""):
-            files["problems"].append(problem)
+        problems = files["truth_problems" if kind in ("truth", "labels") else "problems"]
+        if problem := checks.of_image(path, root):
+            problems.append(problem)
         elif unnumbered and not _is_cine(path):
-            files["problems"].append(f"{path}: a ground truth needs its frame number in its name; save each labelled "
+            problems.append(f"{path}: a ground truth needs its frame number in its name; save each labelled "
                                      "frame as NAME_frameNN_gt.nii.gz.")
         elif number is not None and time < 0:
-            files["problems"].append(f"{path}: frames are counted from 1; rename the file.")
+            problems.append(f"{path}: frames are counted from 1; rename the file.")
         elif time in files[kind]:
-            files["problems"].append(f"{path}: {files[kind][time].name} stands for the same data; remove one of the "
+            problems.append(f"{path}: {files[kind][time].name} stands for the same data; remove one of the "
                                      "two.")
         else:
             files[kind][time] = path
     for files in found.values():
         if files["truth"] and files["labels"]:
-            files["problems"].append(f"{files['truth'].pop(-1)}: {min(files['labels'].values()).name} is a ground truth of the same cine; remove one "
+            files["truth_problems"].append(f"{files['truth'].pop(-1)}: {min(files['labels'].values()).name} is a ground truth of the same cine; remove one "
                                      "of the two.")
     return [
         Case(
@@ -78,6 +78,7 @@ def cases_of(place: Path, root: Path, own: bool) -> list[Case]:
             labels=files["labels"],
             truth=files["truth"].get(-1),
             problems=tuple(files["problems"]),
+            truth_problems=tuple(files["truth_problems"]),
         )
         for name, files in found.items()
     ]

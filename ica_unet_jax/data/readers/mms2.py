@@ -6,6 +6,7 @@ are left out.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from ica_unet_jax.data.readers.mms import LABEL_MAP
 
 _CODE = "SUBJECT_CODE"  # the column of the patients' numbers, without leading zeros
 _DEPTH = 2  # dataset/NNN
+_FILE = re.compile(r"(.+)_SA_(?:CINE|E[DS](?:_gt)?)")
 _PARTS = {"train": range(1, 161), "val": range(161, 201), "test": range(201, 361)}  # as in the challenge
 
 
@@ -31,7 +33,7 @@ def find_cases(root: Path) -> Iterator[tuple[Path, Case]]:
         files = folders.Images(place, root)
         if not told and any("_LA_" in name for name in files):
             told, remarks = True, (f"{place}: long-axis images (_LA_) are left out, here and of all patients.",)
-        for name in sorted({name.partition("_SA_")[0] for name in files if "_SA_" in name}):
+        for name in sorted({match[1] for match in map(_FILE.fullmatch, files) if match}):
             yield place, _case(name, files, table, remarks)
             remarks = ()
 
@@ -44,7 +46,8 @@ def examine(case: Case, label_map: Mapping[int, int], with_labels: bool) -> Exam
 def _case(name: str, files: folders.Images, table: tables.Patients, remarks: tuple[str, ...]) -> Case:
     """The patient of that name, as the files of its folder and its row of the table describe it."""
     problems: list[str] = []
-    row, more = table.row(name, problems)
+    truth_problems: list[str] = []
+    row, more = table.row(name, truth_problems)
     cine = files.take(f"{name}_SA_CINE", problems)
     return Case(
         name,
@@ -54,7 +57,8 @@ def _case(name: str, files: folders.Images, table: tables.Patients, remarks: tup
         label_map=LABEL_MAP,
         info=table.path,
         part=next((part for part, numbers in _PARTS.items() if name.isdecimal() and int(name) in numbers), ""),
-        **phases.fields(files, cine, {phase: (f"{name}_SA_{phase}", f"{name}_SA_{phase}_gt") for phase in ("ED", "ES")}, problems),
+        **phases.fields(files, cine, {phase: (f"{name}_SA_{phase}", f"{name}_SA_{phase}_gt") for phase in ("ED", "ES")}, problems, truth_problems),
         problems=tuple(problems),
+        truth_problems=tuple(truth_problems),
         remarks=remarks + more,
     )

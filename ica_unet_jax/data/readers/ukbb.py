@@ -6,6 +6,7 @@ RV too. Which frame ES is nothing tells: it is the one of the cine that equals s
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -43,7 +44,14 @@ def examine(case: Case, label_map: Mapping[int, int], with_labels: bool) -> Exam
 def _case(place: Path, files: folders.Images) -> Case:
     """The participant whose folder that is."""
     problems: list[str] = []
+    truth_problems: list[str] = []
     cine = files.take("sa", problems)
-    known = phases.fields(files, cine, {phase: (f"sa_{phase}", f"label_sa_{phase}") for phase in ("ED", "ES")}, problems)
-    truth = None if known.get("phases") or known.get("labels") else files.take("label_sa", problems)
-    return Case(place.name, cine=cine, truth=truth, label_map=LABEL_MAP, part=_PARTS.get(place.parent.name, ""), **known, problems=tuple(problems))
+    known = phases.fields(files, cine, {phase: (f"sa_{phase}", f"label_sa_{phase}") for phase in ("ED", "ES")}, problems, truth_problems)
+    truth = None if known.get("phases") or known.get("labels") else files.take("label_sa", truth_problems)
+    if truth and "sa" not in files:
+        truth_problems.append(f"{truth} has no image; add sa.nii.gz.")
+    whole = Path(os.path.abspath(place))  # `.` has a name, and is in a folder, only so
+    return Case(
+        whole.name, cine=cine, truth=truth, label_map=LABEL_MAP, part=_PARTS.get(whole.parent.name, ""), **known, problems=tuple(problems),
+        truth_problems=tuple(truth_problems),
+    )  # fmt: skip

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from ica_unet_jax import check_data
 from ica_unet_jax.config import Config
 from ica_unet_jax.data import cache, reading, splits
 from ica_unet_jax.data.case import LATE
-from ica_unet_jax.errors import UserError
+from ica_unet_jax.errors import BadData, UserError
 from ica_unet_jax.evaluation import judging
 from ica_unet_jax.inference import prediction
 from ica_unet_jax.training import loop
@@ -197,3 +198,74 @@ def test_a_plain_folder_with_names_like_those_of_mms_stays_plain(originals, tmp_
     [case] = reading.find_cases(tmp_path)
     assert case.reader == "folder" and case.name == "x_sa"
     np.testing.assert_array_equal(reading.read(case).labels[0], cine.labels[0])
+
+
+def renamed(folder, pattern, name):
+    for path in [*folder.rglob("patient*")]:
+        path.rename(path.with_name(re.sub(pattern, name, path.name)))
+
+
+@pytest.mark.parametrize("name", [r"A0S9V\1_000\2_A_1", r"A_1_A0S9V\1_000\2", r"A0S9V\1_000\2", r"A0S9V\1_Frame0\2"])
+def test_frames_of_mms_in_nnunets_layout_are_joined_to_patients(name, copied):
+    """As nnU-Net's own conversions name them; otherwise a patient could train and validate."""
+    folder = copied("nnunet")
+    renamed(folder, r"patient00(\d)_frame0(\d)", name)
+    assert [(case.name, len(case.frames), len(case.labels)) for case in reading.find_cases(folder)] == [(f"A0S9V{n}", 2, 2) for n in (1, 2, 3, 4)]
+
+
+def test_phases_are_joined_in_any_case(copied):
+    folder = copied("nnunet")
+    renamed(folder, "_frame01", "_ed")
+    renamed(folder, "_frame0[23]", "_Es")
+    assert {(case.ed, case.es, tuple(case.frames)) for case in reading.find_cases(folder)} == {(0, LATE, (LATE, 0))}
+
+
+def test_ukbbs_parts_are_known_from_inside(written, tmp_path, monkeypatch):
+    test = shutil.copytree(written["ukbb"][0], tmp_path / "test")
+    for place, dots in ((test, "."), (test / "1000001", "..")):
+        monkeypatch.chdir(place)
+        assert {(case.name, case.part) for case in reading.find_cases(dots)} == {(f"100000{n}", "test") for n in (1, 2, 3, 4)}
+    [case] = reading.find_cases(".")
+    assert (case.name, case.part) == ("1000001", "test")
+
+
+def test_other_images_of_mms2_are_no_patients(copied):
+    folder = copied("mms2")
+    next(folder.glob("*.csv")).unlink()
+    shutil.copy(folder / "dataset" / "001" / "001_SA_ED.nii.gz", folder / "note_SA_x.nii.gz")
+    assert [case.name for case in reading.find_cases(folder)] == ["001", "002", "003", "004"]
+
+
+SPOILT = {
+    "mms": lambda folder: [path.write_text(path.read_text().replace("A0S9V9", "B0S9V9")) for path in folder.glob("*.csv")],
+    "mms2": lambda folder: [path.write_text(path.read_text().replace("\n1,", "\n9,")) for path in folder.glob("*.csv")],
+    "ukbb": lambda folder: (folder / "1000001" / "sa_ES.nii.gz").unlink(),
+    "nnunet": lambda folder: [(folder / "labelsTr" / "patient001_frame01.nii.gz").unlink(), (folder / "imagesTr" / "patient002_frame01_0000.nii.gz").unlink()],
+    "folder": lambda folder: [(folder / "patient001_gt.nii.gz").rename(folder / "alone_gt.nii.gz"), (folder / "patient002_frame00_gt.nii.gz").write_bytes(b"")],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_images_are_segmented_whatever_their_ground_truths_and_tables(layout, copied, tmp_path):
+    folder = copied(layout)
+    SPOILT[layout](folder)
+    count = len(reading.find_cases(folder))
+    assert any(reading.check(case) for case in reading.find_cases(folder))
+    jobs = prediction.find_jobs(folder, tmp_path / "masks")
+    assert len(jobs) == (2 * count - 1 if layout == "nnunet" else count - (layout == "folder"))  # nobody has an image of the one that is alone
+
+
+def test_an_image_that_is_not_there_is_told_to_who_segments(copied, tmp_path):
+    """And not left out in silence: git-annex leaves such links for what it has not fetched."""
+    cine = copied("folder") / "patient002_4d.nii.gz"
+    cine.unlink()
+    cine.symlink_to("nowhere")
+    with pytest.raises(BadData, match="patient002_4d.nii.gz is a link that leads nowhere; put the file itself there."):
+        prediction.find_jobs(cine.parent, tmp_path / "masks")
+
+
+def test_a_layout_is_trained_on(written, tmp_path):
+    """With its own labels, folds and parts; `test_every_command_takes_a_layout_as_it_is` does the rest."""
+    changes = dict(data_dir=str(written["mms"][0]), cache_dir=str(tmp_path / "cache"), workdir=str(tmp_path / "run"), split_by="published")
+    state = loop.train(Config.make(**LOOP | changes | dict(steps=2, evaluate_every=2, workers=1)))
+    assert int(state.step) == 2 and json.loads((tmp_path / "run" / "split.json").read_text()) == {"train": ["A0S9V9", "A1S9V9", "U0S9V9"], "val": ["A2S9V9"]}

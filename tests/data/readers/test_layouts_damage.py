@@ -151,6 +151,38 @@ def _(folder):
         path.rename(path.with_name(path.name.replace("frame01", "frame00")))
 
 
+@damage("nnunet", "dataset.json names no label 3, which patient001 has; add it, or use --label_map.")
+def _(folder):
+    rewrite(folder / "dataset.json", ', "RV": 3', "")
+
+
+@damage("nnunet", "patient001_frame02_0000.nii.gz has other voxels than patient001_frame01_0000.nii.gz (1.5 x 1.5 x 10 and 3 x 1.5 x 10 mm); export both on one grid.")
+def _(folder):
+    path = first(folder, "patient001_frame02_0000.nii.gz")
+    stored, array = image(path)
+    header = stored.header.copy()
+    header.set_zooms((2 * header.get_zooms()[0], *header.get_zooms()[1:]))
+    nib.save(nib.Nifti1Image(array, None, header), path)
+
+
+@damage("ukbb", "sa_ES.nii.gz has 2 frames where one is expected; save the frame of ES alone.")
+def _(folder):
+    change(folder / "1000001" / "sa_ES.nii.gz", lambda frame: np.stack([frame, frame[::-1]], axis=-1))
+
+
+@damage("ukbb", "label_sa.nii.gz has no image; add sa.nii.gz.")
+def _(folder):
+    place = folder / "1000001"
+    shutil.copy(place / "label_sa_ED.nii.gz", place / "label_sa.nii.gz")
+    for name in ("sa", "sa_ED", "sa_ES", "label_sa_ED", "label_sa_ES"):
+        (place / f"{name}.nii.gz").unlink()
+
+
+@damage("mms", "A0S9V9_sa_gt.nii.gz has no image; add A0S9V9_sa.nii.gz.")
+def _(folder):
+    first(folder, "A0S9V9_sa.nii.gz").unlink()
+
+
 @damage("nnunet", "splits_final.json: fold 0 trains on frames of patient001 and validates on others; keep a patient together.")
 def _(folder):
     folds = json.loads((folder / "splits_final.json").read_text())
@@ -190,17 +222,19 @@ def test_each_damage_is_told_in_one_sentence(layout, harm, sentences, copied):
 
 
 UNREADABLE = [
-    ("mms", "*.csv", "has two rows for A0S9V9; remove one of them."),
-    ("nnunet", "dataset.json", 'does not name the labels as "labels"'),
-    ("nnunet", "splits_final.json", 'is no list of {"train"'),
+    ("mms", "*.csv", "9,A0S9V9,,,,,,,,,,", "has two rows for A0S9V9; remove one of them."),
+    ("mms2", "*.csv", "007,,,,\n7,,,,", "has two rows for 007 and 7; remove one of them."),
+    ("nnunet", "dataset.json", "{}", 'does not name the labels as "labels"'),
+    ("nnunet", "dataset.json", '{"labels": {"background": 0, "RV": 1, "MYO": 2, "LV": 2}}', "dataset.json gives several labels the value 2; correct it."),
+    ("nnunet", "splits_final.json", "[1]", 'is no list of {"train"'),
 ]
 
 
-@pytest.mark.parametrize("layout, file, sentence", UNREADABLE)
-def test_what_is_of_the_whole_cohort_is_refused(layout, file, sentence, copied):
+@pytest.mark.parametrize("layout, file, text, sentence", UNREADABLE)
+def test_what_is_of_the_whole_cohort_is_refused(layout, file, text, sentence, copied):
     folder = copied(layout)
     path = next(folder.glob(file))
-    path.write_text(path.read_text() + "9,A0S9V9,,,,,,,,,,\n" if file == "*.csv" else "{}" if "data" in file else "[1]")
+    path.write_text(f"{path.read_text()}{text}\n" if file == "*.csv" else text)
     with pytest.raises(UserError, match=".*".join(sentence.split("{"))):
         reading.find_cases(folder)
 
@@ -210,3 +244,26 @@ def test_an_unknown_reader_and_one_that_finds_nothing(cohort):
         reading.find_cases(cohort, reader="mms3")
     with pytest.raises(UserError, match="holds no cases of the layout 'ukbb': see docs/data.md for it, or choose another --reader."):
         reading.find_cases(cohort, reader="ukbb")
+
+
+def test_frames_that_lie_otherwise_are_remarked_on(copied):
+    folder = copied("nnunet")
+    path = folder / "imagesTr" / "patient001_frame02_0000.nii.gz"
+    stored, array = image(path)
+    affine = stored.affine.copy()
+    affine[:3, 3] += 5
+    nib.save(nib.Nifti1Image(array, affine, stored.header), path)
+    seen = reading.examine(reading.find_cases(folder)[0])
+    assert seen.problems == [] and f"{path} has another affine than patient001_frame01_0000.nii.gz, which stands for both." in seen.remarks
+
+
+def test_the_table_is_found_by_its_heads(copied):
+    """Not by what stands in another one, which may not even be readable; and in the form that Excel writes."""
+    folder = copied("mms")
+    table = csv_of(folder)
+    (folder / "0.csv").write_text("a,b\nthe External code is secret,1\n")
+    (folder / "1.csv").write_text('"' + "x" * 200_000)  # more than a cell may hold
+    (folder / "2.csv").mkdir()
+    table.write_text("sep=;\n" + table.read_text().replace(",", ";"))
+    case = reading.find_cases(folder)[0]
+    assert (case.name, case.vendor, case.info, reading.check(case)) == ("A0S9V9", "Siemens", table, [])
