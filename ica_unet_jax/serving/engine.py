@@ -9,6 +9,7 @@ from typing import Any
 from ica_unet_jax.data import orientation
 from ica_unet_jax.data.case import Cine
 from ica_unet_jax.data.orientation import Turn
+from ica_unet_jax.errors import UserError
 from ica_unet_jax.inference import options, segmenters, turning
 from ica_unet_jax.runs.trained import Trained, find
 from ica_unet_jax.streaming.segmenter import StreamingSegmenter
@@ -55,7 +56,15 @@ class Engine:
         self.ready(turn.forth(cine.frames[0]).shape, turn.sizes(cine.spacing))
 
     def turn(self, codes: str) -> Turn:
-        """The way of a frame with these axis letters ("" where it has none) to those of the training, and back."""
+        """The way of a frame with these axis letters ("" where it has none) to those of the training, and back.
+
+        Raises UserError where frames are to be turned, and nothing tells from what.
+        """
+        if self._codes and not codes:
+            raise UserError(
+                "The images do not tell how they lie in the patient, so that --reorient cannot turn them: write their true directions into "
+                "the headers."
+            )
         return Turn(codes, self._codes)
 
     def remark(self, codes: str) -> str:

@@ -23,11 +23,11 @@ class Lie(NamedTuple):
     codes: str  # axis letters (x, y, slices); "" where the directions do not tell
 
 
-def letters(columns: Sequence[float], rows: Sequence[float], slices: Sequence[float]) -> str:
-    """The axis letters of directions in LPS: along x, along y, from slice to slice; "" where they are none."""
+def letters(along_x: Sequence[float], along_y: Sequence[float], slices: Sequence[float]) -> str:
+    """The axis letters of directions in LPS, the last from slice to slice; "" where they are none."""
     affine = np.eye(4)
     with np.errstate(all="ignore"):
-        affine[:3, :3] = _TO_RAS @ np.array([columns, rows, slices], float).T
+        affine[:3, :3] = _TO_RAS @ np.array([along_x, along_y, slices], float).T
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine)) < 1e-3:
         return ""
     codes = "".join(letter or "" for letter in nib.aff2axcodes(affine))
@@ -35,7 +35,7 @@ def letters(columns: Sequence[float], rows: Sequence[float], slices: Sequence[fl
 
 
 def lie(
-    positions: np.ndarray, columns: Sequence[float], rows: Sequence[float], normal: Sequence[float], size: tuple[float, float, float]
+    positions: np.ndarray, along_x: Sequence[float], along_y: Sequence[float], normal: Sequence[float], size: tuple[float, float, float]
 ) -> Lie:
     """How slices lie whose centres (n, 3) are given in mm, LPS, with the directions along x, y and from slice to slice.
 
@@ -56,4 +56,4 @@ def lie(
     spacing = (thick, size[1], size[2])
     if not all(0.01 <= step <= 100 for step in spacing):
         raise UserError(f"The header says that a voxel has {' x '.join(f'{step:g}' for step in spacing)} mm: the frame is left out.")
-    return Lie(order, spacing, letters(columns, rows, normal))
+    return Lie(order, spacing, letters(along_x, along_y, normal))

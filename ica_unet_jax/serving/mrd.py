@@ -6,6 +6,7 @@ A message is its number (uint16) and what that number says; all numbers are litt
 from __future__ import annotations
 
 import ctypes
+import re
 import struct
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ LONGEST_TEXT = 4 * 2**20  # bytes of a header or of an image's attributes
 LABEL_SERIES = 100  # more than the number of the images' series
 LUT = "MicroDeltaHotMetal.pal"  # a palette of the scanner's own
 TYPES = {code: np.dtype(name) for code, name in enumerate(("<u2", "<i2", "<u4", "<i4", "<f4", "<f8", "<c8", "<c16"), start=1)}
+PARALLEL = 0.01  # by which parts of unit vectors may differ
 PASSED_BY = (IMTYPE_PHASE, IMTYPE_IMAG, IMTYPE_RGB)
 
 
@@ -80,7 +82,7 @@ def slices_by(header: bytes) -> int | None:
     limit = parse(header).find("{*}encoding/{*}encodingLimits/{*}slice/{*}maximum")
     if limit is None:
         return None
-    if not (limit.text or "").strip().isdigit() or int(limit.text) > 1023:
+    if not re.fullmatch(r"\s*[0-9]{1,4}\s*", limit.text or "") or int(limit.text) > 1023:
         raise Malformed("the header's number of slices is none")
     return int(limit.text) + 1
 
@@ -203,12 +205,14 @@ def _meta(attributes: bytes) -> Meta:
         raise Malformed("the attributes of an image are none") from None
 
 
-def _direction(image: Image, name: str, otherwise: ctypes.Array) -> list[float]:
-    """Along the rows or columns of the image as it lies there, which may not be those in which it was measured."""
+def _directions(image: Image) -> np.ndarray:
+    """Along x, along y and from slice to slice, a row each, of the image as it lies there, which may not be as it was measured."""
+    header = image.header
     try:
-        return [float(value) for value in image.meta[name]][:3]
+        in_plane = np.array([[float(value) for value in image.meta[name]] for name in ("ImageRowDir", "ImageColumnDir")]).reshape(2, 3)
     except (KeyError, ValueError, TypeError):
-        return list(otherwise)
+        in_plane = np.array([header.read_dir, header.phase_dir], float)
+    return np.vstack([in_plane, header.slice_dir])
 
 
 def _frame(parts: list[Slice], arrived: float) -> Frame:
@@ -217,11 +221,12 @@ def _frame(parts: list[Slice], arrived: float) -> Frame:
     head = images[0].header
     if len({(*image.header.matrix_size, *np.round(image.header.field_of_view, 2)) for image in images}) > 1:
         raise UserError("The slices of a frame differ in size: the frame is left out.")
-    rows, columns = _direction(images[0], "ImageRowDir", head.read_dir), _direction(images[0], "ImageColumnDir", head.phase_dir)
-    if len(rows) != 3 or len(columns) != 3:
-        rows, columns = list(head.read_dir), list(head.phase_dir)
+    directions = np.nan_to_num([_directions(image) for image in images])
+    with np.errstate(over="ignore"):
+        if np.ptp(directions, axis=0).max() > PARALLEL:
+            raise UserError("The slices of a frame are not parallel: the frame is left out.")
     size = [head.field_of_view[axis] / head.matrix_size[axis] for axis in (2, 1, 0)]
-    lie = geometry.lie(np.array([image.header.position for image in images]), rows, columns, list(head.slice_dir), tuple(size))
+    lie = geometry.lie(np.array([image.header.position for image in images]), *directions[0].tolist(), tuple(size))
     pixels = np.concatenate([parts[i].pixels for i in lie.order])
     return Frame(pixels, lie.spacing, lie.codes, parts[0].cine, arrived, [images[i] for i in lie.order])
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from pyigtl.messages import ImageMessage, MessageBase
@@ -15,15 +14,13 @@ from pyigtl.messages import ImageMessage, MessageBase
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.serving import geometry
 from ica_unet_jax.serving.session import Frame, now
+from ica_unet_jax.serving.stacking import Stack, to_lps
 from ica_unet_jax.serving.wire import Malformed, Over, Wire
 from ica_unet_jax.streaming.segmenter import Result
 
 UNKNOWN_ERROR, BUSY = 2, 6  # codes of a STATUS message
 LABELS = "_labels"  # behind the name of the device whose images they are of
 NAME = 20  # characters of a device's name
-PLACE = 0.01  # mm; slices nearer than this are one place
-MOST_SLICES = 1024
-_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _UNREADABLE = (struct.error, KeyError, ValueError, TypeError, IndexError, OverflowError, NotImplementedError)
 
 
@@ -41,69 +38,6 @@ class Status(MessageBase):
 def refusal(text: str) -> bytes:
     """What a client gets that cannot be served."""
     return Status(BUSY, text).pack()
-
-
-def to_lps(message: ImageMessage) -> np.ndarray:
-    """The matrix (4, 4) from (i, j, k) to mm, LPS."""
-    matrix = np.asarray(message.ijk_to_world_matrix, float)
-    return _TO_LPS @ matrix if message.world_coordinate_system == "ras" else matrix
-
-
-class Stack:
-    """Collects slices, which come without a number, by their places: where one comes again, a frame is complete.
-
-    After the first round it is known how many there are, and a frame is complete with its last one.
-
-    Args:
-      slices: in a frame; None where nobody says.
-      limit: bytes that may wait; beyond Malformed is raised.
-    """
-
-    def __init__(self, slices: int | None, limit: int):
-        self.left_out = 0
-        self._told, self._count, self._limit = slices, slices, limit
-        self._kind: Any = None
-        self._parts: dict[int, ImageMessage] = {}
-
-    def add(self, message: ImageMessage) -> list[list[ImageMessage]]:
-        """The frames that this slice completes."""
-        matrix = to_lps(message)
-        normal = np.cross(matrix[:3, 0], matrix[:3, 1])
-        length = np.linalg.norm(normal)
-        if not np.isfinite(matrix).all() or not length:
-            raise Malformed("an image came whose matrix is none")
-        place = round(float(self._centre(message, matrix) @ normal / length / PLACE))
-        kind = message.image.shape, tuple(np.round(matrix[:3, :2].ravel(), 3))
-        found = []
-        if kind != self._kind:
-            self.left_out += bool(self._parts)
-            self._kind, self._count, self._parts = kind, self._told, {}
-        if place in self._parts:
-            if self._count is None:
-                self._count = len(self._parts)
-                found.append(list(self._parts.values()))
-            else:
-                self.left_out += 1
-            self._parts = {}
-        self._parts[place] = message
-        if len(self._parts) > MOST_SLICES or sum(part.image.nbytes for part in self._parts.values()) > self._limit:
-            raise Malformed("more slices came for one frame than any has")
-        if len(self._parts) == self._count:
-            found.append(list(self._parts.values()))
-            self._parts = {}
-        return found
-
-    def close(self) -> list[list[ImageMessage]]:
-        """At the end: the first and only round, where there was no other."""
-        if self._parts and self._count is None:
-            return [list(self._parts.values())]
-        self.left_out += bool(self._parts)
-        return []
-
-    @staticmethod
-    def _centre(message: ImageMessage, matrix: np.ndarray) -> np.ndarray:
-        depth, height, width = message.image.shape
-        return (matrix @ [(width - 1) / 2, (height - 1) / 2, (depth - 1) / 2, 1.0])[:3]
 
 
 class Talk:
@@ -182,11 +116,13 @@ def _frame(messages: list[ImageMessage], arrived: float) -> Frame:
     lengths = np.linalg.norm(axes, axis=0)
     with np.errstate(all="ignore"):
         normal = axes[:, 2] if one else np.cross(axes[:, 0], axes[:, 1])
-        columns, rows, normal = axes[:, 0] / lengths[0], axes[:, 1] / lengths[1], normal / np.linalg.norm(normal)
+        directions = [axes[:, 0] / lengths[0], axes[:, 1] / lengths[1], normal / np.linalg.norm(normal)]
     dx, dy, dz = (float(length) for length in lengths)
-    lie = geometry.lie(np.array([matrix[:3, 3] for matrix in matrices]), columns.tolist(), rows.tolist(), normal.tolist(), (dz, dy, dx))
+    lie = geometry.lie(np.array([matrix[:3, 3] for matrix in matrices]), *(along.tolist() for along in directions), (dz, dy, dx))
     ordered = [messages[i] for i in lie.order]
-    return Frame(np.concatenate([message.image for message in ordered]), lie.spacing, lie.codes, None, arrived, ordered)
+    pixels = np.concatenate([message.image for message in ordered])
+    cine = messages[0].device_name if one else None  # slices of a frame may have a name each
+    return Frame(pixels, lie.spacing, lie.codes, cine, arrived, ordered)
 
 
 def _labels(source: ImageMessage, labels: np.ndarray, volumes: dict[str, float]) -> bytes:

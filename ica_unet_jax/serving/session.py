@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from ica_unet_jax.errors import UserError
-from ica_unet_jax.serving.engine import Engine, Shape, Spacing
+from ica_unet_jax.serving.engine import Engine, Spacing
 from ica_unet_jax.serving.wire import Ended, Wire
 from ica_unet_jax.streaming.scanner import FrameQueue, Handover
 from ica_unet_jax.streaming.segmenter import Result
@@ -19,6 +19,7 @@ from ica_unet_jax.streaming.session import Show
 from ica_unet_jax.streaming.tally import Tally, percentiles
 
 DEADLINE_MS = 50.0  # as `stream` has it
+SAME_SIZE = 1e-3  # mm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +32,11 @@ class Frame:
     cine: Any  # frames with another one begin anew
     arrived: float  # s, when its last bytes had come
     origin: Any = None  # what the answer needs
+
+    def continues(self, other: Frame) -> bool:
+        """Whether it is of the same cine and lies in the same way; scanners round their numbers, not always alike."""
+        same = (self.pixels.shape, self.codes, self.cine) == (other.pixels.shape, other.codes, other.cine)
+        return same and np.allclose(self.spacing, other.spacing, rtol=0, atol=SAME_SIZE)
 
 
 @runtime_checkable
@@ -66,7 +72,7 @@ class Session:
         self._queue = FrameQueue(queue or 1, patient=not queue)
         self._waiting: dict[int, Frame] = {}  # for their answers, by number
         self._stream: Any = None
-        self._now: tuple[Shape, Spacing, str, Any] | None = None
+        self._begun: Frame | None = None  # the first of the cine
         self._fault: Exception | None = None  # of the reading thread
 
     def run(self) -> None:
@@ -105,16 +111,16 @@ class Session:
 
     def _segment(self, handover: Handover) -> None:
         frame: Frame = handover.origin
-        geometry = (frame.pixels.shape, frame.spacing, frame.codes, frame.cine)
         results: Sequence[Result] = []
         try:
-            if geometry != self._now:
+            turn = self._engine.turn(frame.codes)
+            pixels = turn.forth(frame.pixels)
+            if not (self._begun and frame.continues(self._begun)):
                 self._flush()
-                turned = self._engine.turn(frame.codes)
-                self._stream = self._engine.ready(turned.forth(frame.pixels).shape, turned.sizes(frame.spacing))
-                self._now, self.remark = geometry, self._engine.remark(frame.codes)
+                self._stream = self._engine.ready(pixels.shape, turn.sizes(frame.spacing))
+                self._begun, self.remark = frame, self._engine.remark(frame.codes)
             self._waiting[handover.number] = frame
-            results = self._stream.push(self._engine.turn(frame.codes).forth(frame.pixels), handover.time_stamp, handover.number)
+            results = self._stream.push(pixels, handover.time_stamp, handover.number)
         except UserError as error:
             self._waiting.pop(handover.number, None)
             self.tally.refuse(error)
@@ -126,7 +132,7 @@ class Session:
         """The end of a cine."""
         if self._stream:
             self._answer(self._stream.flush())
-        self._stream = self._now = None
+        self._stream = self._begun = None
 
     def _answer(self, results: Sequence[Result]) -> None:
         for result in results:

@@ -3,16 +3,16 @@
 import functools
 import struct
 import threading
-import time
 
 import ismrmrd
 import numpy as np
 import pytest
-from wires import SPACING, answer, cine, connect, everything, header, images, parsed, serving, stream, trivial_engine
+from wires import answer, cine, connect, everything, header, images, parsed, serving, stream, trivial_engine
 
 from ica_unet_jax.data.orientation import Turn
 from ica_unet_jax.serving import engine as engines
 from ica_unet_jax.serving import mrd, replay
+from ica_unet_jax.serving.wire import Malformed
 
 CONFIG = ismrmrd.serialization.ConfigFile("ica_unet")
 KEPT = ("position", "read_dir", "phase_dir", "slice_dir", "field_of_view", "matrix_size", "slice", "phase", "repetition", "image_index",
@@ -150,15 +150,18 @@ def test_what_is_no_magnitude_image_passes_by():
 
 
 def test_a_bad_frame_is_told_and_the_next_is_segmented():
-    frames = cine(4).astype(np.float32)
+    frames = cine(6).astype(np.float32)
     frames[1, 0, 0, 0] = np.nan
     sent = images(frames)
     for k in range(3):
         sent[2, k].position = (0.0, 0.0, 5.0 * (k > 0))  # two at one place
+        sent[4, k].meta = {"ImageRowDir": ["1", "0", "0"], "ImageColumnDir": ["0", f"{1 - 0.3 * (k == 2):g}", f"{0.7 * (k == 2):g}"]}
+    sent[3, 1].read_dir, sent[3, 1].phase_dir = (0.0, 1.0, 0.0), (-1.0, 0.0, 0.0)
     *answers, = parsed(exchange(stream(CONFIG, header(3), *sent.values())))
     texts = [message for message in answers if isinstance(message, str)]
-    assert len(texts) == 2 and "WARNING" in texts[0] and any("one place" in text for text in texts)
-    assert {image.phase for image in answers if not isinstance(image, str)} == {0, 3}
+    assert len(texts) == 4 and all("WARNING" in text for text in texts)
+    assert sum("one place" in text for text in texts) == 1 and sum("not parallel" in text for text in texts) == 2
+    assert {image.phase for image in answers if not isinstance(image, str)} == {0, 5}
 
 
 def test_labels_are_those_of_a_stream(tiny_run):
@@ -181,23 +184,57 @@ def test_labels_are_those_of_a_stream(tiny_run):
     assert (client.labels == np.stack(expected)).all() and client.masked.keys() == {0, 1, 2}
 
 
-def test_spacing_of_the_helpers():
-    assert SPACING[1:] == (12.0 / 8, 7.5 / 6)
-
-
 @pytest.mark.parametrize("queue", [0, 2])
-def test_with_a_queue_the_oldest_frames_are_dropped_without_the_sender_waits(queue):
+def test_with_a_queue_the_oldest_frames_are_dropped_without_the_sender_waits(queue, monkeypatch):
+    """The segmenter begins when all frames have come, or, as nobody takes them then, at once."""
     frames = cine(12)
-    sent = stream(CONFIG, header(3), *images(frames).values())
-    engine = trivial_engine()
-    make = engine._make
+    sent, read, engine = stream(CONFIG, header(3), *images(frames).values()), threading.Event(), trivial_engine()
+    make, come = engine._make, mrd.Talk.frames
 
-    def slow(shape, spacing):
+    def held(shape, spacing):
         segmenter = make(shape, spacing)
         push = segmenter.push
-        segmenter.push = lambda *one: time.sleep(0.02) or push(*one)
+        segmenter.push = lambda *one: read.wait(20) and push(*one)
         return segmenter
 
-    engine._make = slow
-    phases = {image.phase for image in parsed(exchange(sent, engine, queue=queue))}
-    assert {10, 11} <= phases and (len(phases) < 12 if queue else phases == set(range(12)))
+    def all_of(talk):
+        yield from come(talk)
+        read.set()
+
+    engine._make = held
+    monkeypatch.setattr(mrd.Talk, "frames", all_of)
+    if not queue:
+        read.set()
+    phases = [image.phase for image in parsed(exchange(sent, engine, queue=queue))][::3]
+    assert phases[-2:] == [10, 11] and len(phases) <= 3 if queue else phases == [*range(12)]
+
+
+def test_a_frame_that_is_to_be_turned_and_does_not_tell_how_it_lies_is_refused():
+    frames, none = cine(3), dict.fromkeys(("read_dir", "phase_dir", "slice_dir"), (0.0, 0.0, 0.0))
+    sent = images(frames)
+    for k in range(3):
+        for name, value in none.items():
+            setattr(sent[1, k], name, value)
+    for waits in (False, True):
+        answers = parsed(exchange(stream(CONFIG, header(3), *sent.values()), trivial_engine(waits, codes="PRS")))
+        [text] = [message for message in answers if isinstance(message, str)]
+        assert "--reorient cannot turn" in text
+        assert {image.phase for image in answers if not isinstance(image, str)} == {0, 2}
+
+
+def test_a_cine_goes_on_where_a_size_differs_by_a_rounding():
+    frames, begun, engine = cine(4), [], trivial_engine(waits=True)
+    ready = engine.ready
+    engine.ready = lambda *geometry: begun.append(geometry) or ready(*geometry)
+    sent = images(frames)
+    for (t, _), image in sent.items():
+        image.field_of_view = (7.503 + 3e-5 * (t % 2), 12.0, 8.0)  # 1.2505 mm, which is no whole thousandth either
+    assert len(parsed(exchange(stream(CONFIG, header(3), *sent.values()), engine))) == 12 and len(begun) == 1
+
+
+@pytest.mark.parametrize("maximum", ["\u00b2", "\u0663", "9" * 5000, "1024", "-1", "", "1e2"])
+def test_a_number_of_slices_that_is_none_is_malformed(maximum):
+    text = f"<h><encoding><encodingLimits><slice><maximum>{maximum}</maximum></slice></encodingLimits></encoding></h>"
+    with pytest.raises(Malformed):
+        mrd.slices_by(text.encode())
+    assert mrd.slices_by(text.replace(f">{maximum}<", "> 1023 <").encode()) == 1024

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pyigtl
 import pytest
-from wires import answer, cine, connect, everything, serving
+from wires import answer, cine, connect, everything, serving, trivial_engine
 
 from ica_unet_jax.serving import openigtlink
 
@@ -47,34 +47,35 @@ def test_volumes_are_metadata_where_the_client_knows_such(client):
     assert found.metadata == {f"Volume{name}_ml": f"{(answer(frame) == k).sum():.2f}" for k, name in enumerate(("RV", "MYO", "LV"), 1)}
 
 
-def test_slices_in_any_order_become_frames_by_their_places(client):
-    """The first round is complete when a place comes again, later ones with their last slice."""
-    frames, orders = cine(3), [(0, 2, 1), (2, 1, 0), (1, 0, 2)]
-    client.send_message(pyigtl.TransformMessage(np.eye(4), device_name="tool"))
-    for t, order in enumerate(orders):
-        for k in order:
-            at = MATRIX.copy()
-            at[:3, 3] += [0, 0, 10 * k]
-            client.send_message(pyigtl.ImageMessage(frames[t][k : k + 1], ijk_to_world_matrix=at, device_name=f"slice{k}"))
-            if (t, k) == (1, 2):  # the first again: frame 0 is answered
-                found = {k: client.wait_for_message(f"slice{k}_labels", timeout=5) for k in range(3)}
-                assert all((found[k].image[0] == answer(frames[0][k])).all() for k in range(3))
-        if t:
-            for k in range(3):
-                found = client.wait_for_message(f"slice{k}_labels", timeout=5)
-                assert (found.image[0] == answer(frames[t][k])).all() and found.ijk_to_world_matrix[2, 3] == 20 + 10 * k
-
-
-def test_a_single_round_is_answered_when_the_client_says_no_more():
-    frame = cine(1)[0]
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_slices_become_frames_by_their_places(count):
+    """Where there is one round alone it is known by the client's end."""
+    frames = cine(count)
     with serving(openigtlink.Talk, openigtlink.refusal) as port, connect(port) as connection:
-        for k in range(3):
-            at = MATRIX.copy()
-            at[2, 3] += 10 * k
-            connection.sendall(pyigtl.ImageMessage(frame[k : k + 1], ijk_to_world_matrix=at, device_name="s").pack())
+        connection.sendall(pyigtl.TransformMessage(np.eye(4), device_name="tool").pack())
+        for frame in frames:
+            for k in (0, 2, 1):
+                at = MATRIX.copy()
+                at[2, 3] += 10 * k
+                connection.sendall(pyigtl.ImageMessage(frame[k : k + 1], ijk_to_world_matrix=at, device_name=f"slice{k}").pack())
         connection.shutdown(1)
         found = everything(connection)
-    assert found.count(b"IMAGE") == 3 and answer(frame[0]).tobytes() in found
+    places = [found.index(answer(part).tobytes()) for frame in frames for part in frame]
+    assert found.count(b"IMAGE") == 3 * count and places == sorted(places) and found.count(b"slice2_labels") == count
+
+
+def test_two_devices_are_two_cines():
+    """Each is answered as if the other was not there, by a network that waits for the next frame of a cine."""
+    begun = []
+    engine = trivial_engine(waits=True)
+    ready = engine.ready
+    engine.ready = lambda *geometry: begun.append(geometry) or ready(*geometry)
+    with serving(openigtlink.Talk, openigtlink.refusal, engine) as port, connect(port) as connection:
+        for name, frame in zip("aabba", cine(5), strict=True):
+            connection.sendall(pyigtl.ImageMessage(frame, ijk_to_world_matrix=MATRIX, device_name=name).pack())
+        connection.shutdown(1)
+        assert everything(connection).count(b"_labels") == 5
+    assert len(begun) == 3
 
 
 def test_a_bad_image_is_told_and_the_next_is_answered(client):
