@@ -16,6 +16,7 @@ from ica_unet_jax.reporting.figures import PALETTE
 from ica_unet_jax.streaming.segmenter import Answer, Result
 from ica_unet_jax.streaming.tally import Tally
 
+LOOK = 0.01  # s from one look for a newer frame to the next. To be woken by the stream would be to run, and make it wait, there and then
 KEPT = 2000  # answers whose figures a page that comes later still gets
 FADING = 0.05  # of the grey values' range, which follows the images slowly enough for nobody to see it
 
@@ -39,8 +40,8 @@ class _Newest(NamedTuple):
 class Feed:
     """A hand-over with one side that never waits, and another of any number of pages.
 
-    `show` may be called from any one thread. It keeps references, and returns: no lock, no copy, no queue that fills up. All else is
-    done in the thread of an event loop, once for all pages.
+    `show` may be called from any one thread. It keeps references, and returns: no lock, no copy, no queue that fills up, no call that could
+    let another thread in. All else is done in the thread of an event loop, once for all pages.
     """
 
     def __init__(self) -> None:
@@ -53,8 +54,6 @@ class Feed:
         self._serial = self._session = 0
         self._latest = time.monotonic()
         # The pages' side.
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._arrived = asyncio.Event()
         self._points: collections.deque[list[float]] = collections.deque(maxlen=KEPT)
         self._points_session = 0
         self._grey: tuple[Any, float, float] = (None, 0.0, 1.0)  # (what the range is of, from, to)
@@ -71,29 +70,16 @@ class Feed:
             self._posted.append((self._session, point))
             self._newest, self._latest = _Newest(self._serial, frame, result, spacing, self._session), time.monotonic()
         self._counts = _counts(tally)
-        self._tell()
-
-    def _tell(self) -> None:
-        if self._loop:
-            with contextlib.suppress(RuntimeError):  # it is closed
-                self._loop.call_soon_threadsafe(self._wake)
-
-    def _wake(self) -> None:
-        self._arrived.set()
-        self._arrived = asyncio.Event()
 
     def end(self) -> None:
         """Nothing more will come: nobody is to wait for it."""
         self.ended = True
-        self._tell()
 
     async def after(self, seen: int, patience: float) -> View:
         """What is newer than the first `seen` answers, as soon as there is any; after `patience` seconds the counts alone."""
-        self._loop = asyncio.get_running_loop()
-        if not self._newer(seen) and not self.ended:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._arrived.wait(), patience)
-        newest = self._newer(seen)
+        end = time.monotonic() + patience
+        while not (newest := self._newer(seen)) and not self.ended and time.monotonic() < end:
+            await asyncio.sleep(LOOK)
         figures = self._counts | {"structures": PALETTE, "quiet_s": round(time.monotonic() - self._latest, 1), "points": [], "frame": None}
         if not newest:
             return View(seen, figures, b"")
