@@ -215,7 +215,7 @@ def check_frames(path: Path) -> tuple[nib.Nifti1Image, np.ndarray, list[str], li
     return image, frames, problems + faults, empty
 
 
-def check_intensities(path: Path, frames: np.ndarray) -> tuple[list[str], list[str]]:
+def check_intensities(name: Path | str, frames: np.ndarray) -> tuple[list[str], list[str]]:
     """What is wrong with frames (t, s, h, w), and apart from that which of them show nothing, where not all do."""
     faults: dict[tuple[str, str], list[int]] = {}  # times by what is to be said of one frame, and of several
     empty: set[tuple[str, str]] = set()
@@ -231,19 +231,19 @@ def check_intensities(path: Path, frames: np.ndarray) -> tuple[list[str], list[s
         else:
             continue
         faults.setdefault(fault, []).append(time)
-    told = {fault: _told(path, times, fault, len(frames)) for fault, times in faults.items()}
+    told = {fault: _told(name, times, fault, len(frames)) for fault, times in faults.items()}
     apart = empty if sum(len(faults[fault]) for fault in empty) < len(frames) else set()
     return [told[fault] for fault in told if fault not in apart], [told[fault] for fault in told if fault in apart]
 
 
-def _told(path: Path, times: list[int], fault: tuple[str, str], count: int) -> str:
+def _told(name: Path | str, times: list[int], fault: tuple[str, str], count: int) -> str:
     """A sentence about some frames of an image."""
     one, several = fault
     if len(times) == 1:
-        return f"{path}, frame {times[0] + 1}, {one}" if count > 1 else f"{path} {one}"
+        return f"{name}, frame {times[0] + 1}, {one}" if count > 1 else f"{name} {one}"
     runs = np.split(times, np.flatnonzero(np.diff(times) > 1) + 1)
     listed = ", ".join(f"{run[0] + 1}" if len(run) == 1 else f"{run[0] + 1} to {run[-1] + 1}" for run in runs)
-    return f"{path}, frames {listed}, {several}"
+    return f"{name}, frames {listed}, {several}"
 
 
 def read_volume(path: str | Path) -> tuple[np.ndarray, nib.Nifti1Image]:

@@ -46,6 +46,11 @@ class Job:
             return reading.examine(self.case, with_labels=False, codes=codes)
         return reading.examine_file(self.source, codes)
 
+    def anonymous(self, remark: str) -> str:
+        """A remark about its images without the folder that they lie in."""
+        source = str(self.source)
+        return self.case.name + remark[len(source) :] if remark.startswith(source) else remark
+
     def beside(self, ending: str) -> Path:
         """A file beside the labels, as LABELS_summary.json."""
         return self.target.with_name(stem(self.target) + ending)
@@ -120,7 +125,7 @@ def predict(
         if acdc_names:
             save_phases(job, cine, labels)
         else:
-            remarks = [remark.replace(str(job.source), job.case.name) for remark in seen.remarks]
+            remarks = [job.anonymous(remark) for remark in seen.remarks]
             curves, summary = save_cine(job, cine, labels, remarks)
             if report:
                 about = dict(warnings=[*remarks, *_doubtful(summary)], network=segmenter.config.model.model, identity=job.patient)

@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import io
 import json
+import re
 from types import SimpleNamespace
 
 import dicoms
@@ -198,7 +199,8 @@ def test_headers_that_are_not_as_dicom_wants_them_get_their_masks_and_are_not_qu
 def test_one_study_without_objects_does_not_stop_the_others_and_no_name_is_in_theirs(tiny_run, frames, tmp_path, monkeypatch, capsys):
     """Without --output, of folders and files that are called as patients are. What is wrong is told at the end, and quotes nothing."""
     for number in range(2):
-        dicoms.write_cine(tmp_path / dicoms.SECRETS[0] / dicoms.SECRETS[1], frames[:, :2], study=f"1.2.{number}", number=5 + number)
+        dicoms.write_cine(tmp_path / dicoms.SECRETS[0], frames[:, :2], study=f"1.2.{number}", number=5 + number, times=[[12] * 4] * 2)
+    monkeypatch.chdir(tmp_path / dicoms.SECRETS[0])
     real, failed = dicom_seg._segmentation, []
 
     def refusing(headers, *others):
@@ -211,13 +213,14 @@ def test_one_study_without_objects_does_not_stop_the_others_and_no_name_is_in_th
     monkeypatch.setattr(dicom_seg, "_segmentation", refusing)
     monkeypatch.setattr(segmenters, "load_as", lambda trained, chosen: SimpleNamespace(config=trained.config))
     monkeypatch.setattr(prediction, "segment", lambda segmenter, cine, chosen, name: np.full(cine.frames.shape, 3, np.uint8))
-    source = tmp_path / dicoms.SECRETS[0]
     with pytest.raises(BadData, match=r"001\.dcm cannot be written: something in the header of .* is not as DICOM wants it \(ValueError\)") as caught:
-        prediction.predict(tiny_run, source)
+        prediction.predict(tiny_run, ".")
     assert caught.value.__cause__ is None and len(caught.value.problems) == 1 and dicoms.SECRETS[2] not in str(caught.value)
     made = [str(path.relative_to(tmp_path)) for path in (tmp_path / "studies_seg").rglob("*")]
     assert sum(name.endswith("_seg.nii.gz") for name in made) == 2 and sum(name.endswith(".dcm") for name in made) == len(frames)
     assert not any(secret in name for secret in dicoms.SECRETS for name in made) and dicoms.SECRETS[2] not in "".join(capsys.readouterr())
+    [remark] = json.loads(next((tmp_path / "studies_seg").glob("*_summary.json")).read_text())["remarks"]
+    assert re.fullmatch(r"study_\w{8}: the images have no trigger times that [^.]*\.", remark)
     dicoms.write_enhanced(tmp_path / f"{dicoms.SECRETS[0]}.dcm", frames)
     [job] = prediction.find_studies(tmp_path / f"{dicoms.SECRETS[0]}.dcm", None, False, False, "", "", False)
     assert job.target == tmp_path / f"{job.case.name}_seg.nii.gz" and job.case.name.startswith("study_")

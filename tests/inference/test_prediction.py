@@ -59,6 +59,7 @@ def test_nothing_but_geometry_is_taken_over_from_a_header(tiny_run, cine_file, t
     image = nib.load(cine_file)
     image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"Jane Doe, 1950"))
     image.header["descrip"], image.header["aux_file"], image.header["intent_name"] = "Jane Doe", "jane.dcm", "Jane"
+    image.header["db_name"], image.header["data_type"] = "Doe^Jane", "JANE"
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj), image.affine, image.header), cine_file)
     assert b"Jane" in gzip.decompress(cine_file.read_bytes())
     prediction.predict(tiny_run, cine_file, tmp_path / "out" / "cine_seg.nii.gz")

@@ -17,7 +17,7 @@ from ica_unet_jax.data.dicom.stacks import APEX, Stack, along, has_moments
 _HOLE = 1.5  # distances between slices, or steps in time, that are longer by this factor have something missing in them
 _UNEVEN = 0.1  # of the distance between slices
 _OFF = 1.0  # mm, of a slice from the line through all of them
-_UNKNOWN = 1.0  # mm, where the only slice does not tell how thick it is
+_UNKNOWN = 1.0  # mm, where the only slice does not tell how thick it is, which is a problem
 _TO_NIFTI = np.diag([-1.0, -1, 1])  # DICOM counts to the left and the back, NIfTI to the right and the front
 
 
@@ -121,8 +121,8 @@ def _in_space(stack: Stack) -> tuple[list[str], list[str]]:
     firsts = [own[0] for own in stack.slices]
     places = np.array([image.position for image in firsts])
     if len(firsts) < 3:
-        thin = len(firsts) == 1 and not firsts[0].thickness
-        return [], [f"the only slice does not tell how thick it is: volumes are computed as if it were {_UNKNOWN:g} mm."] if thin else []
+        flat = len(firsts) == 1 and not firsts[0].thickness
+        return ["the only slice does not tell how thick it is, so that nothing can be measured; export it with its thickness."] if flat else [], []
     gaps = np.diff([along(image) for image in firsts])
     usual = _usual(gaps)
     problems = []

@@ -64,8 +64,8 @@ def examine(case: Case, label_map: Mapping[int, int], with_labels: bool) -> Exam
     if frames is not None:
         header = made.header()
         dx, dy, dz = (float(size) for size in header.get_zooms()[:3])
-        problems, empty = check_intensities(case.cine, frames)
-        seen.problems += check_zooms(case.cine, (dx, dy, dz)) + problems
+        problems, empty = check_intensities(case.name, frames)
+        seen.problems += [*check_zooms(case.cine, (dx, dy, dz)), *(f"{case.cine}: {problem}" for problem in problems)]
         seen.remarks += empty
         seen.cine = Cine(case, frames, tuple(range(len(frames))), {}, (dz, dy, dx), header.get_best_affine(), header)
     return seen

@@ -256,7 +256,7 @@ def test_a_single_slice_lies_towards_the_apex_wherever_the_patient_is(tmp_path):
         dicoms.write_cine(tmp_path / f"{start}", FRAMES[:, :1], start=start)
         np.testing.assert_allclose(sound(tmp_path / f"{start}").affine[:3, 2], 8 * dicoms.APEX * (-1, -1, 1), atol=1e-3)
     dicoms.write_cine(tmp_path / "thin", FRAMES[:, :1], thickness=None)
-    assert "does not tell how thick it is" in read(tmp_path / "thin")[1].remarks[0]
+    assert "does not tell how thick it is" in problem(tmp_path / "thin")
 
 
 def test_pixels_and_sizes_that_cannot_be_are_refused(tmp_path):
@@ -269,7 +269,7 @@ def test_pixels_and_sizes_that_cannot_be_are_refused(tmp_path):
         assert re.search(message, " ".join(read(tmp_path / f"{number}")[1].problems)), message
     dicoms.write_cine(tmp_path / "one", still)
     _, seen = read(tmp_path / "one")
-    assert seen.problems == [] and "frame 3, is constant (7)" in seen.remarks[0]
+    assert seen.problems == [] and re.match(r"study_\w{8}, frame 3, is constant \(7\)", seen.remarks[0])
 
 
 def test_series_picks_one_of_two_cines(tmp_path):
