@@ -16,7 +16,8 @@ from ica_unet_jax.reporting.figures import PALETTE
 from ica_unet_jax.streaming.segmenter import Answer, Result
 from ica_unet_jax.streaming.tally import Tally
 
-LOOK = 0.01  # s from one look for a newer frame to the next. To be woken by the stream would be to run, and make it wait, there and then
+# s from one look for a newer frame to the next. If the stream woke the pages, they would run there and then, and it would wait.
+LOOK = 0.01
 KEPT = 2000  # answers whose figures a page that comes later still gets
 FADING = 0.05  # of the grey values' range, which follows the images slowly enough for nobody to see it
 
@@ -103,8 +104,8 @@ class Feed:
     def _planes(self, newest: _Newest) -> bytes:
         if self._encoded[0] != newest.serial:
             low, high = self._range(newest)
-            grey = (np.asarray(newest.frame, np.float32) - low) * (255 / (high - low))
-            self._encoded = newest.serial, np.clip(grey, 0, 255).astype(np.uint8).tobytes() + newest.result.labels.astype(np.uint8).tobytes()
+            grey = np.clip((np.asarray(newest.frame, np.float32) - low) * (255 / (high - low)), 0, 255)
+            self._encoded = newest.serial, b"".join(part.astype(np.uint8).tobytes() for part in (grey, newest.result.labels))
         return self._encoded[1]
 
     def _range(self, newest: _Newest) -> tuple[float, float]:

@@ -23,7 +23,7 @@ from ica_unet_jax.runtime.listening import is_local, listening, make_token
 from ica_unet_jax.viewing.feed import Feed
 
 FOLDER = Path(__file__).parent / "page"
-KINDS = {".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"}
+KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'self'; media-src blob:; frame-ancestors 'none'",
@@ -114,8 +114,8 @@ class Page:
         if self.token:
             return hmac.compare_digest(shown.encode(), self.token.encode())
         host = headers.get("host", "")
-        name = host.rsplit(":", 1)[0]
-        return name in ("localhost", "127.0.0.1", "[::1]", self._listener.getsockname()[0]) and headers.get("origin") in (None, f"http://{host}")
+        ours = ("localhost", "127.0.0.1", "[::1]", self._listener.getsockname()[0])
+        return host.rsplit(":", 1)[0] in ours and headers.get("origin") in (None, f"http://{host}")
 
 
 async def _file(request: Request) -> Response:

@@ -4,7 +4,21 @@ import threading
 
 import numpy as np
 import pytest
-from wires import SHAPE, SPACING, Trivial, answer, cine, connect, everything, header, images, parsed, serving, stream, trivial_engine
+from wires import (
+    SHAPE,
+    SPACING,
+    Trivial,
+    answer,
+    cine,
+    connect,
+    everything,
+    header,
+    images,
+    parsed,
+    serving,
+    stream,
+    trivial_engine,
+)
 
 from ica_unet_jax.serving import mrd
 from ica_unet_jax.serving.engine import Engine
