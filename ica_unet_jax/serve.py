@@ -39,39 +39,62 @@ _REPLAY = flags.DEFINE_string(
 _RATE = flags.DEFINE_float("rate", 22.0, "Replay: frames a second; 0: as fast as the server takes them.", lower_bound=0.0, upper_bound=1000.0)
 _SECONDS = flags.DEFINE_float("seconds", 0.0, "Replay: for so long, from the start again; 0: once.", lower_bound=0.0)
 _OUTPUT = flags.DEFINE_string("output", "", "Replay: file for the masks.")
-_OPENRECON = flags.DEFINE_string("openrecon", "", "Instead of serving: folder for a Dockerfile and OpenReconLabel.json of --workdir.")
+_OPENRECON = flags.DEFINE_string("openrecon", "", "Instead of serving: folder for a Dockerfile and OpenReconLabel.json of the network.")
 _JSON = flags.DEFINE_string("json", "", "Replay: file for the counts and latencies.")
 
 
+_PLAYED, _PLAYED_ALONE = "--replay", "--replay to a server of its own"
+_SERVERS = [f"--protocol={name}" for name in PORTS]
+# What reads a flag, where not all do.
+_READ_BY = {
+    "token": ["--protocol=http", "--view"],
+    "view": ["--protocol=mrd", "--protocol=openigtlink"],
+    "slices": ["--protocol=mrd", "--protocol=openigtlink", _PLAYED_ALONE],
+    "reorder": ["--protocol=mrd", _PLAYED_ALONE],
+    "queue": ["--protocol=mrd", "--protocol=openigtlink", _PLAYED_ALONE],
+    "waiting": ["--protocol=http"],
+    **dict.fromkeys(("patience", "limit_mb"), [*_SERVERS, _PLAYED_ALONE]),
+    **dict.fromkeys(("rate", "seconds", "output", "json"), [_PLAYED, _PLAYED_ALONE]),
+}
+
+
 def main() -> None:
+    check()
     if _OPENRECON.value:
-        _describe()
+        from ica_unet_jax.serving import openrecon
+
+        openrecon.write(_OPENRECON.value, options.network())
     elif _REPLAY.value:
         _replay()
     else:
         _serve()
 
 
-def _describe() -> None:
-    from ica_unet_jax.serving import openrecon
-
-    if not flags.FLAGS.workdir:
-        raise UserError("--openrecon needs the run folder that the container is to hold: give it by --workdir.")
-    openrecon.write(_OPENRECON.value, flags.FLAGS.workdir)
+def check() -> None:
+    """Raises UserError for flags that what was asked for does not read: who gives --token must not believe that it is asked for."""
+    given = flags.FLAGS
+    if _REPLAY.value and _PROTOCOL.value != "mrd":
+        raise UserError("--replay plays MRD alone: leave --protocol out.")
+    played = _PLAYED_ALONE if given.workdir or given.weights else _PLAYED
+    asked = "--openrecon" if _OPENRECON.value else played if _REPLAY.value else f"--protocol={_PROTOCOL.value}"
+    for name, readers in _READ_BY.items():
+        if given[name].value != given[name].default and asked not in readers and not (given.view and "--view" in readers):
+            raise UserError(f"--{name} would change nothing with {asked}: it is for {', '.join(readers)}. Leave it out.")
+    if _SECONDS.value and not _RATE.value:
+        raise UserError(f"--seconds={_SECONDS.value:g} would change nothing with --rate=0, which plays once: leave one of them out.")
 
 
 def _replay() -> None:
     _require("mrd")
     from ica_unet_jax.serving import replay
 
-    if _PROTOCOL.value != "mrd":
-        raise UserError("--replay plays MRD alone: leave --protocol out.")
     wanted = dict(rate=_RATE.value, seconds=_SECONDS.value, output=_OUTPUT.value, json_file=_JSON.value)
     network = {name: flags.FLAGS[name].value for name in ("workdir", "weights")}
     if not any(network.values()):
         print(replay.describe(replay.replay(_REPLAY.value, _BIND.value, PORTS["mrd"] if _PORT.value is None else _PORT.value, **wanted)))
         return
-    given = {**network, "like": _REPLAY.value, "queue": _QUEUE.value, "reorder": _REORDER.value, **options.given(options.STREAM)}
+    passed_on = {name: flags.FLAGS[name].value for name in ("queue", "reorder", "slices", "patience", "limit_mb")}
+    given = {**network, "like": _REPLAY.value, **passed_on, **options.given(options.STREAM)}
     with replay.own_server([f"--{name}={value}" for name, value in given.items() if value is not None]) as port:
         print(replay.describe(replay.replay(_REPLAY.value, "127.0.0.1", port, **wanted)))
 
@@ -82,8 +105,6 @@ def _require(protocol: str) -> None:
 
 def _serve() -> None:
     _require(_PROTOCOL.value)
-    if flags.FLAGS.view and _PROTOCOL.value == "http":
-        raise UserError("--view shows frames as they come, and HTTP sends whole cines: take mrd or openigtlink, or leave --view out.")
     from ica_unet_jax.serving import serving
 
     with view.page() as show:

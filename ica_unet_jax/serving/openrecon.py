@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import ica_unet_jax
+from ica_unet_jax.errors import UserError
+from ica_unet_jax.runs.trained import Run, Trained, Weights, names
 from ica_unet_jax.runtime.files import write_json, write_text
 
 LABEL = "com.siemens-healthineers.magneticresonance.openrecon.metadata:1.1.0"
 DESCRIPTION, DOCKERFILE = "OpenReconLabel.json", "Dockerfile"
 PORT = 9002
 NAME = "ICA-UNet"
+PLACE = "/opt/network/"  # in the container
 
 
 def description() -> dict[str, Any]:
@@ -50,17 +53,18 @@ def description() -> dict[str, Any]:
     }
 
 
-def dockerfile(network: str) -> str:
-    """Built from the top of a checkout; `network` is a run folder in it, as a path from there."""
+def dockerfile(network: Trained) -> str:
+    """Built from the current folder, which is the top of a checkout. Raises UserError where docker would not find the network there."""
+    copied, named = _placed(network)
     label = base64.b64encode(json.dumps(description()).encode()).decode()
-    command = ["python", "-m", "ica_unet_jax.serve", "--workdir=/opt/network", "--protocol=mrd", "--bind=0.0.0.0", f"--port={PORT}"]
+    command = ["python", "-m", "ica_unet_jax.serve", named, "--protocol=mrd", "--bind=0.0.0.0", f"--port={PORT}"]
     return "\n".join(
         [
             "FROM python:3.12-slim",
             "COPY setup.py pyproject.toml README.md LICENSE /opt/source/",
             "COPY ica_unet_jax /opt/source/ica_unet_jax",
             "RUN pip install --no-cache-dir '/opt/source[scanner,realtime]'",
-            f"COPY {json.dumps([network.rstrip('/') + '/', '/opt/network/'])}",
+            *([f"COPY {json.dumps([copied, PLACE])}"] if copied else []),
             f"EXPOSE {PORT}",
             f'LABEL "{LABEL}"="{label}"',
             f"CMD {json.dumps(command)}",
@@ -69,7 +73,22 @@ def dockerfile(network: str) -> str:
     )
 
 
-def write(folder: str | Path, network: str) -> None:
-    """Writes both files; UserError where they cannot be written."""
+def _placed(network: Trained) -> tuple[str, str]:
+    """What is to be copied to `PLACE`, "" where the network comes with the package, and the flag that names it there."""
+    if isinstance(network, Weights) and network.name in names():
+        return "", f"--weights={network.name}"
+    try:
+        path = network.path.resolve().relative_to(Path.cwd()).as_posix()
+    except ValueError:
+        raise UserError(f"{network.name} does not lie in the current folder, of which alone docker copies: copy it there, and name that.") from None
+    return (f"{path}/", f"--workdir={PLACE}") if isinstance(network, Run) else (path, f"--weights={PLACE}{network.path.name}")
+
+
+def write(folder: str | Path, network: Trained) -> None:
+    """Writes both files. Raises UserError where they cannot be written or would replace others, or where there is no such network."""
+    text, there = dockerfile(network), Path(folder) / DOCKERFILE
+    if there.exists() and LABEL not in there.read_text(encoding="utf-8", errors="replace"):
+        raise UserError(f"--openrecon={folder} holds another {DOCKERFILE}: choose another folder.")
+    network.variables()
     write_json(Path(folder) / DESCRIPTION, description())
-    write_text(Path(folder) / DOCKERFILE, dockerfile(network))
+    write_text(there, text)

@@ -135,6 +135,9 @@ class Client:
                     raise Gone(f"it sent a message of kind {kind}")
         except Ended as error:
             self._ended = str(error)
+        except (ValueError, IndexError) as error:
+            self._ended = f"it sent an answer to nothing that was played ({type(error).__name__})"
+            self._wire.close()
 
     def _keep(self, first: float) -> None:
         header = ImageHeader.from_buffer_copy(self._wire.read(ctypes.sizeof(ImageHeader)))
@@ -160,10 +163,13 @@ def replay(
       json_file: the counts and latencies go there, if named.
 
     Raises:
-      UserError: no readable file, no server, or the server ended the session.
+      UserError: no readable file, no server, a place that cannot be written or is the source, or the server ended the session.
     """
-    for file in filter(None, (output, json_file)):
-        check_place(file)
+    for name, file in (("output", output), ("json", json_file)):
+        if file and Path(file).resolve() == Path(source).resolve():
+            raise UserError(f"--{name}={file} is the file that is played: choose another place.")
+        if file:
+            check_place(file)
     cine = turning.read(Path(source))
     client = Client(host, port, cine)
     client.play(max(1, round(seconds * rate)) if seconds and rate else len(cine.frames), rate)
@@ -171,6 +177,7 @@ def replay(
     summary = {
         "frames": len(client.sent),
         "answered": len(waits),
+        "without_mask": [time + 1 for time in range(len(cine.frames)) if time not in client.masked],
         "sent_to_mask_ms": percentiles(waits),
         "rate": rate,
         "seconds": seconds,
@@ -190,6 +197,8 @@ def describe(summary: dict[str, Any]) -> str:
     """What came of it, in two lines, and what the server had to say."""
     times = "  ".join(f"{key} " + ("–" if v is None else f"{v:.1f}") for key, v in summary["sent_to_mask_ms"].items())
     lines = [f"{summary['frames']} frames sent, {summary['answered']} answered", f"last slice sent to first byte of the mask (ms) {times}"]
+    if without := summary["without_mask"]:
+        lines.append(f"{len(without)} frames of the file have no mask, as they were not played, refused or dropped: {', '.join(map(str, without))}")
     return "\n".join(lines + summary["told"])
 
 
