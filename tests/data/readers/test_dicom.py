@@ -215,8 +215,7 @@ def test_a_scan_that_was_done_again_in_one_series_replaces_the_first(tmp_path):
     assert any("20 images of this series are there twice" in remark for remark in seen.remarks)
 
 
-@pytest.mark.parametrize("number", [5, 40], ids=["before", "after"])
-@pytest.mark.parametrize("thickness", [8.0, 6.0])
+@pytest.mark.parametrize("number, thickness", [(5, 6.0), (40, 8.0)])
 def test_a_second_scan_between_the_slices_of_the_first_is_another_cine(number, thickness, tmp_path):
     dicoms.write_cine(tmp_path, FRAMES, number=20, one_series_a_slice=True, thickness=thickness)
     dicoms.write_cine(tmp_path, FRAMES[::-1], number=number, one_series_a_slice=True, thickness=thickness, start=5)
