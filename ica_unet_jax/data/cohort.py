@@ -73,8 +73,8 @@ def open_cohort(config: DataConfig, *, write: bool = True, began_in: Path | None
                         "rename one of the folders.")
     for flag in ("label_map", "labelled_frames"):
         if cohorts[1:] and (value := getattr(config, flag)):
-            raise UserError(f"--{flag}={value} with several cohorts: it would be taken for all of them; leave it out, or write the cohort that "
-                            "needs it by `convert`, which takes it, and name what that writes.")
+            raise UserError(f"--{flag}={value} with several cohorts: it would be taken for all of them; leave it out, or rewrite the cohort "
+                            "that needs it, as docs/data.md has it under \"None of these\".")
     for part, name in zip(cohorts, names, strict=True):
         place = folder(part, write=write, began_in=began_in)
         for case in reading.find_cases(place, part.label_map, part.reader, part.labelled_frames):

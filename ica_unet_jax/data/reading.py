@@ -30,8 +30,8 @@ class Reader(Protocol):
     def find_cases(root: Path) -> Iterable[tuple[Path, Case]]:
         """Every case below a folder, behind the folder that its files lie in, which a sentence may name.
 
-        Of images no more than headers is read. What names and links show to be wrong is among the problems of its case. Raises OSError where
-        a folder cannot be listed.
+        Of images no more than headers is read. What names and links show to be wrong is among the `problems` of its case, or, of ground
+        truths and tables, among its `truth_problems`. Raises OSError where a folder cannot be listed.
         """
 
     @staticmethod

@@ -18,7 +18,7 @@ from ica_unet_jax.data.case import LATE
 from ica_unet_jax.errors import BadData, UserError
 from ica_unet_jax.evaluation import judging
 from ica_unet_jax.inference import prediction
-from ica_unet_jax.training import loop
+from ica_unet_jax.training import loading, loop
 
 MINI = SHARED_DATA / "acdc_mini"
 VENDORS = {"mms": ["Siemens", "Philips"] * 2, "mms2": ["Siemens", "Philips"] * 2}
@@ -264,8 +264,12 @@ def test_an_image_that_is_not_there_is_told_to_who_segments(copied, tmp_path):
         prediction.find_jobs(cine.parent, tmp_path / "masks")
 
 
-def test_a_layout_is_trained_on(written, tmp_path):
-    """With its own labels, folds and parts; `test_every_command_takes_a_layout_as_it_is` does the rest."""
-    changes = dict(data_dir=str(written["mms"][0]), cache_dir=str(tmp_path / "cache"), workdir=str(tmp_path / "run"), split_by="published")
-    state = loop.train(Config.make(**LOOP | changes | dict(steps=2, evaluate_every=2, workers=1)))
-    assert int(state.step) == 2 and json.loads((tmp_path / "run" / "split.json").read_text()) == {"train": ["A0S9V9", "A1S9V9", "U0S9V9"], "val": ["A2S9V9"]}
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_training_takes_a_layout_as_it_is(layout, written, tmp_path):
+    """All that comes before its first step; `test_every_command_takes_a_layout_as_it_is` does the rest."""
+    folder, names = written[layout]
+    samples, cines, split, left_out = loading.load(Config.make(**LOOP, data_dir=str(folder), cache_dir=str(tmp_path), workers=1))
+    learned, validated = {sample.case_name for sample in samples}, {cine.case.name for cine in cines}
+    assert learned == set(split["train"]) - {"U0S9V9"} and validated == set(split["val"]) and not left_out
+    assert learned | validated == set(names.values()) - {case.name for case in reading.find_cases(folder) if case.part == "test"}
+    assert all({1, 2, 3} <= set(np.unique(sample.labels)) for sample in samples)
