@@ -59,6 +59,8 @@ def page(run: str, summary: dict[str, Any], rows: Sequence[cases.Row], faults: S
         header = ["Whole cine", "Frames", *(f"{measure} {s}" for measure in OVER_TIME for s in STRUCTURES)]
         curves = [_line(name, known["n_frames"], known["prediction"]) for name, known in summary["over_time"].items()]
         curves.append(_line("mean", "", summary["over_time_mean"]["prediction"]))
+        if truth := summary["over_time_mean"].get("truth"):  # of those patients whose frames all have one
+            curves.append(_line(f"ground truth, mean of {truth['n_patients']}", "", truth))
         lines.append(plain_table(header, curves))
     return "\n".join(lines) + "\n"
 
