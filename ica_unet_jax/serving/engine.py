@@ -6,8 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ica_unet_jax.data import orientation
-from ica_unet_jax.data.case import Cine
 from ica_unet_jax.data.orientation import Turn
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.inference import options, segmenters, turning
@@ -50,10 +48,10 @@ class Engine:
         segmenter.reset()
         return segmenter
 
-    def ready_for(self, cine: Cine) -> None:
-        """Makes ready what frames as those of a cine need."""
-        turn = self.turn(orientation.codes_of(cine.header))
-        self.ready(turn.forth(cine.frames[0]).shape, turn.sizes(cine.spacing))
+    def ready_for(self, path: Path) -> None:
+        """Makes ready what frames as those of a NIfTI file need. Raises UserError as `turning.read` does."""
+        cine = turning.read(path, self._codes)
+        self.ready(cine.frames.shape[1:], cine.spacing)
 
     def turn(self, codes: str) -> Turn:
         """The way of a frame with these axis letters ("" where it has none) to those of the training, and back.

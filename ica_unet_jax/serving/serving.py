@@ -7,7 +7,6 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from ica_unet_jax.inference import turning
 from ica_unet_jax.runs.trained import Trained
 from ica_unet_jax.runtime.listening import is_local, listening, make_token
 from ica_unet_jax.serving import engine
@@ -70,7 +69,7 @@ def serve(
             talk, refusal = functools.partial(openigtlink.Talk, slices=slices), openigtlink.refusal
         stream = engine.load(network, **given)
         if like:
-            stream.ready_for(turning.read(Path(like)))
+            stream.ready_for(Path(like))
         server = Server(listener, talk, refusal, stream, queue=queue, patience=patience, limit=limit, show=show)
     thread = threading.Thread(target=server.run, name="server", daemon=True)
     thread.start()

@@ -2,9 +2,10 @@
 
 import nibabel as nib
 import numpy as np
+import pytest
 from wires import Trivial
 
-from ica_unet_jax.data.case import Case, Cine
+from ica_unet_jax.errors import UserError
 from ica_unet_jax.serving.engine import KEPT, Engine
 
 SPACING = (10.0, 1.5, 1.25)
@@ -33,13 +34,17 @@ def test_geometries_without_end_are_forgotten():
     assert forgotten == [KEPT, 2 * KEPT]
 
 
-def test_what_is_made_ready_for_a_cine_is_what_its_frames_need():
+def test_what_is_made_ready_for_a_cine_is_what_its_frames_need(tmp_path):
     engine, made = recorded(codes="PRS")
-    header = nib.Nifti1Header()
-    header.set_sform(np.diag([-1.25, -1.5, 10.0, 1.0]), code=1)
-    engine.ready_for(Cine(Case("c"), np.zeros((2, 3, 8, 6), np.float32), (0, 1), {}, SPACING, np.eye(4), header))
+    image = nib.Nifti1Image(np.random.default_rng(0).random((6, 8, 3, 2), np.float32), np.diag([-1.25, -1.5, 10.0, 1.0]))
+    nib.save(image, tmp_path / "cine.nii.gz")
+    engine.ready_for(tmp_path / "cine.nii.gz")
     turn = engine.turn("LPS")
     assert made == [(turn.forth(np.zeros((3, 8, 6))).shape, turn.sizes(SPACING))] and made[0][0] == (3, 6, 8)
+    image.set_sform(None, 0), image.set_qform(None, 0)
+    nib.save(image, tmp_path / "none.nii.gz")
+    with pytest.raises(UserError, match=r"none\.nii\.gz does not tell how it lies"):
+        engine.ready_for(tmp_path / "none.nii.gz")
 
 
 def test_a_remark_where_images_lie_otherwise_and_nothing_turns_them():
