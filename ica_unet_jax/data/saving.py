@@ -7,8 +7,10 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from ica_unet_jax.data.nifti import read_header
 from ica_unet_jax.runtime.files import replacing
 
+_LABELS = "labels: 1 RV, 2 myocardium, 3 LV"
 _GEOMETRY = (
     "pixdim", "xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z",
     "srow_x", "srow_y", "srow_z", "toffset",
@@ -21,7 +23,13 @@ def save_labels(path: str | Path, labels: np.ndarray, like: nib.Nifti1Header) ->
     That these are labels the header says. Raises UserError where they cannot be written.
     """
     array = labels.T.reshape(like.get_data_shape()).astype(np.uint8)
-    _save(path, array, like, "labels: 1 RV, 2 myocardium, 3 LV", "label")
+    _save(path, array, like, _LABELS, "label")
+
+
+def holds_our_labels(path: Path) -> bool:
+    """Whether `save_labels` wrote a file, by its header alone."""
+    header = read_header(path)
+    return header is not None and bytes(header["descrip"].item()).decode(errors="replace") == _LABELS
 
 
 def save_frame(path: str | Path, frame: np.ndarray, like: nib.Nifti1Header) -> None:

@@ -16,7 +16,7 @@ from ica_unet_jax.data.case import Case, Cine, Examination
 from ica_unet_jax.data.dicom import grid, identity
 from ica_unet_jax.data.nifti import SUFFIX, stem
 from ica_unet_jax.data.readers import dicom
-from ica_unet_jax.data.saving import save_labels
+from ica_unet_jax.data.saving import holds_our_labels, save_labels
 from ica_unet_jax.errors import BadData, UserError
 from ica_unet_jax.inference import case_page, dicom_seg, options, parts, segmenters, turning, volumes
 from ica_unet_jax.inference.postprocessing import largest_components
@@ -112,6 +112,8 @@ def predict(
     for job in jobs:
         for path in ([job.target] if acdc_names else [job.target, job.beside(_SUMMARY)]):  # its name is the longest
             check_place(path)
+        if not target and job.target.exists() and not holds_our_labels(job.target):
+            raise UserError(f"{job.target} is there, and was not written by this command: name another place by --output.")
     segmenter = segmenters.load_as(trained, chosen)
     if told := turning.remark(trained, {job.case.name: job.case for job in jobs}.values(), codes):
         print(f"note: {told}", file=sys.stderr)

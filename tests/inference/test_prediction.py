@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from ica_unet_jax.data import reading
+from ica_unet_jax.data import reading, saving
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.inference import prediction, segmenters, volumes
 from ica_unet_jax.metrics.clinical import volumes_ml
@@ -54,6 +54,20 @@ def test_a_cine_keeps_its_header(tiny_run, cine_file, tmp_path, capsys):
     assert not list(target.parent.glob(".writing*"))
 
 
+def test_without_a_place_masks_lie_beside_the_input_and_take_no_others(tiny_run, cine_file, capsys):
+    target = cine_file.with_name("cine_seg.nii.gz")
+    nib.save(nib.load(cine_file), target)  # an expert's, perhaps
+    content = target.read_bytes()
+    with pytest.raises(UserError, match="cine_seg.nii.gz is there, and was not written by this command: name another place by --output."):
+        prediction.predict(tiny_run, cine_file)
+    assert target.read_bytes() == content and len(reading.find_cases(cine_file.parent)) == 2
+    target.unlink()
+    for _ in range(2):  # its own it writes anew
+        prediction.predict(tiny_run, cine_file)
+    assert saving.holds_our_labels(target) and not saving.holds_our_labels(cine_file)
+    assert [case.name for case in reading.find_cases(cine_file.parent)] == ["cine"]  # masks are no patient
+
+
 def test_nothing_but_geometry_is_taken_over_from_a_header(tiny_run, cine_file, tmp_path):
     """Extensions and texts may hold names. That these are labels the header says, so that nobody takes them for a cine."""
     image = nib.load(cine_file)
@@ -62,10 +76,10 @@ def test_nothing_but_geometry_is_taken_over_from_a_header(tiny_run, cine_file, t
     image.header["db_name"], image.header["data_type"] = "Doe^Jane", "JANE"
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj), image.affine, image.header), cine_file)
     assert b"Jane" in gzip.decompress(cine_file.read_bytes())
-    prediction.predict(tiny_run, cine_file, tmp_path / "out" / "cine_seg.nii.gz")
-    data = gzip.decompress((tmp_path / "out" / "cine_seg.nii.gz").read_bytes())
+    prediction.predict(tiny_run, cine_file, tmp_path / "out" / "masks.nii.gz")
+    data = gzip.decompress((tmp_path / "out" / "masks.nii.gz").read_bytes())
     assert not any(word in data.lower() for word in (b"jane", b"doe"))
-    with pytest.raises(UserError, match="cine_seg.nii.gz holds labels and no image"):
+    with pytest.raises(UserError, match="masks.nii.gz holds labels and no image"):
         prediction.find_jobs(tmp_path / "out", tmp_path / "twice")
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from ica_unet_jax.data import checks, images
 from ica_unet_jax.data.case import Case
 from ica_unet_jax.data.nifti import read_header
+from ica_unet_jax.data.saving import holds_our_labels
 
 _FILE = re.compile(r"(?P<name>.+?)(?:_4d|_frame(?P<frame>\d+)(?P<gt>_gt)?)?\.(?:nii|img)(?:\.gz)?", re.DOTALL | re.IGNORECASE)
 
@@ -45,6 +46,8 @@ def cases_of(place: Path, root: Path, own: bool) -> list[Case]:
     for path in sorted(place.iterdir()):
         match = _FILE.fullmatch(path.name)
         if not match or path.name.startswith(".") or (path.is_dir() and not own):
+            continue
+        if match["name"].endswith("_seg") and holds_our_labels(path):  # which predict left beside its input
             continue
         name, number = match["name"], match["frame"]
         name = name if name.isprintable() else ascii(name)[1:-1]
