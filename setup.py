@@ -9,7 +9,7 @@ VERSION = next(
     line.split('"')[1] for line in (ROOT / "ica_unet_jax" / "__init__.py").read_text().splitlines() if line.startswith("__version__")
 )
 
-SCANNER = ["ismrmrd>=1.15", "pyigtl>=0.3.1", "starlette>=0.45", "uvicorn>=0.35", "websockets>=13"]
+SCANNER = ["ismrmrd>=1.15", "pyigtl>=0.3.1", "starlette>=0.45", "uvicorn>=0.35", "websockets>=15"]
 DICOM = ["pydicom>=3.0.1", "highdicom>=0.28", "python-gdcm>=3.0.24"]  # the last unpacks all that hospitals' archives pack
 
 setup(
