@@ -216,7 +216,7 @@ def test_settings_that_are_named_exist():
     known |= {"flagfile", "help", "version"}  # every command's
     known |= {"opt_out"}  # of OpenVINO's opt_in_out
     known |= {"data-binary"}  # of curl
-    known |= {"gpus-per-task", "nodes", "ntasks-per-node", "gpus-per-node", "array", "requeue", "wrap"}  # of srun and sbatch
+    known |= {"gpus-per-task", "nodes", "ntasks-per-node", "gpus-per-node", "array", "requeue", "wrap", "open-mode", "time", "signal"}  # of srun and sbatch
     for name, text in TEXTS.items():
         for flag in re.findall(r"(?<![\w<-])--([a-z][\w-]+)", text.replace("<!--", "")):
             assert flag in known or flag.removeprefix("no") in known, f"{name}: --{flag}"
