@@ -72,7 +72,7 @@ def test_five_folds_and_the_masks_of_a_cohort(cluster, places, tmp_path):
 def test_a_job_out_of_time_is_taken_up_again(cluster, places, tmp_path):
     """A training that takes longer than its job may; it saves its state when it is told to, and queues the job again."""
     flags = FLAGS | places | dict(steps=60000, evaluate_every=60000, final_evaluation="false", workdir=tmp_path / "run")
-    script = "srun " + command("train", **flags) + "; [ $? = 143 ] && scontrol requeue $SLURM_JOB_ID"
+    script = "srun " + command("train", **flags) + " || { [ $? = 143 ] && scontrol requeue $SLURM_JOB_ID; }"
     batch(cluster, tmp_path, script, "--time=3", "--signal=TERM@60")
     log = (tmp_path / "run" / "training.log").read_text()
     assert "going on from step" in log and "step 60000: validation Dice" in log
