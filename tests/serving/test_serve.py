@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 TRIED = """
-import json, sys
+import json, sys, types
 from absl import flags
 from ica_unet_jax import command_line, serve
 from ica_unet_jax.errors import UserError
@@ -20,8 +20,6 @@ for arguments in json.loads(sys.argv[1]):
     except UserError as error:
         print(error)
 
-from ica_unet_jax.serving import replay
-
 class Own(Exception):
     pass
 
@@ -29,7 +27,7 @@ def own_server(arguments):
     print(json.dumps(arguments))
     raise Own
 
-replay.own_server = own_server
+sys.modules["ica_unet_jax.serving.replay"] = types.SimpleNamespace(own_server=own_server)
 command_line.parse(["--workdir=RUN", "--replay=a.nii", "--rate=3", "--slices=3", "--limit_mb=7", "--patience=5", "--queue=2"], flags.FLAGS)
 try:
     serve.main()
