@@ -18,7 +18,7 @@ LAUNCH = Path(__file__).resolve().parent.parent / "launch"
 # What belongs to a network, and is taken from its file. Everything else is the sweep's, the same for all: grid, steps, patients.
 OWN = {field.name for part, field in fields() if part in ("model", "loss")} - {"crop", "compute_dtype"} | {
     "learning_rate", "optimizer", "momentum", "weight_decay", "decay_everything", "schedule", "warmup_steps", "clip_norm", "ema_decay",
-    "flip", "drop_neighbour", "depth_shift",
+    "recalibration", "flip", "drop_neighbour", "depth_shift",
 }  # fmt: skip
 
 # {title: launch files, one after the other}; the rivals' files are changes of acdc.flags, whose recipe they share.

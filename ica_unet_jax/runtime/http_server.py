@@ -29,8 +29,15 @@ class Server:
         class Bounded(H11Protocol):
             def connection_made(self, transport: Any) -> None:
                 super().connection_made(transport)
-                self.loop.call_later(patience, lambda: self.cycle is None and self._abort())
-                self.loop.call_later(4 * patience, self._abort)
+                self._limits = (
+                    self.loop.call_later(patience, lambda: self.cycle is None and self._abort()),
+                    self.loop.call_later(4 * patience, self._abort),
+                )
+
+            def connection_lost(self, exc: Exception | None) -> None:
+                for limit in self._limits:  # which would keep the connection in memory until then
+                    limit.cancel()
+                super().connection_lost(exc)
 
             def _abort(self) -> None:
                 if self.transport.get_protocol() is self:

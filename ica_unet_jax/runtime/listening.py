@@ -14,7 +14,7 @@ def listening(bind: str, port: int, names: str = "--bind or --port") -> socket.s
     try:
         family, *_, address = socket.getaddrinfo(bind, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server(address, family=family, backlog=16)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:  # the last: no name of a machine
         raise UserError(f"{bind}:{port} cannot be listened on ({error}): change {names}.") from error
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import socket
 import threading
+import time
 import traceback
 from collections.abc import Callable
 
@@ -60,6 +61,7 @@ class Server:
                 if self._stopped:
                     return session.join(GRACE) if session else None
                 log(f"a connection could not be taken ({error.strerror})")
+                time.sleep(GRACE)  # without handles it is so at once again
                 continue
             if session:
                 session.join(GRACE)

@@ -11,6 +11,12 @@ def test_a_port_that_is_taken_is_told():
         listening("127.0.0.1", taken.getsockname()[1], "--port")
 
 
+@pytest.mark.parametrize("bind", ("a..b", "x" * 70, "no.such.machine.invalid"))
+def test_a_name_that_is_none_is_told(bind):
+    with pytest.raises(UserError, match="cannot be listened on"):
+        listening(bind, 0)
+
+
 def test_only_this_machine_is_local():
     for bind, local in (("127.0.0.1", True), ("localhost", True), ("0.0.0.0", False)):
         with listening(bind, 0) as listener:

@@ -19,7 +19,7 @@ def titled(name, base=BASE):
     return choose(name)[0].titled(base)
 
 
-@pytest.mark.parametrize("study", [study.name for study in networks.NETWORKS if study.name != "lengths"])
+@pytest.mark.parametrize("study", [study.name for study in networks.NETWORKS if study.name not in ("lengths", "levers")])
 def test_every_row_is_trained_on_the_sweeps_data_for_its_steps(study):
     shared = {field.name for _, field in fields()} - networks.OWN
     for config in titled(study).values():

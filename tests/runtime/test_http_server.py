@@ -1,0 +1,47 @@
+"""What a connection leaves behind."""
+
+import contextlib
+import gc
+import socket
+import threading
+import time
+
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from ica_unet_jax.runtime.http_server import Server
+from ica_unet_jax.runtime.listening import listening
+
+
+@contextlib.contextmanager
+def running(patience):
+    async def answer(request):
+        return PlainTextResponse("yes")
+
+    listener = listening("127.0.0.1", 0)
+    server = Server(listener, Starlette(routes=[Route("/", answer)]), patience)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    yield listener.getsockname()[1]
+    server.stop()
+    thread.join()
+
+
+def test_a_connection_that_has_ended_is_forgotten():
+    """Not kept by the clocks of its bounds, which are minutes."""
+
+    def protocols():
+        gc.collect()
+        return sum(type(x).__name__ == "Bounded" for x in gc.get_objects())
+
+    with running(patience=60.0) as port:
+        for _ in range(20):
+            with socket.create_connection(("127.0.0.1", port)) as client:
+                client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                while client.recv(4096):
+                    pass
+        end = time.monotonic() + 5
+        while protocols() > 2 and time.monotonic() < end:
+            time.sleep(0.05)
+        assert protocols() <= 2
