@@ -193,6 +193,7 @@ def test_all_devices_of_a_process_are_used_unless_told_otherwise(alone, cohort, 
     assert refused.stderr.startswith("error: --batch_size=3 cannot be divided over 2 devices") and refused.stderr.count("\n") == 1
 
 
+@pytest.mark.slow  # half a minute; that two devices step as one, and that errors end both, is quick
 def test_two_processes_train_as_one_and_one_goes_on(alone, cohort, tmp_path):
     both = pair(cohort, tmp_path / "run")
     told = [process.communicate(timeout=300) for process in both]

@@ -85,6 +85,7 @@ def reset(connection):
     connection.close()
 
 
+@pytest.mark.slow  # one that dies is in the tests of each protocol
 def test_a_hundred_clients_that_die_anywhere(protocol):
     random.seed(0)
     with server(protocol) as port:
