@@ -100,7 +100,7 @@ def _replay() -> None:
 
 
 def _require(protocol: str) -> None:
-    packages.require(f"--protocol={protocol}", *NEEDED[protocol])
+    packages.require(f"--protocol={protocol}", "scanner", NEEDED[protocol])
 
 
 def _serve() -> None:

@@ -41,7 +41,7 @@ def save(folder: Path, grid: Grid, labels: np.ndarray, network: str) -> list[Pat
 
     Raises UserError where the headers of the images do not allow it, or a file of somebody else has such a name.
     """
-    images.library(folder)
+    images.silent_pydicom(folder)
     import highdicom
 
     wanted = {folder / f"{time + 1:03d}.dcm": int(time) for time in np.flatnonzero(labels.any(axis=(1, 2, 3)))}

@@ -7,7 +7,6 @@ first frame of a cine is given before the labels count: it is its own past. Wher
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.portable import runtimes
+from ica_unet_jax.runtime import packages
 from ica_unet_jax.runtime.files import replacing
 
 VERSION = "1"  # of what the names of inputs, outputs and metadata mean
@@ -23,8 +23,7 @@ VERSION = "1"  # of what the names of inputs, outputs and metadata mean
 
 def check_onnx() -> None:
     """Raises UserError where ONNX models cannot be written or read here."""
-    if importlib.util.find_spec("onnx") is None:
-        raise UserError('--format=onnx needs onnx: pip install "ica-unet-jax[onnx]".')
+    packages.require("--format=onnx", "onnx", ("onnx",))
 
 
 def write(target: str | Path, step: Any, metadata: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
+import importlib
 import json
 import sys
 import tempfile
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ica_unet_jax.errors import UserError
+from ica_unet_jax.runtime import packages
 
 AUTO, JAX = "auto", "jax"
 PORTABLE = {"onnxruntime": "onnx", "openvino": "realtime"}  # and the extra that brings each
@@ -35,8 +36,7 @@ def choose(asked: str, dtype: str = "float32") -> str:
         return JAX
     if asked == AUTO:
         return "openvino"
-    if missing := _missing(asked):
-        raise UserError(f'--runtime={asked} needs {" and ".join(missing)}: pip install "ica-unet-jax[{PORTABLE[asked]}]", or take --runtime=auto.')
+    packages.require(f"--runtime={asked}", PORTABLE[asked], ("onnx", asked), "take --runtime=auto")
     if asked not in at_hand():
         raise UserError(f"--runtime={asked} computes on CPUs alone, and JAX has another device here: take --runtime=jax, or set JAX_PLATFORMS=cpu.")
     if dtype == "bfloat16" and asked == "onnxruntime":
@@ -51,11 +51,7 @@ def at_hand() -> list[str]:
     import jax
 
     on_cpu = jax.default_backend() == "cpu"
-    return [JAX, *(name for name in PORTABLE if on_cpu and not _missing(name))]
-
-
-def _missing(runtime: str) -> list[str]:
-    return [name for name in ("onnx", runtime) if importlib.util.find_spec(name) is None]
+    return [JAX, *(name for name in PORTABLE if on_cpu and not packages.missing(("onnx", name)))]
 
 
 def _can(dtype: str) -> bool:

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from pathlib import Path
 
-from ica_unet_jax.errors import UserError
+from ica_unet_jax.runtime import packages
 
 
 def require() -> None:
     """Raises UserError where tensorboardX is not installed."""
-    if importlib.util.find_spec("tensorboardX") is None:
-        raise UserError(
-            "--tensorboard needs tensorboardX, which is not installed: pip install 'ica-unet-jax[tensorboard]', or leave "
-            "the flag out (curves.png shows the same)."
-        )
+    packages.require("--tensorboard", "tensorboard", ("tensorboardX",), "leave the flag out (curves.png shows the same)")
 
 
 class Events:

@@ -27,6 +27,7 @@ from ica_unet_jax.errors import UserError
 from ica_unet_jax.labels import STRUCTURES
 from ica_unet_jax.models.networks import init_variables, same_shapes
 from ica_unet_jax.runs import checkpoints, provenance, run_folder
+from ica_unet_jax.runtime import packages
 from ica_unet_jax.runtime.files import replacing
 
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
@@ -232,10 +233,9 @@ def _fitting(variables: Variables, trained: Trained) -> Variables:
 
 def _from_hub(name: str) -> Path:
     """The weights file of a repository, downloaded unless it was before."""
-    try:
-        import huggingface_hub
-    except ImportError:
-        raise UserError(f"{name} needs the extra [hub]: pip install huggingface_hub, or name a file.") from None
+    packages.require(name, "hub", ("huggingface_hub",), "name a file")
+    import huggingface_hub
+
     try:
         folder = huggingface_hub.snapshot_download(name.removeprefix(HUB), allow_patterns=[f"*{SUFFIX}"])
     except Exception as error:  # whatever the hub, its client and the way there have to say

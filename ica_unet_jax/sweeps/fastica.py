@@ -22,6 +22,7 @@ from ica_unet_jax.data.geometry import normalize, place
 from ica_unet_jax.data.heart import on_heart
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.evaluation.decomposition import Row, figures_of, frame_row, image_box
+from ica_unet_jax.runtime import packages
 
 STRIDE = 4  # voxels between neighbouring coefficients, as in ICA-UNet's mixing
 MAX_ITERATIONS = 1000
@@ -82,14 +83,11 @@ def unmix(image: np.ndarray, m: int, patch: tuple[int, int]) -> Unmixed:
       TooFewDimensions: m is not below s * K * L, the number of samples, or the image is too small or too plain for m.
       UserError: scikit-learn is not installed.
     """
-    try:
-        from sklearn.decomposition import FastICA
-        from sklearn.exceptions import ConvergenceWarning
-        from threadpoolctl import threadpool_limits  # scikit-learn brings it
-    except ImportError as error:
-        raise UserError(
-            "The rows of FastICA need scikit-learn, which is not installed: pip install 'ica_unet_jax[ablations]'."
-        ) from error
+    packages.require("FastICA", "ablations", ("sklearn",))
+    from sklearn.decomposition import FastICA
+    from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits  # scikit-learn brings it
+
     image = np.asarray(image, np.float64)
     rows, columns = (_starts(size, side) for size, side in zip(image.shape[1:], patch, strict=True))
     corners = [(slice(None), slice(i, i + patch[0]), slice(j, j + patch[1])) for i in rows for j in columns]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ica_unet_jax.errors import UserError
+from ica_unet_jax.runtime import packages
 from ica_unet_jax.sweeps import runner
 from ica_unet_jax.sweeps.plan import Run
 
@@ -46,10 +47,9 @@ def run_all(
     Raises:
       UserError: submitit is not installed, or there is no cluster.
     """
-    try:
-        import submitit
-    except ImportError:
-        raise UserError("--executor=slurm needs submitit: pip install 'ica_unet_jax[slurm]'.") from None
+    packages.require("--executor=slurm", "slurm", ("submitit",))
+    import submitit
+
     runs = list(runs)
     try:
         executor = submitit.AutoExecutor(folder=workdir / "slurm", cluster=cluster)

@@ -28,7 +28,7 @@ def page() -> Iterator[Callable[..., None]]:
     if not given.view:
         yield lambda tally, answers, spacing: None
         return
-    packages.require("--view", "starlette", "uvicorn", "websockets")
+    packages.require("--view", "scanner", ("starlette", "uvicorn", "websockets"))
     from ica_unet_jax.viewing.page import Page
 
     with Page(given.view_bind, given.view_port, given.token) as opened:

@@ -15,6 +15,7 @@ from ica_unet_jax.data.nifti import read_volume, spacing_of
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.inference import exporting, segmenters
 from ica_unet_jax.portable import model_file, runtimes
+from ica_unet_jax.runtime import packages
 
 PAGE = ROOT / "docs" / "streaming.md"
 
@@ -92,7 +93,7 @@ def test_an_unknown_format_is_refused(tmp_path, cine):
 
 
 def test_without_onnx_it_is_said_before_anything_is_done(tmp_path, cine, monkeypatch):
-    monkeypatch.setattr(model_file.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(packages, "missing", list)
     with pytest.raises(UserError, match=r'--format=onnx needs onnx: pip install "ica-unet-jax\[onnx\]"'):
         exporting.export(tmp_path, cine, tmp_path / "model.onnx", format="onnx")
 

@@ -14,9 +14,10 @@ from ica_unet_jax.errors import UserError
 from ica_unet_jax.inference.segmenters import segmenter_of
 from ica_unet_jax.models.networks import init_variables
 from ica_unet_jax.portable import runtimes
+from ica_unet_jax.runtime import packages
 from ica_unet_jax.streaming.segmenter import StreamingSegmenter
 
-INSTALLED = {name for name in runtimes.PORTABLE if not runtimes._missing(name)}
+INSTALLED = {name for name in runtimes.PORTABLE if not packages.missing(("onnx", name))}
 here = pytest.mark.parametrize("runtime", [pytest.param(name, marks=pytest.mark.skipif(name not in INSTALLED, reason=f"needs {name}")) for name in runtimes.PORTABLE])
 
 
@@ -25,8 +26,7 @@ def lacking(monkeypatch):
     """A machine on which these packages are not installed."""
 
     def lack(*names):
-        find = runtimes.importlib.util.find_spec
-        monkeypatch.setattr(runtimes.importlib.util, "find_spec", lambda name: None if name in names else find(name))
+        monkeypatch.setattr(packages, "missing", lambda wanted: [name for name in wanted if name in names])
 
     return lack
 

@@ -1,6 +1,5 @@
 """FastICA finds bases that were put into a frame, and its rows are those of `decomposition.quality`."""
 
-import sys
 import warnings
 
 import numpy as np
@@ -12,6 +11,7 @@ from ica_unet_jax.data import reading
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.evaluation import decomposition
 from ica_unet_jax.inference import segmenters
+from ica_unet_jax.runtime import packages
 from ica_unet_jax.sweeps import fastica
 
 CONFIG = Config.make(**SMALL)
@@ -110,6 +110,6 @@ def test_no_rows_and_a_reason(sklearn, cohort):
 
 
 def test_without_scikit_learn_one_sentence_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "sklearn.decomposition", None)
-    with pytest.raises(UserError, match=r"need scikit-learn.*pip install 'ica_unet_jax\[ablations\]'"):
+    monkeypatch.setattr(packages, "missing", list)
+    with pytest.raises(UserError, match=r'FastICA needs sklearn: pip install "ica-unet-jax\[ablations\]"'):
         fastica.unmix(np.zeros((2, 64, 64)), 3, (4, 4))

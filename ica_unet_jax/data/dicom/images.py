@@ -6,7 +6,6 @@ Whether a file is DICOM its first bytes say, not its name. No name, birth date o
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import itertools
 import logging
 import os
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ica_unet_jax.errors import UserError
+from ica_unet_jax.runtime import packages
 
 _MAGIC = b"DICM"  # behind a preamble
 _PREAMBLE = 128  # bytes
@@ -31,7 +31,7 @@ _TAGS = (
     "SamplesPerPixel", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "TriggerTime",
     "TemporalPositionIdentifier", "RescaleSlope", "RescaleIntercept", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 )  # fmt: skip
-_INSTALL = "pip install 'ica-unet-jax[dicom]'"
+_INSTALL = 'pip install "ica-unet-jax[dicom]"'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,11 +71,12 @@ class Image:
         return f"series {self.number}, image {self.instance}" + (f", frame {self.frame + 1}" if self.frame else "")
 
 
-def library(path: Path) -> Any:
-    """pydicom, silent as highdicom is: their warnings and logs quote what stands in a header, and show tracebacks of what is told in a sentence. Raises UserError, about the DICOM at `path`, where it is not installed."""
-    missing = [name for name in ("pydicom", "highdicom") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(f"{path} is or holds DICOM, which needs {' and '.join(missing)}: {_INSTALL}, or convert it to NIfTI.")
+def silent_pydicom(path: Path) -> Any:
+    """pydicom, and highdicom too, silent: their warnings and logs quote what stands in a header, and show tracebacks of what is told in a sentence.
+
+    Raises UserError, about the DICOM at `path`, where it is not installed.
+    """
+    packages.require(f"{path} is or holds DICOM, which", "dicom", ("pydicom", "highdicom"), "convert it to NIfTI")
     import pydicom
 
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
@@ -150,7 +151,7 @@ def _unreadable(path: Path, error: Exception) -> UserError:
 
 def read_dataset(path: Path, tags: Sequence[str] | None = None) -> Any:
     """The dataset of a file, or some `tags` of it, without its pixels. Raises UserError where it cannot be read."""
-    pydicom = library(path)
+    pydicom = silent_pydicom(path)
     try:
         with warnings.catch_warnings(action="ignore"):
             return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=None if tags is None else list(tags))
@@ -176,7 +177,7 @@ def read_pixels(images: Sequence[Image]) -> list[np.ndarray]:
 
 def _array(path: Path) -> np.ndarray:
     """The stored numbers of a file, (h, w) or (frames, h, w)."""
-    pydicom = library(path)
+    pydicom = silent_pydicom(path)
     try:
         with warnings.catch_warnings(action="ignore"):
             data = pydicom.dcmread(path)

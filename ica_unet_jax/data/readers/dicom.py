@@ -30,7 +30,7 @@ def find_cases(root: Path, series: str = "") -> Iterator[tuple[Path, Case]]:
     A case is called by a digest of its study, so that its name tells nothing of the patient. A file that cannot be read is a case of
     its own: which study it belongs to is not known.
     """
-    images.library(root)
+    images.silent_pydicom(root)
     studies: dict[str, list[Image]] = defaultdict(list)
     others = 0
     for path in images.files_below(root):

@@ -17,6 +17,7 @@ from pydicom.uid import JPEGLosslessSV1, JPEGLSLossless, RLELossless
 from ica_unet_jax.data import reading
 from ica_unet_jax.data.dicom import images
 from ica_unet_jax.errors import BadData, UserError
+from ica_unet_jax.runtime import packages
 
 FRAMES = np.random.default_rng(0).integers(0, 900, (4, 5, 12, 16)).astype(np.int16)
 LONG_AXIS = (tuple(dicoms.APEX), dicoms.SHORT_AXIS[1])
@@ -339,8 +340,8 @@ def test_a_packed_file_that_nothing_here_unpacks(tmp_path, monkeypatch):
 
 def test_without_the_extra_a_sentence_says_what_to_install(tmp_path, monkeypatch):
     one_series(tmp_path)
-    monkeypatch.setattr(images.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"is or holds DICOM, which needs pydicom and highdicom: pip install 'ica-unet-jax\[dicom\]'"):
+    monkeypatch.setattr(packages, "missing", list)
+    with pytest.raises(UserError, match=r'is or holds DICOM, which needs pydicom and highdicom: pip install "ica-unet-jax\[dicom\]"'):
         reading.find_cases(tmp_path)
 
 
