@@ -15,7 +15,7 @@ from ica_unet_jax.data import cohort, reading
 from ica_unet_jax.data.case import Case
 from ica_unet_jax.errors import BadData, UserError
 from ica_unet_jax.evaluation import judging
-from ica_unet_jax.inference import prediction
+from ica_unet_jax.inference import jobs
 from ica_unet_jax.training import loop
 
 AFFINE = np.diag([1.5, 1.5, 10.0, 1.0])
@@ -410,11 +410,11 @@ def test_what_is_left_out_is_listed_and_recorded(dirty, tmp_path, capsys):
 
 def test_prediction_uses_the_same_checks_but_needs_no_ground_truth(dirty, tmp_path, capsys):
     with pytest.raises(BadData) as error:
-        prediction.find_jobs(dirty, tmp_path / "out")
+        jobs.find_jobs(dirty, tmp_path / "out")
     problem, summary = error.value.problems
     assert NAMES[2] in problem and summary.startswith("1 of 4 cases are bad")
-    jobs = prediction.find_jobs(dirty, tmp_path / "out", skip_bad_cases=True)
-    assert [job.case.name for job in jobs] == ["patient001", "patient003", "patient004"]
+    todo = jobs.find_jobs(dirty, tmp_path / "out", skip_bad_cases=True)
+    assert [job.case.name for job in todo] == ["patient001", "patient003", "patient004"]
     assert "left out: patient002" in capsys.readouterr().err
 
 

@@ -18,7 +18,7 @@ from places import SHARED_DATA
 from ica_unet_jax.data import reading
 from ica_unet_jax.data.dicom import grid as grids
 from ica_unet_jax.errors import BadData, UserError
-from ica_unet_jax.inference import case_page, dicom_seg, prediction, segmenters, volumes
+from ica_unet_jax.inference import case_page, dicom_seg, jobs, prediction, segmenters, volumes
 from ica_unet_jax.labels import STRUCTURES
 
 MINI = SHARED_DATA / "acdc_mini"
@@ -100,7 +100,7 @@ def test_the_page_and_the_summary_have_the_same_figures(predicted):
 
 def test_identifiers_are_kept_if_that_is_asked_for(study, frames, tmp_path):
     labels = np.zeros(frames.shape, np.uint8)
-    [job] = prediction.find_studies(study, tmp_path, False, False, "", "", True)
+    [job] = jobs.find_studies(study, tmp_path, False, False, "", "", True)
     prediction.save_cine(job, cine := job.read("").cine, labels, ["a remark"])
     assert dicoms.SECRETS[3] in job.target.name
     summary = json.loads(next(tmp_path.glob("*_summary.json")).read_text())
@@ -127,7 +127,7 @@ def test_what_cannot_be_predicted(frames, tmp_path):
     ):
         given = dict(acdc_names=False, skip_bad_cases=False, codes="", series="", keep_identifiers=False) | more
         with pytest.raises(UserError, match=message):
-            prediction.find_studies(tmp_path / source, tmp_path / target, **given)
+            jobs.find_studies(tmp_path / source, tmp_path / target, **given)
 
 
 def test_a_study_with_a_slice_missing_is_one_sentence(tiny_run, frames, tmp_path, capfd):
@@ -222,7 +222,7 @@ def test_one_study_without_objects_does_not_stop_the_others_and_no_name_is_in_th
     [remark] = json.loads(next((tmp_path / "studies_seg").glob("*_summary.json")).read_text())["remarks"]
     assert re.fullmatch(r"study_\w{8}: the images have no trigger times that [^.]*\.", remark)
     dicoms.write_enhanced(tmp_path / f"{dicoms.SECRETS[0]}.dcm", frames)
-    [job] = prediction.find_studies(tmp_path / f"{dicoms.SECRETS[0]}.dcm", None, False, False, "", "", False)
+    [job] = jobs.find_studies(tmp_path / f"{dicoms.SECRETS[0]}.dcm", None, False, False, "", "", False)
     assert job.target == tmp_path / f"{job.case.name}_seg.nii.gz" and job.case.name.startswith("study_")
 
 

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from ica_unet_jax.errors import UserError
-from ica_unet_jax.inference import parts, prediction
+from ica_unet_jax.inference import jobs, parts, prediction
 
 
 @pytest.mark.parametrize("count", [1, 3, 7])
@@ -60,9 +60,9 @@ def test_a_bad_case_ends_the_part_that_it_is_in(tiny_run, cohort, tmp_path):
         (dirty / patient.name).mkdir(parents=True)
         for file in patient.iterdir():
             (dirty / patient.name / file.name).write_bytes(file.read_bytes()[: 50 if patient.name == "patient002" else None])
-    assert [job.case.name for job in prediction.find_jobs(dirty, tmp_path / "out", part="1/2")] == ["patient001", "patient003"]
+    assert [job.case.name for job in jobs.find_jobs(dirty, tmp_path / "out", part="1/2")] == ["patient001", "patient003"]
     with pytest.raises(UserError, match="patient002"):
-        prediction.find_jobs(dirty, tmp_path / "out", part="2/2")
+        jobs.find_jobs(dirty, tmp_path / "out", part="2/2")
 
 
 def test_the_table_has_what_the_summaries_tell(tiny_run, cohort, tmp_path):

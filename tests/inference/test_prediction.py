@@ -8,7 +8,7 @@ import pytest
 
 from ica_unet_jax.data import reading, saving
 from ica_unet_jax.errors import UserError
-from ica_unet_jax.inference import prediction, segmenters, volumes
+from ica_unet_jax.inference import jobs, prediction, segmenters, volumes
 from ica_unet_jax.metrics.clinical import volumes_ml
 from ica_unet_jax.reporting import figures
 
@@ -80,7 +80,7 @@ def test_nothing_but_geometry_is_taken_over_from_a_header(tiny_run, cine_file, t
     data = gzip.decompress((tmp_path / "out" / "masks.nii.gz").read_bytes())
     assert not any(word in data.lower() for word in (b"jane", b"doe"))
     with pytest.raises(UserError, match="masks.nii.gz holds labels and no image"):
-        prediction.find_jobs(tmp_path / "out", tmp_path / "twice")
+        jobs.find_jobs(tmp_path / "out", tmp_path / "twice")
 
 
 def test_an_empty_frame_gets_no_label_and_is_no_systole(tiny_run, cine_file, tmp_path, capsys):
@@ -150,9 +150,9 @@ def test_names_that_cannot_be(tmp_path):
         (tmp_path / ".." / tmp_path.name, tmp_path / "masks", "lies in --input"),
     ):
         with pytest.raises(UserError, match=message):
-            prediction.find_jobs(source, target)
+            jobs.find_jobs(source, target)
     with pytest.raises(UserError, match="needs a cohort"):
-        prediction.find_jobs(file, tmp_path / "out", acdc_names=True)
+        jobs.find_jobs(file, tmp_path / "out", acdc_names=True)
 
 
 def test_summary_of_curves():

@@ -17,7 +17,7 @@ from ica_unet_jax.data import cache, reading, splits
 from ica_unet_jax.data.case import LATE
 from ica_unet_jax.errors import BadData, UserError
 from ica_unet_jax.evaluation import judging
-from ica_unet_jax.inference import prediction
+from ica_unet_jax.inference import jobs, prediction
 from ica_unet_jax.training import loading, loop
 
 MINI = SHARED_DATA / "acdc_mini"
@@ -251,8 +251,8 @@ def test_images_are_segmented_whatever_their_ground_truths_and_tables(layout, co
     SPOILT[layout](folder)
     count = len(reading.find_cases(folder))
     assert any(reading.check(case) for case in reading.find_cases(folder))
-    jobs = prediction.find_jobs(folder, tmp_path / "masks")
-    assert len(jobs) == (2 * count - 1 if layout == "nnunet" else count - (layout == "folder"))  # nobody has an image of the one that is alone
+    todo = jobs.find_jobs(folder, tmp_path / "masks")
+    assert len(todo) == (2 * count - 1 if layout == "nnunet" else count - (layout == "folder"))  # nobody has an image of the one that is alone
 
 
 def test_an_image_that_is_not_there_is_told_to_who_segments(copied, tmp_path):
@@ -261,7 +261,7 @@ def test_an_image_that_is_not_there_is_told_to_who_segments(copied, tmp_path):
     cine.unlink()
     cine.symlink_to("nowhere")
     with pytest.raises(BadData, match="patient002_4d.nii.gz is a link that leads nowhere; put the file itself there."):
-        prediction.find_jobs(cine.parent, tmp_path / "masks")
+        jobs.find_jobs(cine.parent, tmp_path / "masks")
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
