@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import csv
+import functools
 import json
 import re
 import sys
@@ -19,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # not this folder, whose modules would hide the standard library's
 
+from ablations.large_cohort import TABLES  # noqa: E402
 from ica_unet_jax.benchmarking import parallel, report  # noqa: E402
 from ica_unet_jax.config import fields  # noqa: E402
 from ica_unet_jax.reporting import figures  # noqa: E402
@@ -186,6 +188,11 @@ def hour() -> str:
     )
 
 
+def large_cohort(table: str) -> str:
+    """One of the tables of what a large cohort takes."""
+    return TABLES[table](json.loads((RESULTS / "large_cohort" / "benchmark.json").read_text(encoding="utf-8")))
+
+
 def streams_in_parallel() -> str:
     """The streams in their forms, from one core and from several."""
     heads, rows = parallel.table(report_of_streams())
@@ -318,6 +325,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "profile_step": lambda: profiled("acdc/train"),
     "runtimes": runtimes,
     "hour": hour,
+    **{f"large_{name}": functools.partial(large_cohort, name) for name in TABLES},
     "streams_in_parallel": streams_in_parallel,
     "paper_settings": paper_settings,
     "modules": modules,

@@ -1,6 +1,6 @@
 """What a large cohort takes before the first step of a training: seconds and memory, for docs/large_cohorts.md.
 
-  python ablations/large_cohort.py --patients=2000 --json=ablations/results/large_cohort.json
+  python ablations/large_cohort.py --patients=2000 --json=ablations/results/large_cohort/benchmark.json
 
 It simulates so many small cines into a folder that is removed afterwards. Each figure is of a process of its own.
 """
@@ -48,7 +48,7 @@ def main() -> None:
         beating_heart.write_cohort(cohort, _PATIENTS.value, shape=SHAPE, frames=FRAMES)
         result = made_by | {"patients": _PATIENTS.value, "shape": SHAPE, "frames": FRAMES} | measured(cohort, _PATIENTS.value)
     files.write_json(_JSON.value, result)
-    print("\n\n".join(table(result) for table in TABLES.values()))
+    print("\n\n".join(made(result) for made in TABLES.values()))
 
 
 def measured(cohort: Path, patients: int) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def memory_table(result: dict[str, Any]) -> str:
 def extrapolated_table(result: dict[str, Any]) -> str:
     times, empty, full = 50_000 / result["patients"], result["starts"][0], result["starts"][-1]
     minutes = {"`check_data --jobs=1`": result["check_seconds"]["1"], "first start, one process": empty["seconds"], "each later start, one process": full["seconds"]}
-    rows = [[name, f"{seconds:.0f} s", f"{times * seconds / 60:.0f} minutes"] for name, seconds in minutes.items()]
+    rows = [[name, f"{seconds:.0f} s", f"{times * seconds / 60:.0f} min"] for name, seconds in minutes.items()]
     rows.append(["cache", f"{result['cache_gb']:.2f} GB", f"{times * result['cache_gb']:.0f} GB"])
     return plain_table(["", f"{result['patients']:,} measured", f"50,000, by {times:g} times as much"], rows, [False, True, True])
 
