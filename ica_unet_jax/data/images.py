@@ -11,7 +11,8 @@ import numpy as np
 
 from ica_unet_jax.data import checks, orientation
 from ica_unet_jax.data.case import Case, Cine, Examination
-from ica_unet_jax.data.nifti import Truth, check_frames, open_frames, read_labels, read_truth, spacing_of, stem
+from ica_unet_jax.data.nifti import check_frames, open_frames, spacing_of, stem
+from ica_unet_jax.data.truths import Truth, read_labels, read_truth
 
 _SAME_AFFINE = 0.01  # mm; ground truths are often saved with rounded affines
 _SAME_SIZE = 0.01  # of a voxel, as a part of it

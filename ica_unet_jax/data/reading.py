@@ -14,8 +14,8 @@ import nibabel as nib
 
 from ica_unet_jax.data import checks, images, nifti, orientation
 from ica_unet_jax.data.case import Case, Cine, Examination
-from ica_unet_jax.data.nifti import parse_label_map
 from ica_unet_jax.data.readers import acdc, dicom, folder, mms, mms2, nnunet, ukbb
+from ica_unet_jax.data.truths import parse_label_map
 from ica_unet_jax.errors import BadData, UserError
 
 

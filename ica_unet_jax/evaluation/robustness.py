@@ -77,13 +77,14 @@ def judge(segmenter: Segmenter, cine: Cine, seed: int = 0) -> list[Row]:
     "whole" is the Dice in the same slices of what is found in the case as it is.
     """
     rows = []
+    cine = _seen(segmenter, cine)
     upright, _ = frames.segment(segmenter, cine, sorted(cine.labels))
     found = dataclasses.replace(cine, frames=cine.frames[:1], times=cine.times[:1], labels=upright)  # whose labels move as the truth does
     for name, corrupt in {UPRIGHT: lambda cine, random: cine, **CORRUPTIONS}.items():
         draws = [seed, *(zlib.crc32(text.encode()) for text in (name, cine.case.name))]
         seen, whole = (corrupt(one, np.random.default_rng(draws)) for one in (cine, found))
         times = sorted(time for time, truth in seen.labels.items() if truth.any())
-        labels, _ = frames.segment(segmenter, seen, times)
+        labels = upright if name == UPRIGHT else frames.segment(segmenter, seen, times)[0]
         for time in times:
             scores = {
                 f"{kind}_{structure}": score
@@ -92,6 +93,15 @@ def judge(segmenter: Segmenter, cine: Cine, seed: int = 0) -> list[Row]:
             }
             rows.append(dict(corruption=name, patient=cine.case.name, frame=time + 1) | scores | doubts.of_frame(labels[time]))
     return rows
+
+
+def _seen(segmenter: Segmenter, cine: Cine) -> Cine:
+    """The case without the frames that the network does not look at: those that are no labelled frame, nor near one."""
+    if segmenter.config.data.cyclic:  # a beat with frames missing is not closed
+        return cine
+    near = {time for labelled in cine.labels for time in cine.window(labelled, segmenter.config.model.reach)}
+    kept = [i for i, time in enumerate(cine.times) if time in near]
+    return dataclasses.replace(cine, frames=cine.frames[kept], times=tuple(cine.times[i] for i in kept))
 
 
 def write_csv(path: str | Path, rows: Iterable[Row]) -> None:

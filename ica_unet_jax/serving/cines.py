@@ -27,13 +27,17 @@ class TooLong(Exception):
     """The time for a cine is over, or nobody waits for it any more."""
 
 
+class TooLarge(UserError):
+    """A file whose header promises more than the limit."""
+
+
 def check_size(path: Path, limit: int) -> None:
     """Raises UserError where a file's header promises more than `limit` bytes, before any is unpacked."""
     promised = nifti.promised(path, FLOAT)
     if promised is None:
         raise UserError("The upload is no NIfTI file, or its header cannot be true: send a .nii or .nii.gz, as it is, as the body of the request.")
     if promised > limit:
-        raise UserError(f"The file's header promises {promised} bytes, at {FLOAT} a voxel, more than the {limit} of --limit_mb.")
+        raise TooLarge(f"The file's header promises {promised} bytes, at {FLOAT} a voxel, more than the {limit} of --limit_mb.")
 
 
 class Cines:

@@ -104,7 +104,7 @@ class Session:
                 self._queue.put(Handover(self.tally.frames, frame.arrived, frame.pixels, frame))
         except Ended as error:
             self.why = self.why or str(error)
-        except Exception as error:
+        except Exception as error:  # raised again in the thread of `run`
             self._fault = error
         finally:
             self._queue.close()

@@ -28,7 +28,7 @@ from ica_unet_jax.errors import UserError
 from ica_unet_jax.runs.trained import Trained
 from ica_unet_jax.runtime.http_server import Server
 from ica_unet_jax.serving import openapi
-from ica_unet_jax.serving.cines import MASKS, SUMMARY, VOLUMES, Cines, TooLong
+from ica_unet_jax.serving.cines import MASKS, SUMMARY, VOLUMES, Cines, TooLarge, TooLong
 from ica_unet_jax.serving.wire import log
 
 EARLY = (401, 413, 415, 503)  # answers that need not wait for the upload
@@ -146,7 +146,7 @@ class Service:
         except TooLong:
             raise Refused(503, openapi.REFUSALS[503]) from None
         except UserError as error:
-            code = 413 if "limit_mb" in str(error) else 422
+            code = 413 if isinstance(error, TooLarge) else 422
             raise Refused(code, str(error).replace(str(path), "The file")) from None
         finally:
             self._turn.release()

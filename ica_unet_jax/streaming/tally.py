@@ -68,8 +68,8 @@ class Tally:
         smallest, largest = self.extremes.get(ventricle, (0.0, 0.0))
         return ejection_fraction(largest, smallest)
 
-    def summary(self) -> dict[str, Any]:
-        """JSON-safe."""
+    def counts(self) -> dict[str, Any]:
+        """What is known at any time without looking at all answers, JSON-safe."""
         fractions = {name: self.ejection_fraction(name) for name in ("LV", "RV")}
         return {
             "frames": self.frames,
@@ -78,12 +78,17 @@ class Tally:
             "refused": self.refused,
             "deadline_ms": self.deadline_ms,
             "deadline_misses": self.deadline_misses,
+            "ejection_fraction": {name: round(value, 4) if math.isfinite(value) else None for name, value in fractions.items()},
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """All, JSON-safe."""
+        return self.counts() | {
             "compute_ms": percentiles(self.compute_ms),
             "arrival_to_mask_ms": percentiles(self.arrival_to_mask_ms),
             "compilations": self.compilations,
             "window_moves": self.window_moves,
             "resident_mb": [[round(seconds, 1), round(held, 1)] for seconds, held in self.resident_mb],
-            "ejection_fraction": {k: round(v, 4) if math.isfinite(v) else None for k, v in fractions.items()},
         }
 
 

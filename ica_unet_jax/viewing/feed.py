@@ -70,7 +70,7 @@ class Feed:
             point = [self._serial, round(result.arrived, 4), *volumes, round(result.arrival_to_mask_ms, 2), round(result.compute_ms, 2)]
             self._posted.append((self._session, point))
             self._newest, self._latest = _Newest(self._serial, frame, result, spacing, self._session), time.monotonic()
-        self._counts = _counts(tally)
+        self._counts = tally.counts() | {"refusal": tally.refusal}
 
     def end(self) -> None:
         """Nothing more will come: nobody is to wait for it."""
@@ -125,18 +125,4 @@ def _about(newest: _Newest) -> dict[str, Any]:
         "number": newest.result.number,
         "shape": list(newest.frame.shape),
         "spacing": [round(float(step), 4) for step in newest.spacing],
-    }
-
-
-def _counts(tally: Tally) -> dict[str, Any]:
-    fractions = {name: tally.ejection_fraction(name) for name in ("LV", "RV")}
-    return {
-        "frames": tally.frames,
-        "answered": tally.answered,
-        "dropped": tally.dropped,
-        "refused": tally.refused,
-        "refusal": tally.refusal,
-        "late": tally.deadline_misses,
-        "deadline_ms": tally.deadline_ms,
-        "ejection_fraction": {name: round(value, 4) if value == value else None for name, value in fractions.items()},
     }

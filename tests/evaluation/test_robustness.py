@@ -5,10 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
+from ica_unet_jax.config import Config
 from ica_unet_jax.data import reading
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.evaluation import robustness
 from ica_unet_jax.evaluation.corruptions import CORRUPTIONS, ORIENTATIONS
+from ica_unet_jax.inference import segmenters
 from ica_unet_jax.labels import STRUCTURES
 
 MOVED = [*ORIENTATIONS, "each third slice missing", "one slice", "three slices", "twice as many slices"]
@@ -92,6 +94,15 @@ def test_breathing_shifts_slices_alone(cine):
         np.testing.assert_array_equal(np.sort(seen.labels[time], axis=None), np.sort(truth, axis=None))
         np.testing.assert_array_equal(seen.labels[time].any((1, 2)), truth.any((1, 2)))
     assert not np.array_equal(seen.frames, cine.frames)
+
+
+def test_only_frames_that_are_looked_at_are_corrupted(cine):
+    network = segmenters.segmenter_of(Config.make(neighbours="past"))
+    long = dataclasses.replace(cine, frames=np.arange(90.0, dtype=np.float32).reshape(90, 1, 1, 1), times=tuple(range(90)), labels={0: cine.frames[0], 40: cine.frames[0]})
+    few = robustness._seen(network, long)
+    assert len(few.times) < 8
+    for time in long.labels:
+        assert few.window(time) == long.window(time) and all(few.frame(t) == long.frame(t) == t for t in few.window(time))
 
 
 def test_area_under_the_curve():

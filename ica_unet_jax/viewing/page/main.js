@@ -96,7 +96,7 @@ function tell() {
     ["arrival to mask, now", ms(last[LATENCY])],
     [`median, longest of ${sorted.length}`, `${sorted[sorted.length >> 1].toFixed(1)}, ${ms(sorted[sorted.length - 1])}`],
     ["compute", ms(last[COMPUTE])],
-    [`later than ${figures.deadline_ms} ms`, figures.late, figures.late && "bad"],
+    [`later than ${figures.deadline_ms} ms`, figures.deadline_misses, figures.deadline_misses && "bad"],
     ["dropped", figures.dropped, figures.dropped && "bad"],
     ["refused", figures.refused, figures.refused && "bad"],
     ["answered", `${figures.answered} of ${figures.frames}`],

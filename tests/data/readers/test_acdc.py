@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from places import SHARED_DATA
 
-from ica_unet_jax.data import nifti, reading
+from ica_unet_jax.data import nifti, reading, truths
 from ica_unet_jax.errors import UserError
 
 REAL = SHARED_DATA
@@ -117,7 +117,7 @@ def test_label_map(case_dir):
     case = only_case(case_dir)
     plain, mapped = reading.read(case).labels[0], reading.read(case, "1:3, 2:2,3:1").labels[0]
     np.testing.assert_array_equal(mapped, np.array([0, 3, 2, 1])[plain])
-    assert nifti.parse_label_map("") == {} and nifti.parse_label_map("85:1") == {85: 1}
+    assert truths.parse_label_map("") == {} and truths.parse_label_map("85:1") == {85: 1}
 
 
 @pytest.mark.parametrize("text, part", [("1:4", "'1:4' is not from:to"), ("1-3", "'1-3' is not"), ("1:2,1:3", "twice")])

@@ -154,7 +154,7 @@ def test_a_large_folder_is_known_by_its_first_files(tmp_path, monkeypatch):
     opened = []
     real = images.is_dicom
     monkeypatch.setattr(images, "is_dicom", lambda path: opened.append(path) or real(path))
-    monkeypatch.setattr(images, "library", lambda path: pytest.fail("was parsed"))
+    monkeypatch.setattr(images, "silent_pydicom", lambda path: pytest.fail("was parsed"))
     for folder in range(3):
         (tmp_path / f"{folder}").mkdir()
         for number in range(500):
