@@ -141,12 +141,12 @@ def page(rows: Sequence[Row]) -> str:
             f"**What corruption costs** (Dice, mean over {patients} patients, labelled frames; the loss is against what is found in the images as they are, "
             "in the same slices)",
             "",
-            plain_table(["Images", *STRUCTURES, "mean", "loss"], lines),
+            plain_table(["Images", *STRUCTURES, "mean", "loss"], lines, [False, *[True] * 5]),
             "",
             f"**Do doubts find failures?** Of {len(rows)} frames, as they are and corrupted, {int(failures.sum())} have a mean Dice below {LOW}. "
             f"The number of signs in a frame finds them with an area under the ROC curve of {area}.",
             "",
-            plain_table(["Sign", f"frames below {LOW}", "other frames"], found),
+            plain_table(["Sign", f"frames below {LOW}", "other frames"], found, [False, True, True]),
             "",
         ]
     )

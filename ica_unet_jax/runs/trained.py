@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from flax import traverse_util
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save as serialized
 
 from ica_unet_jax.config import Config
 from ica_unet_jax.data.orientation import Cohort
@@ -201,7 +201,7 @@ def save(
         "weights_sha256": digest(arrays),
     }
     with replacing(target) as temporary:
-        save_file(arrays, temporary, {name: json.dumps(facts[name]) for name in FACTS})
+        temporary.write_bytes(serialized(arrays, {name: json.dumps(facts[name]) for name in FACTS}))  # its own files nobody else may read
 
 
 def digest(variables: Variables) -> str:

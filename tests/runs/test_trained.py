@@ -1,6 +1,7 @@
 """A weights file gives what its run folder gives, and is refused where it is not what was written."""
 
 import json
+import os
 import re
 
 import jax
@@ -59,6 +60,12 @@ def test_weights_segment_as_their_run_does(cohort, tiny_run, weights):
     found = segmenters.load(weights)
     np.testing.assert_array_equal(found.segment(frames, spacing), expected)
     np.testing.assert_array_equal(found.segment(frames[0], spacing), found.segment(frames[:1], spacing)[0])
+
+
+def test_others_may_read_a_file_as_the_umask_has_it(weights):
+    umask = os.umask(0)
+    os.umask(umask)
+    assert weights.stat().st_mode & 0o777 == 0o666 & ~umask
 
 
 def test_half_weights_are_half_as_large_and_round(tiny_run, weights, tmp_path):
