@@ -75,7 +75,7 @@ def seconds_of(command: str, *arguments: str) -> float:
 def loaded(cohort: Path, names: Sequence[str], count: int, workers: int, cache: Path) -> dict[str, float]:
     """Seconds until `count` patients who are learned from are there, and what the process holds then, in a process of its own."""
     split = cohort.with_name("split.json")
-    split.write_text(json.dumps({"train": names[:count], "val": names[-VALIDATING:]}))
+    split.write_text(json.dumps({"train": names[:count], "val": names[-VALIDATING:]}), encoding="utf-8")
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(_load, str(cohort), str(split), workers, str(cache)).result()
 
