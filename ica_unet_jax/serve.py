@@ -34,7 +34,7 @@ options.define(options.STREAM, **options.REAL_TIME)
 view.define()
 _LIKE = flags.DEFINE_string("like", "", "A NIfTI file as the images that will come, so that the first is not waited for.")
 _REPLAY = flags.DEFINE_string(
-    "replay", "", "NIfTI file to play to the MRD server on --port; where a network is named, to one that is started for it alone."
+    "replay", "", "NIfTI file to play to the server on --port; where a network is named, to one that is started for it alone."
 )
 _RATE = flags.DEFINE_float("rate", 22.0, "Replay: frames a second; 0: as fast as the server takes them.", lower_bound=0.0, upper_bound=1000.0)
 _SECONDS = flags.DEFINE_float("seconds", 0.0, "Replay: for so long, from the start again; 0: once.", lower_bound=0.0)
@@ -43,18 +43,19 @@ _OPENRECON = flags.DEFINE_string("openrecon", "", "Instead of serving: folder fo
 _JSON = flags.DEFINE_string("json", "", "Replay: file for the counts and latencies.")
 
 
-_PLAYED, _PLAYED_ALONE = "--replay", "--replay to a server of its own"
+_PLAYED, _PLAYED_ALONE, _PLAYED_HTTP = "--replay", "--replay to a server of its own", "--replay with --protocol=http"
 _SERVERS = [f"--protocol={name}" for name in PORTS]
+_LIVE = ["--protocol=mrd", "--protocol=openigtlink"]
 # What reads a flag, where not all do.
 _READ_BY = {
-    "token": ["--protocol=http", "--view"],
-    "view": ["--protocol=mrd", "--protocol=openigtlink"],
-    "slices": ["--protocol=mrd", "--protocol=openigtlink", _PLAYED_ALONE],
-    "reorder": ["--protocol=mrd", _PLAYED_ALONE],
-    "queue": ["--protocol=mrd", "--protocol=openigtlink", _PLAYED_ALONE],
+    "token": ["--protocol=http", "--view", _PLAYED_HTTP],
+    "view": _LIVE,
+    "slices": _LIVE,
+    "reorder": ["--protocol=mrd"],
+    "queue": _LIVE,
     "waiting": ["--protocol=http"],
     **dict.fromkeys(("patience", "limit_mb"), [*_SERVERS, _PLAYED_ALONE]),
-    **dict.fromkeys(("rate", "seconds", "output", "json"), [_PLAYED, _PLAYED_ALONE]),
+    **dict.fromkeys(("rate", "seconds", "output", "json"), [_PLAYED]),
 }
 
 
@@ -72,30 +73,43 @@ def main() -> None:
 
 def check() -> None:
     """Raises UserError for flags that what was asked for does not read: who gives --token must not believe that it is asked for."""
-    given = flags.FLAGS
-    if _REPLAY.value and _PROTOCOL.value != "mrd":
-        raise UserError("--replay plays MRD alone: leave --protocol out.")
-    played = _PLAYED_ALONE if given.workdir or given.weights else _PLAYED
-    asked = "--openrecon" if _OPENRECON.value else played if _REPLAY.value else f"--protocol={_PROTOCOL.value}"
+    given, server = flags.FLAGS, f"--protocol={_PROTOCOL.value}"
+    if _OPENRECON.value:
+        asked, reads = "--openrecon", {"--openrecon"}
+    elif not _REPLAY.value:
+        asked, reads = server, {server}
+    elif given.workdir or given.weights:
+        asked, reads = f"{_PLAYED_ALONE} with {server}", {_PLAYED, _PLAYED_ALONE, server}
+    else:
+        asked, reads = f"{_PLAYED} with {server}", {_PLAYED, f"{_PLAYED} with {server}"}
+    reads |= {"--view"} if given.view else set()
     for name, readers in _READ_BY.items():
-        if given[name].value != given[name].default and asked not in readers and not (given.view and "--view" in readers):
+        if given[name].value != given[name].default and not reads.intersection(readers):
             raise UserError(f"--{name} would change nothing with {asked}: it is for {', '.join(readers)}. Leave it out.")
     if _SECONDS.value and not _RATE.value:
         raise UserError(f"--seconds={_SECONDS.value:g} would change nothing with --rate=0, which plays once: leave one of them out.")
 
 
 def _replay() -> None:
-    _require("mrd")
-    from ica_unet_jax.serving import replay
+    _require(_PROTOCOL.value)
+    from ica_unet_jax.serving.clients import replay
 
-    wanted = dict(rate=_RATE.value, seconds=_SECONDS.value, output=_OUTPUT.value, json_file=_JSON.value)
+    wanted = dict(
+        protocol=_PROTOCOL.value,
+        rate=_RATE.value,
+        seconds=_SECONDS.value,
+        output=_OUTPUT.value,
+        json_file=_JSON.value,
+        token=flags.FLAGS.token if _PROTOCOL.value == "http" else "",
+    )
     network = {name: flags.FLAGS[name].value for name in ("workdir", "weights")}
     if not any(network.values()):
-        print(replay.describe(replay.replay(_REPLAY.value, _BIND.value, PORTS["mrd"] if _PORT.value is None else _PORT.value, **wanted)))
+        print(replay.describe(replay.replay(_REPLAY.value, _BIND.value, PORTS[_PROTOCOL.value] if _PORT.value is None else _PORT.value, **wanted)))
         return
-    passed_on = {name: flags.FLAGS[name].value for name in ("queue", "reorder", "slices", "patience", "limit_mb")}
+    of_server = ("protocol", "queue", "waiting", "reorder", "slices", "patience", "limit_mb", "view", "view_port", "view_bind", "token")
+    passed_on = {name: flags.FLAGS[name].value for name in of_server}
     given = {**network, "like": _REPLAY.value, **passed_on, **options.given(options.STREAM)}
-    with replay.own_server([f"--{name}={value}" for name, value in given.items() if value is not None]) as port:
+    with replay.own_server([f"--{name}={value}" for name, value in given.items() if value not in (None, "")]) as port:
         print(replay.describe(replay.replay(_REPLAY.value, "127.0.0.1", port, **wanted)))
 
 

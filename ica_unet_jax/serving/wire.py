@@ -126,10 +126,17 @@ class Wire:
         except TimeoutError:
             return 0
 
+    def finish(self) -> None:
+        """Tells the other side that no more comes; what it still sends can be read."""
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            raise Gone("the other side is no longer there") from None
+
     def part(self) -> None:
         """Closes it when the other side has, or after the time: what it still sends would otherwise undo what it was told."""
         try:
-            self._socket.shutdown(socket.SHUT_WR)
+            self.finish()
             self._deadline = time.monotonic() + self._patience
             while True:
                 self._receive(memoryview(bytearray(MEGABYTE)))

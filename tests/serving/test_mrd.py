@@ -11,7 +11,8 @@ from wires import answer, cine, connect, everything, header, images, parsed, ser
 
 from ica_unet_jax.data.orientation import Turn
 from ica_unet_jax.serving import engine as engines
-from ica_unet_jax.serving import mrd, replay
+from ica_unet_jax.serving import mrd
+from ica_unet_jax.serving.clients.mrd import Mrd
 from ica_unet_jax.serving.wire import Malformed
 
 CONFIG = ismrmrd.serialization.ConfigFile("ica_unet")
@@ -179,7 +180,7 @@ def test_labels_are_those_of_a_stream(tiny_run):
     expected = [r.labels for f in frames for r in live.push(f)] + [r.labels for r in live.flush()]
     order = [(0, 1), (0, 0), (1, 0), (2, 1), (2, 0), (1, 1)]
     with serving(mrd.Talk, mrd.refusal, engines.load(tiny_run, runtime="jax")) as port:
-        client = replay.Client("127.0.0.1", port, whole)
+        client = Mrd("127.0.0.1", port, whole)
         client.play(3, 0.0, order)
     assert (client.labels == np.stack(expected)).all() and client.masked.keys() == {0, 1, 2}
 

@@ -1,5 +1,6 @@
 """The scanner to try a server on: it says what came of it, and never more."""
 
+import contextlib
 import socket
 import struct
 import threading
@@ -9,10 +10,12 @@ import numpy as np
 import pytest
 from ismrmrd import ImageHeader
 from ismrmrd.meta import Meta
-from wires import answer, cine, serving
+from wires import answer, cine, serving, trivial_engine
 
 from ica_unet_jax.errors import UserError
-from ica_unet_jax.serving import mrd, replay
+from ica_unet_jax.runtime.listening import listening
+from ica_unet_jax.serving import cines, mrd, openigtlink, web
+from ica_unet_jax.serving.clients import replay
 
 
 @pytest.fixture
@@ -20,6 +23,66 @@ def source(tmp_path):
     image = nib.Nifti1Image(cine(4).T, np.diag([-1.25, -1.5, 10.0, 1.0]))
     nib.save(image, tmp_path / "cine.nii.gz")
     return tmp_path / "cine.nii.gz"
+
+
+class Late:
+    """Of a server whose answers change after so many frames."""
+
+    def __init__(self, frames):
+        self.left = frames
+
+    def __call__(self, frame):
+        self.left -= 1
+        return answer(frame) if self.left >= 0 else 3 - answer(frame)
+
+
+@contextlib.contextmanager
+def server(protocol, labels=answer):
+    """The port of a server that answers each frame with `labels` of it."""
+    if protocol != "http":
+        talk = {"mrd": mrd, "openigtlink": openigtlink}[protocol]
+        with serving(talk.Talk, talk.refusal, trivial_engine(labels=labels)) as port:
+            yield port
+        return
+
+    def segment(path, patience, given_up):
+        image = nib.load(path)
+        masks = np.stack([labels(frame) for frame in np.asarray(image.dataobj).T])
+        nib.save(nib.Nifti1Image(masks.T, image.affine), path.with_name(cines.MASKS))
+
+    listener = listening("127.0.0.1", 0)
+    service = web.Server(listener, web.Service(segment, "secret", 8, 20.0, 2**20).application(), 20.0)
+    thread = threading.Thread(target=service.run, daemon=True)
+    thread.start()
+    yield listener.getsockname()[1]
+    service.stop()
+    thread.join(5)
+
+
+PROTOCOLS = ("mrd", "openigtlink", "http")
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_each_mask_is_that_of_its_frame(source, tmp_path, protocol):
+    with server(protocol) as port:
+        done = replay.replay(
+            source, "127.0.0.1", port, protocol=protocol, rate=200, seconds=0.06, output=tmp_path / "masks.nii.gz", token="secret" * (protocol == "http")
+        )
+    assert (done["frames"], done["answered"], done["unlike"], done["without_mask"]) == (12, 12, [], [])
+    assert (np.asarray(nib.load(tmp_path / "masks.nii.gz").dataobj).T == answer(cine(4))).all()
+    assert 0 < done["sent_to_mask_ms"]["p50"] < 1e3 * done["elapsed_s"]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_masks_of_other_frames_are_told(source, protocol):
+    with server(protocol, Late(10)) as port:
+        done = replay.replay(source, "127.0.0.1", port, protocol=protocol, rate=200, seconds=0.06, token="secret" * (protocol == "http"))
+    assert done["unlike"] == [10, 11] and "2 masks are other ones" in replay.describe(done)
+
+
+def test_what_an_http_server_refuses_is_told(source):
+    with server("http") as port, pytest.raises(UserError, match="the server ended the session: it answers 401: .*token"):
+        replay.replay(source, "127.0.0.1", port, protocol="http")
 
 
 def test_frames_without_a_mask_are_named(source, tmp_path):
@@ -30,6 +93,14 @@ def test_frames_without_a_mask_are_named(source, tmp_path):
     assert part["without_mask"] == [3, 4] and "2 frames of the file have no mask" in replay.describe(part)
     masks = np.asarray(nib.load(tmp_path / "masks.nii.gz").dataobj).T
     assert (masks[:2] == answer(cine(4)[:2])).all() and not masks[2:].any()
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_without_a_server_it_says_so(source, protocol):
+    with listening("127.0.0.1", 0) as free:
+        port = free.getsockname()[1]
+    with pytest.raises(UserError, match="no server answers on"):
+        replay.replay(source, "127.0.0.1", port, protocol=protocol)
 
 
 @pytest.mark.parametrize("name", ["output", "json_file"])

@@ -27,7 +27,7 @@ def own_server(arguments):
     print(json.dumps(arguments))
     raise Own
 
-sys.modules["ica_unet_jax.serving.replay"] = types.SimpleNamespace(own_server=own_server)
+sys.modules["ica_unet_jax.serving.clients.replay"] = types.SimpleNamespace(own_server=own_server)
 command_line.parse(["--workdir=RUN", "--replay=a.nii", "--rate=3", "--slices=3", "--limit_mb=7", "--patience=5", "--queue=2"], flags.FLAGS)
 try:
     serve.main()
@@ -40,7 +40,10 @@ READ = [
     ["--protocol=mrd", "--slices=3", "--reorder=3", "--queue=3", "--view", "--token=a"],
     ["--protocol=openigtlink", "--slices=3", "--queue=3", "--limit_mb=7"],
     ["--replay=a.nii", "--rate=3", "--seconds=3", "--output=b.nii", "--json=c.json"],
-    ["--replay=a.nii", "--workdir=RUN", "--slices=3", "--reorder=3", "--queue=3"],
+    ["--replay=a.nii", "--workdir=RUN", "--slices=3", "--reorder=3", "--queue=3", "--view", "--token=a"],
+    ["--replay=a.nii", "--workdir=RUN", "--protocol=openigtlink", "--slices=3", "--queue=3", "--patience=3"],
+    ["--replay=a.nii", "--workdir=RUN", "--protocol=http", "--token=a", "--waiting=3", "--seconds=3"],
+    ["--replay=a.nii", "--protocol=http", "--token=a"],
 ]
 NOT_READ = [
     ["--token=a", "--protocol=mrd"],
@@ -50,7 +53,10 @@ NOT_READ = [
     ["--view", "--protocol=http"],
     ["--reorder=3", "--protocol=openigtlink"],
     ["--waiting=3", "--protocol=mrd"],
-    ["--queue=3", "--replay=a.nii"],
+    *([f"--{name}=3", "--replay=a.nii"] for name in ("queue", "slices", "reorder", "patience", "limit_mb")),
+    ["--view", "--replay=a.nii"],
+    ["--waiting=3", "--replay=a.nii", "--protocol=http"],
+    ["--queue=3", "--replay=a.nii", "--workdir=RUN", "--protocol=http"],
     ["--queue=3", "--openrecon=folder"],
     ["--output=a.nii"],
     ["--seconds=3", "--rate=0", "--replay=a.nii"],

@@ -1,0 +1,132 @@
+"""What clients have in common: they play a cine, frame after frame, and keep what comes back and when."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from ica_unet_jax.data.case import Cine
+from ica_unet_jax.errors import UserError
+from ica_unet_jax.serving.wire import MEGABYTE, Ended, Wire
+
+PATIENCE = 60.0  # s for an answer
+
+
+class Client:
+    """Counts what was sent and what came back. Frames have numbers from 0; after the cine's last frame its first one follows again.
+
+    Attributes:
+      labels: of the first round, (t, s, h, w) uint8.
+      sent: when the last bytes of a frame had been sent, s, by its number.
+      masked: when the first bytes of its mask came.
+      unlike: numbers of the frames whose mask is another than in the second round. (In the first one a stream may know less of the past.)
+      told: texts of the server.
+    """
+
+    def __init__(self, cine: Cine):
+        self.cine = cine
+        self.labels = np.zeros(cine.frames.shape, np.uint8)
+        self._second = np.zeros_like(self.labels)
+        self.sent: dict[int, float] = {}
+        self.masked: dict[int, float] = {}
+        self.unlike: set[int] = set()
+        self.told: list[str] = []
+
+    def play(self, count: int, rate: float) -> None:
+        """Sends `count` frames, `rate` a second (0: at once), and waits for the answers. Raises UserError where the server ends it."""
+        raise NotImplementedError
+
+    def keep(self, round_: int, frame: int, labels: np.ndarray, first: float, index: Any = ...) -> None:
+        """Labels of a frame of the cine in one of its rounds, or of its slice `index`, whose first bytes came at `first`.
+
+        Raises IndexError, ValueError where they do not fit.
+        """
+        number = round_ * len(self.labels) + frame
+        known = (self._second if round_ else self.labels)[frame][index]
+        if round_ < 2:
+            known[...] = labels
+        elif (known != labels).any():
+            self.unlike.add(number)
+        self.masked.setdefault(number, first)
+
+
+class WireClient(Client):
+    """A session over a connection that is kept, with one message a part of a frame. Raises UserError where there is no server.
+
+    A protocol says how a session begins and ends (`begin`, `end`), what the message of a part is (`message`), and how an answer is read
+    (`answer`, False for the last one).
+    """
+
+    parts = 1  # of a frame
+
+    def __init__(self, host: str, port: int, cine: Cine):
+        super().__init__(cine)
+        try:
+            self.wire = Wire(socket.create_connection((host, port), timeout=PATIENCE), PATIENCE, 1024 * MEGABYTE)
+        except OSError as error:
+            raise no_server(host, port, error) from error
+        self._ended = ""
+        self._reader = threading.Thread(target=self._read, name="answers", daemon=True)
+
+    def begin(self) -> bytes:
+        return b""
+
+    def message(self, number: int, index: int) -> bytes:
+        raise NotImplementedError
+
+    def end(self) -> None:
+        raise NotImplementedError
+
+    def answer(self) -> bool:
+        raise NotImplementedError
+
+    def play(self, count: int, rate: float, order: Sequence[tuple[int, int]] | None = None) -> None:
+        """As `Client.play`; `order`: of (frame, part), each once; by default as they are."""
+        self._reader.start()
+        left = dict.fromkeys(range(count), self.parts)
+        try:
+            self.wire.send(self.begin())
+            for number, index in paced(order or [(number, index) for number in range(count) for index in range(self.parts)], rate):
+                self.wire.send(self.message(number, index))
+                left[number] -= 1
+                if not left[number]:
+                    self.sent[number] = time.perf_counter()
+            self.end()
+        except Ended as error:
+            self._ended = self._ended or str(error)
+        self._reader.join()
+        self.wire.close()
+        if self._ended:
+            raise ended(self._ended, self.told)
+
+    def _read(self) -> None:
+        try:
+            while self.answer():
+                pass
+        except Ended as error:
+            self._ended = str(error)
+        except (ValueError, IndexError) as error:
+            self._ended = f"it sent an answer to nothing that was played ({type(error).__name__})"
+            self.wire.close()
+
+
+def paced(order: Sequence[tuple[int, int]], rate: float) -> Iterator[tuple[int, int]]:
+    """Each (frame, part) at its frame's time, `rate` frames a second; 0: at once."""
+    start = time.perf_counter()
+    for number, index in order:
+        if rate:
+            time.sleep(max(0.0, start + number / rate - time.perf_counter()))
+        yield number, index
+
+
+def no_server(host: str, port: int, error: OSError) -> UserError:
+    return UserError(f"no server answers on {host}:{port} ({error.strerror or error}): start one with serve --workdir=RUN.")
+
+
+def ended(why: str, told: Sequence[str] = ()) -> UserError:
+    return UserError(f"the server ended the session: {why}. {' '.join(told)}".strip())
