@@ -22,6 +22,7 @@ from ica_unet_jax.data.geometry import OUTSIDE_LOGIT, Placement, front_padding, 
 from ica_unet_jax.inference.normalization import Frame, Limits, normalize
 from ica_unet_jax.labels import NUM_CLASSES
 from ica_unet_jax.models.averaging import mean_softmax
+from ica_unet_jax.models.tables import rows_at
 from ica_unet_jax.runtime import compilation
 
 Offset = Int32[Array, "2"]
@@ -109,12 +110,13 @@ class NativeGrid:
 
     def to_label_box(self, windows: Windows, offset: Offset) -> tuple[UInt8[Array, "s rows columns"], tuple[jax.Array, ...]]:
         """The same inside the native box that the windows reach into, 0 where they do not, and its corner; to be traced."""
-        logits, inside, corner = self._in_box(windows, offset)
-        planes = jnp.moveaxis(logits, -1, 0)
-        if compilation.is_for_elsewhere():
-            planes = lax.optimization_barrier(planes)  # a class is a piece of memory
+        if compilation.is_for_elsewhere() and len(self.views) == 1:
+            planes, inside, corner = self._planes_in_box(windows[0], offset)
+        else:
+            logits, inside, corner = self._in_box(windows, offset)
+            planes = jnp.moveaxis(logits, -1, 0)
         # A chain of comparisons; XLA's argmax over four numbers is no vector code.
-        best, label = planes[0], jnp.zeros(logits.shape[:3], jnp.uint8)
+        best, label = planes[0], jnp.zeros(planes.shape[1:], jnp.uint8)
         for k in range(1, NUM_CLASSES):
             label = jnp.where(planes[k] > best, jnp.uint8(k), label)
             best = jnp.maximum(best, planes[k])
@@ -140,6 +142,31 @@ class NativeGrid:
         rows, columns = (axis.box(o) for axis, o in zip(self._axes, offset, strict=True))
         inside = jnp.outer(rows.inside, columns.inside)[None]
         return resample(total / count, rows.taps, columns.taps), inside, (rows.start, columns.start)
+
+    def _planes_in_box(self, logits: jax.Array, offset: Offset) -> tuple[jax.Array, jax.Array, tuple[jax.Array, ...]]:
+        """As `_in_box` of a single window, but (4, s, rows, columns), for other runtimes: rows out of a table, twice, then columns.
+
+        Networks that decode at half the size have 2x2 pixels beside each other in memory: they are told apart by their place in the table.
+        """
+        slices, (depth, height, width) = self.placement.shape[0], self.placement.crop
+        front, half = front_padding(slices, depth), (height // 2, width // 2)
+        x = logits.reshape(depth, half[0], 2, half[1], 2, NUM_CLASSES).transpose(0, 1, 2, 4, 5, 3)
+        rows, columns = (axis.box(o) for axis, o in zip(self._axes, offset, strict=True))
+        # Which of the depth * height/2 * 2 * 2 * 4 rows of width/2 a native row consists of: of its even columns, then of its odd ones.
+        outer = np.arange(NUM_CLASSES)[:, None] + np.arange(front, front + slices) * (half[0] * 4 * NUM_CLASSES)
+        inner = np.arange(2) * NUM_CLASSES
+
+        def row(where: jax.Array) -> jax.Array:
+            block, odd = _halved(where)
+            places = outer[:, :, None, None] + (block * (4 * NUM_CLASSES) + odd * (2 * NUM_CLASSES))[None, None, :, None] + inner[None, None, None]
+            return rows_at(x, places).reshape(NUM_CLASSES, slices, -1, width)
+
+        first, second, weights, others = rows.taps
+        y = row(first) * weights.reshape(1, 1, -1, 1) + row(second) * others.reshape(1, 1, -1, 1)
+        first, second, weights, others = columns.taps
+        places = (block + odd * half[1] for block, odd in map(_halved, (first, second)))
+        one, other = (jnp.take(y, place, axis=3, mode="clip") for place in places)
+        return one * weights.reshape(1, 1, 1, -1) + other * others.reshape(1, 1, 1, -1), jnp.outer(rows.inside, columns.inside)[None], (rows.start, columns.start)
 
     @functools.cached_property
     def _axes(self) -> tuple[_Axis, _Axis]:
@@ -202,6 +229,12 @@ class _Axis(NamedTuple):
         corner = self.reach + offset  # of the window in the canvas; beyond the border the border's voxel counts
         first, second = (jnp.clip(x - corner, 0, self.size - 1) for x in (first, second))
         return _Piece((first, second, weights, others), inside, start)
+
+
+def _halved(where: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Half of places that are not negative, and what is left, 0 or 1."""
+    half = lax.div(where, jnp.int32(2))
+    return half, where - 2 * half
 
 
 def _paste(frame: jax.Array, box: jax.Array, corner: tuple[jax.Array, ...]) -> jax.Array:

@@ -24,8 +24,9 @@ def correlate(current: Streams, neighbour: Streams, radius: int) -> Float[Array,
     # A row of the frame against whole rows of the neighbour is a matrix product; of it a band along the diagonal is kept.
     # That is more arithmetic than is needed, but in few products of a size that fills a processor.
     here, there = (x.transpose(2, 3, 4, 5, 0, 1).reshape(batch, depth, height, width, count) for x in (current, neighbour))
-    multiply = _products_by_table if is_for_elsewhere() else _products
-    products = multiply(here, there, radius) / count
+    if is_for_elsewhere():
+        return (_band_by_tables(here, there, radius) / count).transpose(4, 0, 1, 2, 3).astype(current.dtype)
+    products = _products(here, there, radius) / count
     # Entry (x, x + j) of rows of n is entry (x, j) of rows of n + 1.
     products = products.reshape(batch, depth, height, side, width * (width + 2 * radius))
     products = jnp.pad(products, ((0, 0), (0, 0), (0, 0), (0, 0), (0, width)))
@@ -38,14 +39,17 @@ def _products(here: Array, there: Array, radius: int) -> Array:
     return jnp.einsum("bdyxc,bdyinc->bdyixn", here, _rows_around(there, radius), preferred_element_type=jnp.float32)
 
 
-def _products_by_table(here: Array, there: Array, radius: int) -> Array:
-    """The same, of whole rows out of a table, each as it will be multiplied."""
-    b, d, h, w, _ = here.shape
-    side = 2 * radius + 1
-    padded = jnp.pad(there.transpose(0, 1, 2, 4, 3), ((0, 0), (0, 0), (radius, radius), (0, 0), (radius, radius)))
-    rows = jnp.take(lax.optimization_barrier(padded), np.add.outer(np.arange(h), np.arange(side)).ravel(), axis=2)
-    rows = rows.reshape(b, d, h, side, *padded.shape[3:])
-    return jnp.broadcast_to(here[:, :, :, None], (b, d, h, side, *here.shape[3:])) @ rows
+def _band_by_tables(here: Array, there: Array, radius: int) -> Array:
+    """(b, d, h, w, c) twice -> (b, d, h, w, (2 * radius + 1)^2), for other runtimes: all rows around one as one matrix."""
+    b, d, h, w, c = here.shape
+    side, long = 2 * radius + 1, w + 2 * radius
+    padded = jnp.pad(lax.optimization_barrier(there), ((0, 0), (0, 0), (radius, radius), (radius, radius), (0, 0)))
+    rows = np.add.outer(np.arange(h), np.arange(side)).ravel()
+    around = jnp.take(padded, rows, axis=2).reshape(b, d, h, side * long, c)
+    products = jnp.einsum("bdync,bdyxc->bdynx", around, here).reshape(b, d, h, side * long * w)
+    i, j = np.divmod(np.arange(side * side), side)
+    x = np.arange(w)[:, None]
+    return jnp.take(products, (((i * long + x + j) * w) + x).ravel(), axis=3).reshape(b, d, h, w, side * side)
 
 
 @apart(1)

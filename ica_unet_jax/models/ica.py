@@ -15,6 +15,7 @@ from ica_unet_jax.config import ModelConfig
 from ica_unet_jax.labels import NUM_CLASSES
 from ica_unet_jax.models.layers import Dtype, Volume, depth_to_space, space_to_depth
 from ica_unet_jax.models.mixing import Bases
+from ica_unet_jax.models.tables import rows_at
 from ica_unet_jax.runtime.compilation import is_for_elsewhere, once
 
 
@@ -36,10 +37,19 @@ class LowLevel(nn.Module):
         x = self.block(4 * self.width)(x, train, counted)
         if not self.shared:
             return x, None
-        if is_for_elsewhere():  # moved once, as runtimes cut the innermost axis slowly
-            first, second = jax.lax.optimization_barrier(jnp.moveaxis(x.reshape(*x.shape[:-1], 2, -1), -2, 0))
-            return first, second
+        if is_for_elsewhere():
+            return _halves(x)
         return tuple(jnp.split(x, 2, axis=-1))
+
+
+def _halves(x: Volume) -> tuple[Volume, Volume]:
+    """The two halves of the channels; in memory the first has pairs of slices beside each other, as `CoefficientBranch` reads it."""
+    b, d, h, w, c = x.shape
+    parts = x.reshape(b, d, h, w, 2, c // 2)
+    numbers = np.arange(d * h * w * 2).reshape(d // 2, 2, h, w, 2)
+    first = rows_at(parts, numbers[..., 0].transpose(0, 2, 3, 1), 1)
+    second = rows_at(parts, numbers[..., 1].reshape(d, h, w), 1)
+    return first.transpose(0, 1, 4, 2, 3, 5).reshape(b, d, h, w, -1), second
 
 
 class CoefficientBranch(nn.Module):

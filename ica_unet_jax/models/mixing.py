@@ -19,6 +19,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from ica_unet_jax.models.tables import rows_at
 from ica_unet_jax.runtime.compilation import apart, is_for_elsewhere, once
 
 Coefficients = Float[Array, "batch half_depth rows columns m"]
@@ -63,8 +64,8 @@ def stamps(bases: Bases) -> Float[Array, "batch taps_depth_m depth_phases_u"]:
     # now (batch, j, z, tap_y, phase_y, tap_x, phase_x, u, m)
     x = x.transpose(0, 3, 5, 1, 8, 2, 4, 6, 7)
     taps = x.shape[1] * x.shape[2]
-    if is_for_elsewhere():
-        x = _in_order(x.reshape(*x.shape[:6], 2, 2, 2, 2, u), (0, 1, 2, 3, 4, 5, 6, 8, 7, 9, 10))
+    if is_for_elsewhere():  # see `_mix_by_tables`
+        x = lax.optimization_barrier(x.reshape(*x.shape[:6], 2, 2, 2, 2, u).transpose(0, 1, 2, 3, 4, 5, 6, 8, 7, 9, 10))
     return x.reshape(batch, taps * half * m, depth * 16 * u)
 
 
@@ -76,15 +77,18 @@ class _Axis(NamedTuple):
     patch, the taps i = q - r, and hardly anything is multiplied that lies outside of a patch.
     """
 
+    front: int  # zeros before the patch, so that the blocks' grid lies otherwise
     taps: int
     first: int  # block q of the first row
-    cut: int  # rows of that block which lie before the output
+    cut: int  # rows of that block which lie before the output; even for other runtimes, so that pairs of rows lie in one block
     blocks: int  # that together cover the output
 
     @classmethod
     def of(cls, patch: int, coefficients: int) -> _Axis:
         pad = patch // 2 - 2
-        return cls(-(-patch // 4), pad // 4, pad % 4, coefficients + (pad % 4 > 0))
+        front = pad % 2 if is_for_elsewhere() else 0
+        moved = pad + front
+        return cls(front, -(-(patch + front) // 4), moved // 4, moved % 4, coefficients + (moved % 4 > 0))
 
     def reads(self) -> Starts:
         """For each tap, the coefficient that the first block reads."""
@@ -96,12 +100,12 @@ class _Axis(NamedTuple):
 
 
 def _phases(x, axis: int):
-    """Splits a patch axis into (tap, phase): entry k = phase + 4 * tap, zero behind the patch."""
+    """Splits a patch axis into (tap, phase): entry k = phase + 4 * tap, zero behind the patch, and before it where blocks are moved."""
     patch = x.shape[axis]
-    taps = -(-patch // 4)
+    blocks = _Axis.of(patch, 1)
     widths = [(0, 0)] * x.ndim
-    widths[axis] = (0, 4 * taps - patch)
-    return jnp.pad(x, widths).reshape(*x.shape[:axis], taps, 4, *x.shape[axis + 1 :])
+    widths[axis] = (blocks.front, 4 * blocks.taps - patch - blocks.front)
+    return jnp.pad(x, widths).reshape(*x.shape[:axis], blocks.taps, 4, *x.shape[axis + 1 :])
 
 
 @jax.named_scope("mixing")
@@ -111,20 +115,38 @@ def mix_with(coefficients: Coefficients, matrix, shape: tuple[int, ...]) -> Mixe
     _, depth, patch_rows, patch_columns, u, bases = shape
     if (shape[0], depth, bases) != (batch, 2 * half, m) or patch_rows % 2 or patch_columns % 2:
         raise ValueError(f"coefficients {coefficients.shape} do not fit bases {tuple(shape)}: need (B, d/2, h', w', m) and (B, d, even, even, u, m)")
-    a = coefficients.transpose(0, 2, 3, 1, 4).reshape(batch, rows, columns, half * m)
     down, across = _Axis.of(patch_rows, rows), _Axis.of(patch_columns, columns)
+    if is_for_elsewhere():
+        return _mix_by_tables(coefficients, matrix, (down, across), u)
+    a = coefficients.transpose(0, 2, 3, 1, 4).reshape(batch, rows, columns, half * m)
     y = _gather_and_multiply(a, matrix, (down, across))
     depth = matrix.shape[2] // (16 * u)
-    if is_for_elsewhere():  # as decoders at half the size read it: 2x2 pixels beside each other
-        y = _in_order(y.reshape(batch, down.blocks, across.blocks, depth, 2, 2, 2, 2, u), (0, 3, 1, 4, 2, 6, 5, 7, 8))
     y = y.reshape(batch, down.blocks, across.blocks, depth, 4, 4, u).transpose(0, 3, 1, 4, 2, 5, 6)
     y = y.reshape(batch, depth, 4 * down.blocks, 4 * across.blocks, u)
     return y[:, :, down.cut : down.cut + 4 * rows, across.cut : across.cut + 4 * columns]
 
 
-def _in_order(x: jax.Array, order: tuple[int, ...]) -> jax.Array:
-    """`x`, put into memory with its axes in this order."""
-    return lax.optimization_barrier(x.transpose(order)).transpose(np.argsort(order))
+def _mix_by_tables(coefficients: Coefficients, matrix: jax.Array, axes: tuple[_Axis, _Axis], u: int) -> Mixed:
+    """`mix_with` for other runtimes: what the blocks read comes out of a table, and what they give is moved once.
+
+    Of a block's columns 2x2 pixels lie beside each other, as decoders at half the size read them; see `stamps`.
+    """
+    batch, half, rows, columns, m = coefficients.shape
+    down, across = axes
+    reads = [np.add.outer(np.arange(axis.blocks), axis.reads()) for axis in axes]  # (blocks, taps)
+    around = [(max(0, -read.min()), max(0, read.max() + 1 - n)) for read, n in zip(reads, (rows, columns), strict=True)]
+    table = lax.optimization_barrier(coefficients.transpose(0, 2, 3, 1, 4)).reshape(batch, rows, columns, half * m)
+    padded = jnp.pad(table, [(0, 0), *around, (0, 0)])
+    first, second = (read + front for read, (front, _) in zip(reads, around, strict=True))
+    places = first[:, None, :, None] * padded.shape[2] + second[None, :, None, :]  # (blocks, blocks, taps, taps)
+    gathered = rows_at(padded, places, 1).reshape(batch, down.blocks * across.blocks, -1)
+    y = jnp.einsum("bpk,bko->bpo", gathered, matrix)
+    depth = matrix.shape[2] // (16 * u)
+    y = y.reshape(batch, down.blocks, across.blocks, depth, 2, 8 * u).transpose(0, 3, 1, 4, 2, 5)
+    y = lax.optimization_barrier(y).reshape(batch, depth, 2 * down.blocks, 2 * across.blocks, 4 * u)
+    top, left = down.cut // 2, across.cut // 2
+    y = y[:, :, top : top + 2 * rows, left : left + 2 * columns].reshape(batch, depth, 2 * rows, 2 * columns, 2, 2, u)
+    return y.transpose(0, 1, 2, 4, 3, 5, 6).reshape(batch, depth, 4 * rows, 4 * columns, u)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -144,13 +166,6 @@ def _gather(a: jax.Array, starts: tuple[Starts, Starts], size: tuple[int, int]) 
     """(.., rows, columns, channels) -> (.., *size, taps * channels): `size` of it from each of the starts on, zero outside."""
     zero, still = jnp.zeros((), a.dtype), (0, 0, 0)
     (down, across), (rows, columns) = starts, a.shape[1:3]
-    if is_for_elsewhere():  # a runtime joins many parts slowly, and takes rows out of a table fast
-        around = [(max(0, -min(s)), max(0, max(s) + n - have)) for s, n, have in zip(starts, size, (rows, columns), strict=True)]
-        padded = jnp.pad(a, [(0, 0), *around, (0, 0)])
-        first, second = (np.add.outer(np.arange(n), np.add(s, front)) for n, s, (front, _) in zip(size, starts, around, strict=True))
-        places = first[:, None, :, None] * padded.shape[2] + second[None, :, None, :]
-        table = padded.reshape(a.shape[0], -1, a.shape[3])
-        return jnp.take(table, places.ravel(), axis=1).reshape(a.shape[0], *size, -1)
     taps = [[still, (-i, i + size[0] - rows, 0), (-j, j + size[1] - columns, 0), still] for i in down for j in across]
     return lax.concatenate([lax.pad(a, zero, tap) for tap in taps], 3)
 
