@@ -20,9 +20,12 @@ ROOT = Path(__file__).resolve().parent.parent
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # not this folder, whose modules would hide the standard library's
 
+from ablations import where_lost as lost  # noqa: E402
 from ablations.large_cohort import TABLES  # noqa: E402
 from ica_unet_jax.benchmarking import parallel, report  # noqa: E402
 from ica_unet_jax.config import fields  # noqa: E402
+from ica_unet_jax.evaluation import where_lost  # noqa: E402
+from ica_unet_jax.labels import STRUCTURES  # noqa: E402
 from ica_unet_jax.reporting import figures  # noqa: E402
 from ica_unet_jax.reporting.markup import NONE, number, p_value, plain_table  # noqa: E402
 from ica_unet_jax.runtime.files import write_text  # noqa: E402
@@ -193,6 +196,17 @@ def large_cohort(table: str) -> str:
     return TABLES[table](json.loads((RESULTS / "large_cohort" / "benchmark.json").read_text(encoding="utf-8")))
 
 
+def lost_by(network: str) -> dict[str, Any]:
+    """Where a network loses its Dice, as ablations/where_lost.py has it."""
+    return json.loads((RESULTS / "where_lost" / f"{network}.json").read_text(encoding="utf-8"))
+
+
+def lost_in(table: str) -> str:
+    """A table of it: of the whole, or of the validation patients by place, size or kind."""
+    found = lost_by("acdc_causal")
+    return lost.whole_table(found) if table == "whole" else where_lost.tables(found["val"])[table]
+
+
 def streams_in_parallel() -> str:
     """The streams in their forms, from one core and from several."""
     heads, rows = parallel.table(report_of_streams())
@@ -206,6 +220,14 @@ def report_of_streams() -> dict[str, Any]:
 def pictures() -> None:
     """The pictures of the documents that are made of committed results."""
     figures.parallel_streams(ROOT / "docs" / "streams_in_parallel.png", parallel.panels(report_of_streams()))
+    found = lost_by("acdc_causal")
+    figures.by_place(
+        ROOT / "docs" / "where_lost.png",
+        {
+            structure: {words: {f"{phase} {place}": dice[structure] for phase, place, dice in found[split]["places"]} for split, words in lost.SPLITS.items()}
+            for structure in STRUCTURES
+        },
+    )
 
 
 def modules() -> str:
@@ -326,6 +348,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "runtimes": runtimes,
     "hour": hour,
     **{f"large_{name}": functools.partial(large_cohort, name) for name in TABLES},
+    **{f"lost_{name}": functools.partial(lost_in, name) for name in ("whole", "places", "sizes", "kinds")},
     "streams_in_parallel": streams_in_parallel,
     "paper_settings": paper_settings,
     "modules": modules,

@@ -75,19 +75,42 @@ def read_csv(path: str | Path) -> list[Row]:
         raise UserError(f"{path} cannot be read as a table of faults ({error}): evaluate again.") from error
 
 
+def figures(rows: Sequence[Row]) -> dict[str, list[list[Any]]]:
+    """Dice {structure: its mean over patients} behind words, JSON-safe, in three tables.
+
+    places: by phase and thirds of the slices that show a heart. sizes: by volume of the truth, of all frames. kinds: what is gained if one
+    kind of fault alone is mended.
+    """
+    phases = [name for name in ("ED", "ES", "") if any(row["phase"] == name for row in rows)]
+    third, whole = _thirds(rows), _dice(rows)
+    return {
+        "places": [
+            [phase or "other", place, _dice(rows, lambda row, phase=phase, place=place: (row["phase"], row["position"]) == (phase, place))]
+            for phase in phases
+            for place in POSITIONS[:-1]
+        ],
+        "sizes": [[size, _dice(rows, lambda row, size=size: third[_frame(row)] == size)] for size in THIRDS],
+        "kinds": [[kind, {name: _dice(rows, mended=kind)[name] - whole[name] for name in STRUCTURES}] for kind in KINDS],
+    }
+
+
+def tables(found: Mapping[str, list[list[Any]]]) -> dict[str, str]:
+    """What `figures` found as Markdown."""
+
+    def lines(name: str, signed: bool = False) -> list[list[str]]:
+        return [[*words, *(number(value, 3, signed=signed) for value in dice.values())] for *words, dice in found[name]]
+
+    heads = [f"Dice {name}" for name in STRUCTURES]
+    return {
+        "places": plain_table(["Phase", "Slices", *heads], lines("places")),
+        "sizes": plain_table(["Frames", *heads], lines("sizes")),
+        "kinds": plain_table(["Mended", *STRUCTURES], [[_MENDED[kind], *rest] for kind, *rest in lines("kinds", signed=True)]),
+    }
+
+
 def page(rows: Sequence[Row], limit: Mapping[str, float]) -> str:
     """Three tables in Markdown: by place in the stack, by size of the structure, and by kind of fault; `limit` as `mean_limit` gives it."""
-    phases = [name for name in ("ED", "ES", "") if any(row["phase"] == name for row in rows)]
-    places = [
-        [phase or "other", place, *_figures(rows, lambda row, phase=phase, place=place: (row["phase"], row["position"]) == (phase, place))]
-        for phase in phases
-        for place in POSITIONS[:-1]
-    ]
-    third = _thirds(rows)
-    sizes = [[size, *_figures(rows, lambda row, size=size: third[_frame(row)] == size)] for size in THIRDS]
-    whole = _dice(rows)
-    kinds = [[_MENDED[kind], *(number(_dice(rows, mended=kind)[name] - whole[name], 3, signed=True) for name in STRUCTURES)] for kind in KINDS]
-    heads = [f"Dice {name}" for name in STRUCTURES]
+    made = tables(figures(rows))
     most = ", ".join(f"{name} {number(dice, 3)}" for name, dice in limit.items())
     return "\n".join(
         [
@@ -95,15 +118,15 @@ def page(rows: Sequence[Row], limit: Mapping[str, float]) -> str:
             "",
             "**By place in the stack** (thirds of the slices that show a heart; mean over patients)",
             "",
-            plain_table(["Phase", "Slices", *heads], places),
+            made["places"],
             "",
             "**By size of the structure** (volume of the truth, of all frames)",
             "",
-            plain_table(["Frames", *heads], sizes),
+            made["sizes"],
             "",
             "**What would be gained if one kind of fault alone were mended** (Dice, mean over patients)",
             "",
-            plain_table(["Mended", *STRUCTURES], kinds),
+            made["kinds"],
             "",
         ]
     )
@@ -141,7 +164,3 @@ def _dice(rows: Iterable[Row], chosen: Callable[[Row], bool] = lambda row: True,
 
 def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values)) if values else float("nan")
-
-
-def _figures(rows: Sequence[Row], chosen: Callable[[Row], bool]) -> list[str]:
-    return [number(value, 3) for value in _dice(rows, chosen).values()]

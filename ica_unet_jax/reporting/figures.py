@@ -284,6 +284,26 @@ def parallel_streams(path: str | Path, panels: Mapping[str, Mapping[str, Mapping
     save(figure, path)
 
 
+def by_place(path: str | Path, panels: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
+    """Dice by places in the stack, a panel for each structure, a line for each kind of patients.
+
+    Args:
+      path: of the PNG file.
+      panels: {structure: {patients: {place: Dice}}}; the places are the same in all.
+    """
+    figure = _figure(4 * len(panels), 3.6)
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for ax, (structure, lines) in zip(axes, panels.items(), strict=True):
+        for number, (patients, dice) in enumerate(lines.items()):
+            ax.plot(range(len(dice)), list(dice.values()), "os"[number % 2] + "-", color=PALETTE[structure], alpha=1 - 0.5 * number, linestyle=("-", "--")[number % 2], label=patients)
+            ax.set_xticks(range(len(dice)), labels=list(dice), rotation=30, fontsize=8)
+        ax.set_title(structure)
+        ax.grid(alpha=0.25)
+        ax.legend(fontsize=8, frameon=False, loc="lower left")
+    axes[0].set_ylabel("Dice")
+    save(figure, path)
+
+
 def outline(ax: Any, truth: np.ndarray) -> None:
     """The structures of a label image (h, w) as lines on matplotlib's axes."""
     for name, label in STRUCTURES.items():

@@ -9,7 +9,7 @@ import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-CONNECTIONS = 128  # at once; more are told to come later
+CONNECTIONS = 128  # at once; for one more the oldest of those that ask for nothing is closed, or it is told to come later
 LONGEST_HEAD = 2**14  # bytes of a request's headers
 LONGEST_MESSAGE = 2**12  # bytes of what comes over a WebSocket
 
@@ -29,6 +29,10 @@ class Server:
         class Bounded(H11Protocol):
             def connection_made(self, transport: Any) -> None:
                 super().connection_made(transport)
+                self._came, self._ended = self.loop.time(), False
+                silent = [other for other in self.connections if other is not self and isinstance(other, Bounded) and other._is_silent()]
+                if silent and len(self.connections) >= CONNECTIONS:  # who says nothing takes nobody's place
+                    min(silent, key=lambda other: other._came)._abort()
                 self._limits = (
                     self.loop.call_later(patience, lambda: self.cycle is None and self._abort()),
                     self.loop.call_later(4 * patience, self._abort),
@@ -39,7 +43,11 @@ class Server:
                     limit.cancel()
                 super().connection_lost(exc)
 
+            def _is_silent(self) -> bool:
+                return not self._ended and (self.cycle is None or self.cycle.response_complete)
+
             def _abort(self) -> None:
+                self._ended = True
                 if self.transport.get_protocol() is self:
                     self.transport.abort()
 

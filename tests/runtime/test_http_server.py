@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from ica_unet_jax.runtime.http_server import Server
+from ica_unet_jax.runtime.http_server import CONNECTIONS, Server
 from ica_unet_jax.runtime.listening import listening
 
 
@@ -45,3 +45,17 @@ def test_a_connection_that_has_ended_is_forgotten():
         while protocols() > 2 and time.monotonic() < end:
             time.sleep(0.05)
         assert protocols() <= 2
+
+
+def test_who_says_nothing_takes_nobody_s_place():
+    with running(patience=60.0) as port, contextlib.ExitStack() as held:
+        silent = [held.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(CONNECTIONS + 10)]
+        client = held.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answer = b"".join(iter(lambda: client.recv(4096), b""))
+        assert answer.startswith(b"HTTP/1.1 200") and answer.endswith(b"yes")
+        silent[0].settimeout(10)
+        with contextlib.suppress(ConnectionResetError):
+            assert not silent[0].recv(1)  # the oldest was closed
+        silent[-1].sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")  # the newest was not
+        assert silent[-1].recv(4096).startswith(b"HTTP/1.1 200")
