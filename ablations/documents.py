@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # not this folder, whose modules would hide the standard library's
 
+from ablations import claims  # noqa: E402
 from ablations import where_lost as lost  # noqa: E402
 from ablations.large_cohort import TABLES  # noqa: E402
 from ica_unet_jax.benchmarking import parallel, report  # noqa: E402
@@ -196,6 +197,12 @@ def large_cohort(table: str) -> str:
     return TABLES[table](json.loads((RESULTS / "large_cohort" / "benchmark.json").read_text(encoding="utf-8")))
 
 
+def claimed() -> str:
+    """What results say to each claim of the paper."""
+    rows = claims.table(report.read(RESULTS / "real_time" / "benchmark.json")["rows"], report_of_streams())
+    return plain_table(("In the paper", "Claim", "Verdict", "Our figures", "From"), [[place, says, f"**{word}**", text or NONE, source] for place, says, word, text, source in rows])
+
+
 def lost_by(network: str) -> dict[str, Any]:
     """Where a network loses its Dice, as ablations/where_lost.py has it."""
     return json.loads((RESULTS / "where_lost" / f"{network}.json").read_text(encoding="utf-8"))
@@ -348,6 +355,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "runtimes": runtimes,
     "hour": hour,
     **{f"large_{name}": functools.partial(large_cohort, name) for name in TABLES},
+    "claims": claimed,
     **{f"lost_{name}": functools.partial(lost_in, name) for name in ("whole", "places", "sizes", "kinds")},
     "streams_in_parallel": streams_in_parallel,
     "paper_settings": paper_settings,

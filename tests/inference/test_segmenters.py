@@ -1,11 +1,15 @@
 """A trained model on native frames: every frame is encoded once, and order and reuse change nothing."""
 
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny import SMALL, variables
 
+from ica_unet_jax import inference
 from ica_unet_jax.config import Config
 from ica_unet_jax.data.geometry import normalize
 from ica_unet_jax.errors import UserError
@@ -113,3 +117,11 @@ def test_a_run_without_batch_statistics_is_loaded(tmp_path):
     loaded = load(tmp_path)
     assert loaded.step == 2
     jax.tree.map(np.testing.assert_array_equal, loaded.variables, {"params": params, "batch_stats": {}})
+
+
+def test_the_short_way_from_python(tiny_run):
+    frames = np.random.default_rng(1).gamma(2, 100, (2, 2, 64, 64)).astype(np.float32)
+    labels = inference.load(tiny_run).segment(frames, (10.0, 1.5, 1.5))
+    assert (labels == load(tiny_run).segment(frames, (10.0, 1.5, 1.5))).all() and labels.shape == frames.shape
+    done = subprocess.run([sys.executable, "-c", "import sys, ica_unet_jax.inference; print('jax' in sys.modules)"], capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr

@@ -1,0 +1,140 @@
+"""The paper's claims, each with what our results say to it: for docs/results/claims.md.
+
+A claim about accuracy is held against a contrast of a study: one decision among those of the statistics (docs/statistics.md). One about
+speed is held against times. What no committed result answers is "not tested".
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ica_unet_jax.reporting.markup import NONE
+
+RESULTS = Path(__file__).resolve().parent / "results"
+SOURCES = ("acdc100", "acdc_mini", "causal_acdc_mini")  # the first that has the study answers
+CONFIRMED, REFUTED, UNDECIDED, NOT_TESTED = "confirmed", "refuted", "undecided", "not tested"
+OPPOSITE = {"better": "worse", "worse": "better"}
+
+Verdict = tuple[str, str, str]  # the word, the figures, where they are from
+Rows = Mapping[str, Mapping[str, Any]]  # of a benchmark
+
+
+@dataclasses.dataclass(frozen=True)
+class Contrast:
+    """What a study would have to decide: its line `title` is `expected`, "better" or "worse", than the reference, or `as_good`."""
+
+    study: str
+    title: str
+    expected: str
+    as_good: bool = False  # would do as well
+
+    def verdict(self, results: Path = RESULTS) -> Verdict:
+        for source in SOURCES:
+            line = _line(results / source / f"{self.study}.csv", self.title)
+            if line and line["decision"]:
+                return self._word(line["decision"]), figures(line), f"{source}/{self.study}"
+        return NOT_TESTED, "", self.study
+
+    def _word(self, decision: str) -> str:
+        if decision == self.expected:
+            return CONFIRMED
+        if decision.startswith(("no effect", "as good")):
+            return CONFIRMED if self.as_good else REFUTED
+        return REFUTED if decision == OPPOSITE[self.expected] else UNDECIDED
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    place: str  # in the paper
+    says: str  # in our words
+    test: Contrast | Callable[[Rows, Mapping[str, Any]], Verdict]  # or of the benchmark's rows and the streams in parallel
+
+
+def figures(line: Mapping[str, str]) -> str:
+    """The change of mean Dice, its interval and what was decided."""
+    interval = f" [{float(line['low']):+.3f}, {float(line['high']):+.3f}]" if line["low"] else ""
+    return f"{line['title']}: {float(line['difference']):+.3f}{interval}, {line['decision']}"
+
+
+def _line(path: Path, title: str) -> dict[str, str] | None:
+    if not path.is_file():
+        return None
+    with path.open(newline="", encoding="utf-8") as file:
+        return next((line for line in csv.DictReader(file) if line["title"] == title), None)
+
+
+def throughput(rows: Rows, _: Any) -> Verdict:
+    frame = rows[FASTEST]["frame_ms"]
+    return _by(frame["p95"] <= 1000 / 22, frame["p50"] <= 1000 / 22), f"{1000 / frame['p50']:.0f} frames a second, p95 of a frame {frame['p95']:.0f} ms, two CPU cores", "real_time"
+
+
+def latency(rows: Rows, _: Any) -> Verdict:
+    frame = rows[FASTEST]["frame_ms"]
+    text = f"past frames alone: p50 {frame['p50']:.0f} ms, p95 {frame['p95']:.0f}. With frame t+1, as in the paper, the wait for it is {1000 / 22:.0f} ms more"
+    return _by(frame["p95"] <= 50, frame["p50"] <= 50), text, "real_time"
+
+
+def latency_ratio(rows: Rows, _: Any) -> Verdict:
+    with (RESULTS / "tables_acdc_mini" / "table_1_ratios.csv").open(newline="", encoding="utf-8") as file:
+        [line] = [x for x in csv.DictReader(file) if (x["System"], x["In units of"]) == ("MSU-Net, span 10", "ICA-UNet, n = 3")]
+    text = (
+        f"compute time {float(line['Compute']):.0f} times (the width of MSU-Net is our choice, as none is printed). Of the paper's own figures, with the same clock for "
+        f"both: {line['Compute (paper)']} times in compute time, {line['Arrival to mask, 30 FPS (paper)']} from arrival to mask"
+    )
+    return UNDECIDED, text, "tables_acdc_mini"
+
+
+def parallel(_: Rows, streams: Mapping[str, Any]) -> Verdict:
+    from ica_unet_jax.benchmarking import parallel as timed
+
+    heads, lines = timed.table(streams)
+    column = heads.index("m = 32")
+    found = {line[0]: float(line[column]) for line in lines if line[1] == max(other[1] for other in lines)}
+    mapped, loop, dense = found["mapped"], found["one after the other"], found["dense, equal work"]
+    text = f"m = 32, two CPU cores: mapped {mapped:.1f} ms, one after the other {loop:.1f}, one dense U-Net of as much work {dense:.1f}"
+    return (CONFIRMED if mapped < 0.9 * min(loop, dense) else REFUTED), text, "parallel"
+
+
+def nothing(_: Rows, __: Any) -> Verdict:
+    """Of a claim for which there is no study yet."""
+    return NOT_TESTED, "", NONE
+
+
+def _by(always: bool, mostly: bool) -> str:
+    return CONFIRMED if always else UNDECIDED if mostly else REFUTED
+
+
+FASTEST = "roi/n4/independent/past@openvino"
+CLAIMS = (
+    Claim("Abstract; Table 1", "at least 22 frames a second", throughput),
+    Claim("Abstract; Table 1", "at most 50 ms of latency", latency),
+    Claim("Abstract", "up to 12.6 times less latency than MSU-Net (442 to 35 ms, span 10 and n = 3)", latency_ratio),
+    Claim("Abstract; Table 1", "more accurate than MSU-Net, the best before it in real time", Contrast("main", "MSU-Net, span 2", "worse")),
+    Claim("Table 1", "n = 4 is more accurate than n = 3", Contrast("design", "n = 3", "worse")),
+    Claim("Table 2", "as accurate as networks without a limit of time: ensemble of U-Nets", Contrast("main", "Ensemble U-Net", "worse", as_good=True)),
+    Claim("Table 2", "the same: Omega-Net", Contrast("main", "Omega-Net", "worse", as_good=True)),
+    Claim("Table 2", "the same: GridNet", Contrast("main", "GridNet", "worse", as_good=True)),
+    Claim("Section 3", "m streams of coefficients are fast, as they run in parallel", parallel),
+    Claim("Section 3", "a stream of its own for each coefficient", Contrast("streams", "shared streams", "worse")),
+    Claim("Section 3", "bases and coefficients instead of features (bases as long skips)", Contrast("design", "no ICA", "worse")),
+    Claim("Section 3", "bases are computed from the frame", Contrast("bases_from", "dictionary alone", "worse")),
+    Claim("Section 3", "the frame after helps", Contrast("causal", "t-1 alone", "worse")),
+    Claim("Section 3, Eq. 1", "the sparsity term helps", Contrast("loss_terms", "S", "better")),
+    Claim("Section 3, Eq. 1", "the independence term helps", Contrast("loss_terms", "I", "better")),
+    Claim("Section 3, Eq. 1", "the reconstruction term helps", Contrast("loss_terms", "R", "better")),
+    Claim("Section 3, Eq. 2", "outputs at coarser levels help as supervision", Contrast("supervision", "the finest output alone", "worse")),
+    Claim("Section 2", "an encoder trained together with the network beats an ICA by itself", nothing),
+)
+
+
+def table(rows: Rows, streams: Mapping[str, Any]) -> list[list[str]]:
+    """Place, claim, verdict, figures, and where these are from, of each claim."""
+    found = []
+    for claim in CLAIMS:
+        word, text, source = claim.test.verdict() if isinstance(claim.test, Contrast) else claim.test(rows, streams)
+        found.append([claim.place, claim.says, word, text, source])
+    return found

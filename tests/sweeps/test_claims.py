@@ -1,0 +1,55 @@
+"""What results say to the paper's claims follows from decisions, and from nothing else."""
+
+import csv
+
+import pytest
+
+from ablations import claims
+from ablations.claims import CONFIRMED, NOT_TESTED, REFUTED, UNDECIDED, Contrast
+from ablations.networks import settings
+from ablations.studies import KNOWN
+from ica_unet_jax.config import Config
+from ica_unet_jax.sweeps import titles
+
+CONTRASTS = [claim.test for claim in claims.CLAIMS if isinstance(claim.test, Contrast)]
+
+
+@pytest.mark.parametrize(
+    "decision, alone, or_as_good",
+    [
+        ("worse", CONFIRMED, CONFIRMED),
+        ("better", REFUTED, REFUTED),
+        ("as good within 0.01", REFUTED, CONFIRMED),
+        ("no effect above 0.01", REFUTED, CONFIRMED),
+        ("undecided", UNDECIDED, UNDECIDED),
+        ("one block, no decision", UNDECIDED, UNDECIDED),
+        ("", NOT_TESTED, NOT_TESTED),
+    ],
+)
+def test_verdicts_follow_from_decisions(tmp_path, decision, alone, or_as_good):
+    (tmp_path / "acdc_mini").mkdir()
+    with (tmp_path / "acdc_mini" / "s.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["title", "difference", "low", "high", "decision"])
+        writer.writerow(["x", "-0.0212", "-0.04", "0.001", decision])
+    for as_good, word in ((False, alone), (True, or_as_good)):
+        found, text, source = Contrast("s", "x", "worse", as_good).verdict(tmp_path)
+        assert found == word and (text == f"x: -0.021 [-0.040, +0.001], {decision}" or word == NOT_TESTED)
+    assert Contrast("s", "y", "worse").verdict(tmp_path)[0] == NOT_TESTED
+
+
+def test_results_of_more_patients_come_first(tmp_path):
+    for source, decision in (("acdc100", "better"), ("acdc_mini", "worse")):
+        (tmp_path / source).mkdir()
+        (tmp_path / source / "s.csv").write_text(f"title,difference,low,high,decision\nx,0.1,,,{decision}\n")
+    assert Contrast("s", "x", "worse").verdict(tmp_path) == (REFUTED, "x: +0.100, better", "acdc100/s")
+
+
+@pytest.mark.parametrize("contrast", CONTRASTS, ids=lambda contrast: f"{contrast.study}, {contrast.title}")
+def test_each_claim_asks_for_a_line_that_its_study_has(contrast):
+    base = Config.make(**settings(("acdc",)) | dict(crop=(10, 128, 128), contracting_blocks=4))
+    if contrast.study == "causal":  # by a launch file of its own
+        assert contrast.title == titles.WORDS["neighbours"]["past"]
+        return
+    study = KNOWN[contrast.study]
+    assert contrast.title in {*study.titled(base), *study.factors.values()} and contrast.expected in claims.OPPOSITE
