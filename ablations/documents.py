@@ -208,6 +208,25 @@ def lost_by(network: str) -> dict[str, Any]:
     return json.loads((RESULTS / "where_lost" / f"{network}.json").read_text(encoding="utf-8"))
 
 
+def lost_answer() -> str:
+    """The sentences that follow from its figures."""
+    found = lost_by("acdc_causal")
+    val, train, limit = (dict(found["whole"])[name] for name in (*(f"Dice, {words}" for words in lost.SPLITS.values()), "Dice of the truth on the model's grid and back"))
+    mean = {name: sum(values.values()) / len(values) for name, values in (("val", val), ("train", train), ("limit", limit))}
+    gap = {name: train[name] - val[name] for name in val}
+    most, least = (choose(gap, key=gap.__getitem__) for choose in (max, min))
+    kinds = dict(found["val"]["kinds"])
+    worst = {name: max(kinds, key=lambda kind: kinds[kind][name]) for name in val}
+    weakest = {name: min(found["val"]["places"], key=lambda row: row[2][name])[:2] for name in val}
+    sentences = [
+        f"**Of the {1 - mean['val']:.3f} that are missing to a mean Dice of 1, {mean['train'] - mean['val']:.3f} are missing on new patients alone, "
+        f"{mean['limit'] - mean['train']:.3f} on those that it learned from as well, and {1 - mean['limit']:.3f} are the grid's.**",
+        f"New patients cost the {most} most ({gap[most]:.3f}), the {least} least ({gap[least]:.3f}).",
+        *(f"{name}: worst at {place[0]}, slices at the {place[1]}; most would be gained by mending {where_lost.MENDED[worst[name]]} ({kinds[worst[name]][name]:+.3f})." for name, place in weakest.items()),
+    ]
+    return " ".join(sentences)
+
+
 def lost_in(table: str) -> str:
     """A table of it: of the whole, or of the validation patients by place, size or kind."""
     found = lost_by("acdc_causal")
@@ -356,6 +375,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "hour": hour,
     **{f"large_{name}": functools.partial(large_cohort, name) for name in TABLES},
     "claims": claimed,
+    "lost_answer": lost_answer,
     **{f"lost_{name}": functools.partial(lost_in, name) for name in ("whole", "places", "sizes", "kinds")},
     "streams_in_parallel": streams_in_parallel,
     "paper_settings": paper_settings,

@@ -32,22 +32,20 @@ SHAPE, FRAMES = (4, 64, 64), 8
 VALIDATING = 20
 FEW = 10  # the smallest cohort of the table of memory is this part of the largest
 
-_PATIENTS = flags.DEFINE_integer("patients", 2000, "So many are simulated.", lower_bound=10 * VALIDATING)
-_JSON = flags.DEFINE_string("json", None, "File for the result.", required=True)
-
 
 def main() -> None:
     from ica_unet_jax.data.phantom import beating_heart
     from ica_unet_jax.runs.provenance import commit, processor
     from ica_unet_jax.runtime import files
 
-    files.check_place(_JSON.value)
+    place, patients = flags.FLAGS.json, flags.FLAGS.patients
+    files.check_place(place)
     made_by = {"commit": commit(), "machine": processor(), "cores": os.cpu_count()}
     with tempfile.TemporaryDirectory(prefix="large_cohort_") as folder:
         cohort = Path(folder) / "cohort"
-        beating_heart.write_cohort(cohort, _PATIENTS.value, shape=SHAPE, frames=FRAMES)
-        result = made_by | {"patients": _PATIENTS.value, "shape": SHAPE, "frames": FRAMES} | measured(cohort, _PATIENTS.value)
-    files.write_json(_JSON.value, result)
+        beating_heart.write_cohort(cohort, patients, shape=SHAPE, frames=FRAMES)
+        result = made_by | {"patients": patients, "shape": SHAPE, "frames": FRAMES} | measured(cohort, patients)
+    files.write_json(place, result)
     print("\n\n".join(made(result) for made in TABLES.values()))
 
 
@@ -133,4 +131,6 @@ def extrapolated_table(result: dict[str, Any]) -> str:
 TABLES = {"check": check_table, "start": start_table, "memory": memory_table, "extrapolated": extrapolated_table}
 
 if __name__ == "__main__":
+    flags.DEFINE_integer("patients", 2000, "So many are simulated.", lower_bound=10 * VALIDATING)
+    flags.DEFINE_string("json", None, "File for the result.", required=True)
     launcher.run(main)

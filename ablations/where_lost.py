@@ -30,15 +30,13 @@ from ica_unet_jax.reporting.markup import number, plain_table  # noqa: E402
 
 SPLITS = {"val": "validation patients", "train": "patients that it learned from"}
 
-_RUNS = flags.DEFINE_list("runs", None, "Run folders with these three evaluations.", required=True)
-_JSON = flags.DEFINE_string("json", None, "File for the result.", required=True)
-
 
 def main() -> None:
     from ica_unet_jax.runtime import files
 
-    files.check_place(_JSON.value)
-    files.write_json(_JSON.value, joined([of_run(Path(run)) for run in _RUNS.value]) | {"runs": len(_RUNS.value)})
+    given = flags.FLAGS
+    files.check_place(given.json)
+    files.write_json(given.json, joined([of_run(Path(run)) for run in given.runs]) | {"runs": len(given.runs)})
 
 
 def of_run(run: Path) -> dict[str, Any]:
@@ -90,4 +88,6 @@ def whole_table(result: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
+    flags.DEFINE_list("runs", None, "Run folders with these three evaluations.", required=True)
+    flags.DEFINE_string("json", None, "File for the result.", required=True)
     launcher.run(main)

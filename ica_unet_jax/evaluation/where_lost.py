@@ -23,7 +23,7 @@ Row = dict[str, Any]
 
 COLUMNS = ("patient", "group", "frame", "phase", "structure", "slice", "position", *COUNTS)
 _NUMBERS = ("frame", "slice", *COUNTS)
-_MENDED = {
+MENDED = {
     "slice": "slices that have the structure in one of prediction and truth alone",
     "island": "islands beside the largest component",
     "edge": f"voxels within {EDGE_MM:g} mm of the true contour",
@@ -104,7 +104,7 @@ def tables(found: Mapping[str, list[list[Any]]]) -> dict[str, str]:
     return {
         "places": plain_table(["Phase", "Slices", *heads], lines("places")),
         "sizes": plain_table(["Frames", *heads], lines("sizes")),
-        "kinds": plain_table(["Mended", *STRUCTURES], [[_MENDED[kind], *rest] for kind, *rest in lines("kinds", signed=True)]),
+        "kinds": plain_table(["Mended", *STRUCTURES], [[MENDED[kind], *rest] for kind, *rest in lines("kinds", signed=True)]),
     }
 
 

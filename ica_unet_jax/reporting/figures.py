@@ -295,7 +295,7 @@ def by_place(path: str | Path, panels: Mapping[str, Mapping[str, Mapping[str, fl
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for ax, (structure, lines) in zip(axes, panels.items(), strict=True):
         for number, (patients, dice) in enumerate(lines.items()):
-            ax.plot(range(len(dice)), list(dice.values()), "os"[number % 2] + "-", color=PALETTE[structure], alpha=1 - 0.5 * number, linestyle=("-", "--")[number % 2], label=patients)
+            ax.plot(range(len(dice)), list(dice.values()), ("o-", "s--")[number % 2], color=PALETTE[structure], label=patients)
             ax.set_xticks(range(len(dice)), labels=list(dice), rotation=30, fontsize=8)
         ax.set_title(structure)
         ax.grid(alpha=0.25)
