@@ -192,6 +192,21 @@ def hour() -> str:
     )
 
 
+def served() -> str:
+    """What a mask takes over each protocol, with and without somebody who looks, and what that is more than in a stream."""
+    folder = RESULTS / "serving"
+    stream = json.loads((folder / "stream.json").read_text(encoding="utf-8"))
+    delay = stream["arrival_to_mask_ms"]
+    rows = [["none: `stream`", f"{stream['frames']:,}", f"{stream['answered']:,}", NONE, *(f"{delay[name]:.1f}" for name in PERCENTILES), NONE]]
+    for name, words in {"mrd": "MRD", "mrd_view": "MRD, with a page", "openigtlink": "OpenIGTLink", "openigtlink_view": "OpenIGTLink, with a page", "http": "HTTP, 22 frames a request"}.items():
+        found = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        own = found["sent_to_mask_ms"]
+        more = NONE if name == "http" else f"{own['p95'] - delay['p95']:+.1f}"
+        rows.append([words, f"{found['frames']:,}", f"{found['answered']:,}", str(len(found["unlike"])), *(f"{own[name]:.1f}" for name in PERCENTILES), more])
+    heads = ("Protocol", "Frames", "Answered", "Masks of another frame", *(f"{name} (ms)" for name in PERCENTILES), "p95 over `stream` (ms)")
+    return plain_table(heads, rows, [False, *[True] * (len(heads) - 1)])
+
+
 def large_cohort(table: str) -> str:
     """One of the tables of what a large cohort takes."""
     return TABLES[table](json.loads((RESULTS / "large_cohort" / "benchmark.json").read_text(encoding="utf-8")))
@@ -352,6 +367,8 @@ NETWORKS = {  # rows of a benchmark
     "roi/unet2d": "U-Net 2D",
 }
 
+PERCENTILES = ("p50", "p95", "p99", "max")
+
 PARTS: dict[str, Callable[[], str]] = {
     "answers": answers,
     "accuracy": lambda: cells("causal_acdc_mini/causal"),
@@ -373,6 +390,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "profile_step": lambda: profiled("acdc/train"),
     "runtimes": runtimes,
     "hour": hour,
+    "served": served,
     **{f"large_{name}": functools.partial(large_cohort, name) for name in TABLES},
     "claims": claimed,
     "lost_answer": lost_answer,

@@ -218,6 +218,7 @@ class TrainConfig(Part):
     clip_norm: float = knob(1.0, "Largest global gradient norm (0: no clipping).", low=0)
     ema_decay: float = knob(0.99, "Decay of the averaged parameters that are evaluated and kept (0: none).", low=0, high=0.99999)
     recalibration: int = knob(0, "Batches by which, after the last step, batch statistics are made anew for the averaged parameters (0: none).", low=0)
+    separate_ica_steps: int = knob(0, "The first steps, in which the ICA-encoder alone learns, from L_ICA alone (Eq. 1); after them it is frozen, and the others learn without L_ICA (0: all learn together, as in the paper).", low=0)
     evaluate_every: int = knob(500, "Steps between validations and checkpoints.", low=1)
     log_every: int = knob(50, "Steps between lines of metrics.jsonl.", low=1)
     chance_validations: int = knob(3, "Stop as diverged after so many validations in a row, past the warm-up, with a cross-entropy above ln 4, which is chance (0: never).", low=0)
@@ -247,6 +248,10 @@ class Config:
             raise UserError("--standardize_bases with --whiten_bases: whitened bases are standardized already; drop one of the two.")
         if self.loss.distillation_weight and self.model.answered > 1:
             raise UserError(f"--distillation_weight with --model={self.model.model}: a student answers single frames; drop one of the two.")
+        if self.train.separate_ica_steps and not (self.model.has_bases and self.loss.ica_weight):
+            raise UserError(f"--separate_ica_steps={self.train.separate_ica_steps} needs bases and their loss: take a network with bases, and --ica_weight above 0.")
+        if self.train.separate_ica_steps >= self.train.steps:
+            raise UserError(f"--separate_ica_steps={self.train.separate_ica_steps} leaves none of --steps={self.train.steps} for the rest of the network: take fewer.")
         if self.train.unlabelled and not self.loss.distillation_weight:
             raise UserError(f"--unlabelled={self.train.unlabelled} needs a teacher: give --distillation_weight=1, or leave it out.")
         if self.train.unlabelled >= self.train.batch_size:

@@ -11,6 +11,7 @@ import optax
 from ica_unet_jax.config import Config
 from ica_unet_jax.data.augmentation import Batch, augment
 from ica_unet_jax.labels import UNLABELLED
+from ica_unet_jax.models import losses
 from ica_unet_jax.models.networks import build_model, init_variables, make_loss
 from ica_unet_jax.runs.checkpoints import State, Tree
 from ica_unet_jax.runtime import processes
@@ -60,11 +61,16 @@ def make_step(config: Config) -> Callable[..., tuple[State, dict[str, jax.Array]
             if distill:
                 terms["distillation"] = distill(logits[-1], batch, teacher)
                 terms["loss"] = loss = loss + config.loss.distillation_weight * terms["distillation"]
+            if config.train.separate_ica_steps:
+                ica = sum(weight * terms[name] for name, weight in losses.weights(config.loss).items())
+                terms["loss"] = loss = jnp.where(state.step < config.train.separate_ica_steps, ica, loss - ica)
             return loss, (terms, updates.get("batch_stats", {}))
 
         (_, (terms, batch_stats)), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
         with jax.named_scope("optimizer"):
             updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+            if config.train.separate_ica_steps:
+                updates = _of_one_part(updates, state.step < config.train.separate_ica_steps)
             params = optax.apply_updates(state.params, updates)
             # Early on the average follows closely, so that it holds no trace of the initial values.
             decay = jnp.minimum(config.train.ema_decay, (1 + state.step) / (10 + state.step))
@@ -76,6 +82,11 @@ def make_step(config: Config) -> Callable[..., tuple[State, dict[str, jax.Array]
     compiled = jax.jit(step, in_shardings=(everywhere, divided, everywhere, everywhere), out_shardings=everywhere, donate_argnums=0)
     augmented, key = _augmentation(config, devices)
     return lambda state, batch, teacher=None: compiled(state, augmented(batch, state.step, key), key, teacher)
+
+
+def _of_one_part(updates: Tree, encoder: jax.Array) -> Tree:
+    """The updates of the ICA-encoder alone, or of all others alone."""
+    return {name: jax.tree.map(lambda x, learns=encoder == (name == "encoder"): jnp.where(learns, x, jnp.zeros_like(x)), part) for name, part in updates.items()}
 
 
 def recalibrated(config: Config, state: State, batches: Iterable[Batch]) -> State:

@@ -22,7 +22,10 @@ def titled(name, base=BASE):
 @pytest.mark.parametrize("study", [study.name for study in networks.NETWORKS if study.name not in ("lengths", "levers")])
 def test_every_row_is_trained_on_the_sweeps_data_for_its_steps(study):
     shared = {field.name for _, field in fields()} - networks.OWN
-    for config in titled(study).values():
+    for title, config in titled(study).items():
+        if title == "encoder trained by Eq. 1 alone":  # before the others, which then learn for as many steps as all do elsewhere
+            assert config.train.steps - config.train.separate_ica_steps == SWEEP["steps"] and config.train.separate_ica_steps == 16
+            config = config.replace(separate_ica_steps=0, steps=SWEEP["steps"])
         assert {name: config.flat()[name] for name in shared} == {name: BASE.flat()[name] for name in shared}
     assert {"crop", "spacing", "steps", "batch_size", "fold", "seed", "split_file", "workdir", "rotation"} <= shared
 
