@@ -54,7 +54,8 @@ _READ_BY = {
     "reorder": ["--protocol=mrd"],
     "queue": _LIVE,
     "waiting": ["--protocol=http"],
-    **dict.fromkeys(("patience", "limit_mb"), [*_SERVERS, _PLAYED_ALONE]),
+    "patience": [*_SERVERS, _PLAYED],
+    "limit_mb": [*_SERVERS, _PLAYED_ALONE],
     **dict.fromkeys(("rate", "seconds", "output", "json"), [_PLAYED]),
 }
 
@@ -100,6 +101,7 @@ def _replay() -> None:
         seconds=_SECONDS.value,
         output=_OUTPUT.value,
         json_file=_JSON.value,
+        patience=_PATIENCE.value,
         token=flags.FLAGS.token if _PROTOCOL.value == "http" else "",
     )
     network = {name: flags.FLAGS[name].value for name in ("workdir", "weights")}

@@ -44,7 +44,8 @@ class Server:
                 super().connection_lost(exc)
 
             def _is_silent(self) -> bool:
-                return not self._ended and (self.cycle is None or self.cycle.response_complete)
+                waits = self.cycle is None or self.cycle.response_complete
+                return waits and not self._ended and not self.transport.get_write_buffer_size()
 
             def _abort(self) -> None:
                 self._ended = True

@@ -21,7 +21,7 @@ from ica_unet_jax.streaming.segmenter import Result
 UNKNOWN_ERROR, BUSY = 2, 6  # codes of a STATUS message
 LABELS = "_labels"  # behind the name of the device whose images they are of
 NAME = 20  # characters of a device's name
-_UNREADABLE = (struct.error, KeyError, ValueError, TypeError, IndexError, OverflowError, NotImplementedError)
+UNREADABLE = (struct.error, KeyError, ValueError, TypeError, IndexError, OverflowError, NotImplementedError)
 
 
 class Status(MessageBase):
@@ -69,7 +69,7 @@ class Talk:
         """None for what is no image of one value a voxel."""
         try:
             fields = MessageBase.parse_header(header)
-        except _UNREADABLE:
+        except UNREADABLE:
             raise Malformed("the header of a message cannot be read") from None
         if not 1 <= fields["header_version"] <= 3:
             raise Malformed(f"a message of the unknown version {fields['header_version']} came")
@@ -80,7 +80,7 @@ class Talk:
         try:
             with np.errstate(all="ignore"):
                 message.unpack(fields, body)
-        except _UNREADABLE:
+        except UNREADABLE:
             raise Malformed("an image cannot be read") from None
         if not message.image.size:
             raise Malformed("an image without pixels came")

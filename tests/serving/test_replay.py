@@ -7,15 +7,18 @@ import threading
 
 import nibabel as nib
 import numpy as np
+import pyigtl
 import pytest
 from ismrmrd import ImageHeader
 from ismrmrd.meta import Meta
 from wires import answer, cine, serving, trivial_engine
 
+from ica_unet_jax.data.case import Case, Cine
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.runtime.listening import listening
 from ica_unet_jax.serving import cines, mrd, openigtlink, web
 from ica_unet_jax.serving.clients import replay
+from ica_unet_jax.serving.clients.client import Client
 
 
 @pytest.fixture
@@ -23,6 +26,10 @@ def source(tmp_path):
     image = nib.Nifti1Image(cine(4).T, np.diag([-1.25, -1.5, 10.0, 1.0]))
     nib.save(image, tmp_path / "cine.nii.gz")
     return tmp_path / "cine.nii.gz"
+
+
+def played(count):
+    return Cine(Case("c"), cine(count), tuple(range(count)), {}, (10.0, 1.5, 1.25), np.eye(4), nib.Nifti1Header())
 
 
 class Late:
@@ -54,9 +61,11 @@ def server(protocol, labels=answer):
     service = web.Server(listener, web.Service(segment, "secret", 8, 20.0, 2**20).application(), 20.0)
     thread = threading.Thread(target=service.run, daemon=True)
     thread.start()
-    yield listener.getsockname()[1]
-    service.stop()
-    thread.join(5)
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        service.stop()
+        thread.join(5)
 
 
 PROTOCOLS = ("mrd", "openigtlink", "http")
@@ -77,7 +86,60 @@ def test_each_mask_is_that_of_its_frame(source, tmp_path, protocol):
 def test_masks_of_other_frames_are_told(source, protocol):
     with server(protocol, Late(10)) as port:
         done = replay.replay(source, "127.0.0.1", port, protocol=protocol, rate=200, seconds=0.06, token="secret" * (protocol == "http"))
-    assert done["unlike"] == [10, 11] and "2 masks are other ones" in replay.describe(done)
+    assert done["unlike"] == [10, 11] and done["compared"] == 4 and "2 of 4 masks are other ones" in replay.describe(done)
+
+
+def test_a_frame_without_a_mask_in_one_round_is_compared_with_a_later_one():
+    client = Client(played(2))
+    labels = np.ones(client.labels.shape[1:], np.uint8)
+    for number in (0, 1, 2, 4, 5, 7):  # 3 was dropped
+        client.keep(*divmod(number, 2), labels * (1 + number % 2), 0.0)
+    assert client.compared == {4, 7} and not client.unlike
+    client.keep(4, 1, labels, 0.0)
+    assert client.unlike == {9}
+
+
+@pytest.mark.parametrize("labels, round_", [(np.ones((1, 1, 6)), 0), (np.full((3, 8, 6), 256, np.uint16), 0), (np.ones((3, 8, 6)), -1)])
+def test_labels_that_do_not_fit_are_no_answer(labels, round_):
+    with pytest.raises(ValueError, match="labels"):
+        Client(played(2)).keep(round_, 0, labels, 0.0)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS[:2])
+def test_a_server_that_is_busy_is_no_success(source, protocol):
+    with server(protocol) as port, socket.create_connection(("127.0.0.1", port)):
+        with pytest.raises(UserError, match="the server ended the session.*busy with another client"):
+            replay.replay(source, "127.0.0.1", port, protocol=protocol, rate=0)
+
+
+@pytest.mark.parametrize(
+    "protocol, answer",
+    [
+        ("openigtlink", pyigtl.ImageMessage(np.zeros((2, 2, 2), np.uint8), device_name="a").pack()[:58]),
+        ("openigtlink", pyigtl.ImageMessage(np.zeros((2, 2, 2), np.uint8), device_name="a").pack()[:42] + struct.pack(">QQ", 3, 0) + b"abc"),
+        ("openigtlink", b"\0" * 200),
+        ("mrd", struct.pack("<H", 77)),
+        ("http", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nHello"),
+        ("http", b"nonsense"),
+    ],
+)  # fmt: skip
+def test_an_answer_that_is_none_is_a_sentence(source, protocol, answer):
+    def serve():
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(10)
+            connection.sendall(answer)
+            connection.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(OSError):
+                while connection.recv(2**16):
+                    pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        with pytest.raises(UserError, match="the server ended the session: "):
+            replay.replay(source, "127.0.0.1", listener.getsockname()[1], protocol=protocol, rate=0)
+        thread.join(5)
 
 
 def test_what_an_http_server_refuses_is_told(source):

@@ -9,7 +9,8 @@ import numpy as np
 from pyigtl.messages import ImageMessage, MessageBase
 
 from ica_unet_jax.serving.clients.client import WireClient
-from ica_unet_jax.serving.wire import Gone, Over
+from ica_unet_jax.serving.openigtlink import UNREADABLE
+from ica_unet_jax.serving.wire import Gone, Malformed, Over
 
 CODES = struct.Struct(">Hq20s")  # before a STATUS message's text
 
@@ -30,13 +31,16 @@ class OpenIGTLink(WireClient):
         except Over:
             return False
         first = time.perf_counter()
-        fields = MessageBase.parse_header(header)
-        body = self.wire.read(fields["body_size"])
+        try:
+            fields = MessageBase.parse_header(header)
+            body, message = self.wire.read(fields["body_size"]), ImageMessage()
+            if fields["message_type"] == "IMAGE":
+                message.unpack(fields, body)
+        except UNREADABLE as error:
+            raise Malformed(f"it sent what is no message of OpenIGTLink ({type(error).__name__})") from None
         if fields["message_type"] == "STATUS":
             self.told.append(body[CODES.size :].rstrip(b"\0").decode(errors="replace"))
         elif fields["message_type"] == "IMAGE":
-            message = ImageMessage()
-            message.unpack(fields, body)
             self.keep(*divmod(round(message.timestamp), len(self.labels)), message.image, first)
         else:
             raise Gone(f"it sent a message of kind {fields['message_type']}")

@@ -16,7 +16,7 @@ from ica_unet_jax.errors import UserError
 from ica_unet_jax.inference import turning
 from ica_unet_jax.runs import provenance
 from ica_unet_jax.runtime.files import check_place, write_json
-from ica_unet_jax.serving.clients.client import Client
+from ica_unet_jax.serving.clients.client import PATIENCE, Client
 from ica_unet_jax.streaming.tally import percentiles
 
 LISTENING = re.compile(r"listens on (\S+):(\d+)")  # what `serve` says
@@ -32,6 +32,7 @@ def replay(
     seconds: float = 0.0,
     output: str | Path = "",
     json_file: str | Path = "",
+    patience: float = PATIENCE,
     token: str = "",
 ) -> dict[str, Any]:
     """Plays a NIfTI cine against a server, and returns what came of it.
@@ -43,6 +44,7 @@ def replay(
       seconds: for so long, from the start again when it is used up; 0: once.
       output: the masks go there, if named.
       json_file: the counts and latencies go there, if named.
+      patience: seconds for an answer, and for the server to take what is sent.
       token: what an HTTP server asks for.
 
     Raises:
@@ -54,19 +56,21 @@ def replay(
         if file:
             check_place(file)
     cine = turning.read(Path(source))
-    client = _client(protocol, host, port, cine, Path(source), token)
+    client = _client(protocol, host, port, cine, Path(source), max(patience, 2 / rate if rate else 0.0), token)
     client.play(max(1, round(seconds * rate)) if seconds and rate else len(cine.frames), rate)
     waits = [1e3 * (client.masked[number] - client.sent[number]) for number in client.sent if number in client.masked]
     summary = {
         "protocol": protocol,
         "frames": len(client.sent),
         "answered": len(waits),
+        "compared": len(client.compared),
         "unlike": sorted(client.unlike),
         "without_mask": [time + 1 for time in range(len(cine.frames)) if time not in client.masked],
         "sent_to_mask_ms": percentiles(waits),
         "rate": rate,
         "seconds": seconds,
-        "elapsed_s": round(max(client.masked.values(), default=0.0) - min(client.sent.values(), default=0.0), 3),
+        "late_ms": percentiles([1e3 * (client.sent[number] - client.planned[number]) for number in client.sent]),
+        "elapsed_s": round(max(client.masked.values()) - min(client.sent.values()), 3) if waits else None,
         "input": str(source),
         "shape": list(cine.frames.shape[1:]),
         "told": client.told,
@@ -79,18 +83,18 @@ def replay(
     return summary
 
 
-def _client(protocol: str, host: str, port: int, cine: Cine, source: Path, token: str) -> Client:
+def _client(protocol: str, host: str, port: int, cine: Cine, source: Path, patience: float, token: str) -> Client:
     if protocol == "http":
         from ica_unet_jax.serving.clients.web import Http
 
-        return Http(host, port, cine, source, token)
+        return Http(host, port, cine, source, patience, token)
     if protocol == "openigtlink":
         from ica_unet_jax.serving.clients.openigtlink import OpenIGTLink
 
-        return OpenIGTLink(host, port, cine)
+        return OpenIGTLink(host, port, cine, patience)
     from ica_unet_jax.serving.clients.mrd import Mrd
 
-    return Mrd(host, port, cine)
+    return Mrd(host, port, cine, patience)
 
 
 def describe(summary: dict[str, Any]) -> str:
@@ -98,7 +102,7 @@ def describe(summary: dict[str, Any]) -> str:
     times = "  ".join(f"{key} " + ("–" if v is None else f"{v:.1f}") for key, v in summary["sent_to_mask_ms"].items())
     lines = [f"{summary['frames']} frames sent, {summary['answered']} answered", f"last bytes of a frame sent to first byte of its mask (ms) {times}"]
     if unlike := len(summary["unlike"]):
-        lines.append(f"{unlike} masks are other ones than those of the same frames of the file in its second round")
+        lines.append(f"{unlike} of {summary['compared']} masks are other ones than an earlier one of the same frame of the file")
     if without := summary["without_mask"]:
         lines.append(f"{len(without)} frames of the file have no mask, as they were not played, refused or dropped: {', '.join(map(str, without))}")
     return "\n".join(lines + summary["told"])

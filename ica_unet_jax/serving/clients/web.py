@@ -7,10 +7,12 @@ import http.client
 import json
 import math
 import time
+import zlib
 from pathlib import Path
 
 import nibabel
 import numpy as np
+from nibabel.filebasedimages import ImageFileError
 
 from ica_unet_jax.data.case import Cine
 from ica_unet_jax.errors import UserError
@@ -20,12 +22,13 @@ from ica_unet_jax.serving.clients.client import PATIENCE, Client, ended, no_serv
 class Http(Client):
     """See `Client`. All frames of a file are sent at once, so they have one time, and the file is sent again when they would have passed.
 
-    `source`: the file of the cine. Raises UserError where it cannot be sent as it is.
+    `source`: the file of the cine. `patience`: seconds, thrice, as a server has so long for the upload, the wait and the work. Raises UserError where
+    the file cannot be sent as it is.
     """
 
-    def __init__(self, host: str, port: int, cine: Cine, source: Path, token: str = ""):
+    def __init__(self, host: str, port: int, cine: Cine, source: Path, patience: float = PATIENCE, token: str = ""):
         super().__init__(cine)
-        self._host, self._port, self._token = host, port, token
+        self._host, self._port, self._patience, self._token = host, port, 3 * patience, token
         try:
             self._body = source.read_bytes()
         except OSError as error:
@@ -33,15 +36,16 @@ class Http(Client):
 
     def play(self, count: int, rate: float) -> None:
         frames = len(self.labels)
-        for round_, _ in paced([(i, 0) for i in range(math.ceil(count / frames))], rate / frames):
+        for round_, _, planned in paced([(i, 0) for i in range(math.ceil(count / frames))], rate / frames):
             sent, first, labels = self._ask()
             for index, mask in enumerate(labels):
-                self.sent[round_ * frames + index] = sent
+                number = round_ * frames + index
+                self.planned[number], self.sent[number] = planned, sent
                 self.keep(round_, index, mask, first)
 
     def _ask(self) -> tuple[float, float, np.ndarray]:
         """When the last byte was sent, when the first one came back, and the labels (t, s, h, w)."""
-        connection = http.client.HTTPConnection(self._host, self._port, timeout=PATIENCE)
+        connection = http.client.HTTPConnection(self._host, self._port, timeout=self._patience)
         try:
             connection.connect()
         except OSError as error:
@@ -57,8 +61,11 @@ class Http(Client):
             connection.close()
         if answer.status != http.client.OK:
             raise ended(f"it answers {answer.status}: {_said(content)}")
-        labels = np.asarray(nibabel.Nifti1Image.from_bytes(gzip.decompress(content)).dataobj).T
-        return sent, first, labels.reshape(self.labels.shape)
+        try:
+            labels = np.asarray(nibabel.Nifti1Image.from_bytes(gzip.decompress(content)).dataobj).T.reshape(self.labels.shape)
+        except (OSError, EOFError, zlib.error, ImageFileError, ValueError) as error:
+            raise ended(f"it sent no masks of this cine ({type(error).__name__})") from error
+        return sent, first, labels
 
 
 def _said(content: bytes) -> str:
