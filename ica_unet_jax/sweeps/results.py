@@ -22,7 +22,7 @@ from ica_unet_jax.sweeps.records import Line, Record
 Frame = tuple[str, str]  # (patient, frame)
 Figures = dict[Frame, dict[str, Any]]  # the lines of a CSV by frame, numbers as numbers
 
-GRID = ("crop", "spacing", "train_window", "label_map", "phantom_patients", "phantom_shape")  # knobs that say what is segmented
+GRID = ("crop", "spacing", "label_map", "phantom_patients", "phantom_shape")  # knobs that say what is segmented
 NSD = tuple(f"nsd_{name}" for name in STRUCTURES)  # NaN where the file is of a version that did not measure it
 ICA = (
     "hoyer", "kurtosis", "negentropy", "correlation", "mutual_information", "n_constant",
