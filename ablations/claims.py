@@ -49,7 +49,15 @@ class Contrast:
 class Claim:
     place: str  # in the paper
     says: str  # in our words
-    test: Contrast | Callable[[Rows, Mapping[str, Any]], Verdict]  # or of the benchmark's rows and the streams in parallel
+    test: tuple[Contrast, ...] | Callable[[Rows, Mapping[str, Any]], Verdict]  # all of these, or of the benchmark's rows and the streams in parallel
+
+    def verdict(self, rows: Rows, streams: Mapping[str, Any], results: Path = RESULTS) -> Verdict:
+        """Confirmed where each contrast confirms it, refuted where one refutes it."""
+        if callable(self.test):
+            return self.test(rows, streams)
+        words, texts, sources = zip(*(contrast.verdict(results) for contrast in self.test), strict=True)
+        word = next((word for word in (REFUTED, NOT_TESTED, UNDECIDED) if word in words), CONFIRMED)
+        return word, "; ".join(filter(None, texts)), ", ".join(dict.fromkeys(sources))
 
 
 def figures(line: Mapping[str, str]) -> str:
@@ -66,24 +74,25 @@ def _line(path: Path, title: str) -> dict[str, str] | None:
 
 
 def throughput(rows: Rows, _: Any) -> Verdict:
-    frame = rows[FASTEST]["frame_ms"]
-    return _by(frame["p95"] <= 1000 / 22, frame["p50"] <= 1000 / 22), f"{1000 / frame['p50']:.0f} frames a second, p95 of a frame {frame['p95']:.0f} ms, two CPU cores", "real_time"
+    frame = rows[JUDGED_BY]["frame_ms"]
+    return _by(frame, 1000 / 22), f"{1000 / frame['p50']:.0f} frames a second, p95 of a frame {frame['p95']:.0f} ms; {MACHINE}", "real_time"
 
 
 def latency(rows: Rows, _: Any) -> Verdict:
-    frame = rows[FASTEST]["frame_ms"]
-    text = f"past frames alone: p50 {frame['p50']:.0f} ms, p95 {frame['p95']:.0f}. With frame t+1, as in the paper, the wait for it is {1000 / 22:.0f} ms more"
-    return _by(frame["p95"] <= 50, frame["p50"] <= 50), text, "real_time"
+    frame, wait = rows[JUDGED_BY]["frame_ms"], 1000 / 22
+    text = f"p50 {frame['p50']:.0f} ms, p95 {frame['p95']:.0f}; {MACHINE}. The paper's network waits for frame t+1 as well, {wait:.0f} ms, and would be beyond it"
+    return _by(frame, 50.0), text, "real_time"
 
 
-def latency_ratio(rows: Rows, _: Any) -> Verdict:
+def latency_ratio(_: Rows, __: Any) -> Verdict:
     with (RESULTS / "tables_acdc_mini" / "table_1_ratios.csv").open(newline="", encoding="utf-8") as file:
         [line] = [x for x in csv.DictReader(file) if (x["System"], x["In units of"]) == ("MSU-Net, span 10", "ICA-UNet, n = 3")]
+    printed = line["Arrival to mask, 30 FPS (paper)"]
     text = (
-        f"compute time {float(line['Compute']):.0f} times (the width of MSU-Net is our choice, as none is printed). Of the paper's own figures, with the same clock for "
-        f"both: {line['Compute (paper)']} times in compute time, {line['Arrival to mask, 30 FPS (paper)']} from arrival to mask"
+        f"the paper's own figures by one clock for both: {printed} times from arrival to mask, {line['Compute (paper)']} in compute time. Ours: {float(line['Compute']):.0f} times in "
+        "compute time, with a width of MSU-Net that is our choice, as none is printed"
     )
-    return UNDECIDED, text, "tables_acdc_mini"
+    return (REFUTED if float(printed) < 12.6 else CONFIRMED), text, "tables_acdc_mini"
 
 
 def parallel(_: Rows, streams: Mapping[str, Any]) -> Verdict:
@@ -92,42 +101,47 @@ def parallel(_: Rows, streams: Mapping[str, Any]) -> Verdict:
     heads, lines = timed.table(streams)
     column = heads.index("m = 32")
     found = {line[0]: float(line[column]) for line in lines if line[1] == max(other[1] for other in lines)}
-    mapped, loop, dense = found["mapped"], found["one after the other"], found["dense, equal work"]
-    text = f"m = 32, two CPU cores: mapped {mapped:.1f} ms, one after the other {loop:.1f}, one dense U-Net of as much work {dense:.1f}"
-    return (CONFIRMED if mapped < 0.9 * min(loop, dense) else REFUTED), text, "parallel"
+    mapped, loop, dense = found[timed.MAPPED], found[timed.IN_TURN], found[timed.DENSE]
+    text = f"m = 32, two CPU cores: mapped {mapped:.1f} ms, one after the other {loop:.1f}, one dense U-Net of as much work {dense:.1f}. No GPU was timed"
+    return (f"{CONFIRMED} on CPUs" if mapped < min(loop, dense) / CLEARLY else f"{REFUTED} on CPUs"), text, "parallel"
 
 
-def _by(always: bool, mostly: bool) -> str:
-    return CONFIRMED if always else UNDECIDED if mostly else REFUTED
+def _by(frame: Mapping[str, float], limit: float) -> str:
+    """Frame times against a limit in ms: as this machine's minutes differ, what lies close to it decides nothing."""
+    if CLEARLY * frame["p95"] <= limit:
+        return CONFIRMED
+    return REFUTED if frame["p50"] > CLEARLY * limit else UNDECIDED
 
 
-FASTEST = "roi/n4/independent/past@openvino"
+JUDGED_BY = "roi/n4/independent/past@openvino"
+MACHINE = "8x128x128, past frames alone, OpenVINO, float32, two CPU cores"
+CLEARLY = 1.2  # by which two runs of one timing may differ here
 CLAIMS = (
     Claim("Abstract; Table 1", "at least 22 frames a second", throughput),
     Claim("Abstract; Table 1", "at most 50 ms of latency", latency),
     Claim("Abstract", "up to 12.6 times less latency than MSU-Net (442 to 35 ms, span 10 and n = 3)", latency_ratio),
-    Claim("Abstract; Table 1", "more accurate than MSU-Net, the best before it in real time", Contrast("main", "MSU-Net, span 2", "worse")),
-    Claim("Table 1", "n = 4 is more accurate than n = 3", Contrast("design", "n = 3", "worse")),
-    Claim("Table 2", "as accurate as networks without a limit of time: ensemble of U-Nets", Contrast("main", "Ensemble U-Net", "worse", as_good=True)),
-    Claim("Table 2", "the same: Omega-Net", Contrast("main", "Omega-Net", "worse", as_good=True)),
-    Claim("Table 2", "the same: GridNet", Contrast("main", "GridNet", "worse", as_good=True)),
+    Claim("Abstract; Table 1", "more accurate than MSU-Net, the best before it in real time", (Contrast("main", "MSU-Net, span 2", "worse"),)),
+    Claim("Table 1", "n = 4 is more accurate than n = 3", (Contrast("design", "n = 3", "worse"),)),
+    Claim("Table 2", "as accurate as networks without a limit of time: ensemble of U-Nets", (Contrast("main", "Ensemble U-Net", "worse", as_good=True),)),
+    Claim("Table 2", "the same: Omega-Net", (Contrast("main", "Omega-Net", "worse", as_good=True),)),
+    Claim("Table 2", "the same: GridNet", (Contrast("main", "GridNet", "worse", as_good=True),)),
     Claim("Section 3", "m streams of coefficients are fast, as they run in parallel", parallel),
-    Claim("Section 3", "a stream of its own for each coefficient", Contrast("streams", "shared streams", "worse")),
-    Claim("Section 3", "bases and coefficients instead of features (bases as long skips)", Contrast("design", "no ICA", "worse")),
-    Claim("Section 3", "bases are computed from the frame", Contrast("bases_from", "dictionary alone", "worse")),
-    Claim("Section 3", "the frame after helps", Contrast("causal", "t-1 alone", "worse")),
-    Claim("Section 3, Eq. 1", "the sparsity term helps", Contrast("loss_terms", "S", "better")),
-    Claim("Section 3, Eq. 1", "the independence term helps", Contrast("loss_terms", "I", "better")),
-    Claim("Section 3, Eq. 1", "the reconstruction term helps", Contrast("loss_terms", "R", "better")),
-    Claim("Section 3, Eq. 2", "outputs at coarser levels help as supervision", Contrast("supervision", "the finest output alone", "worse")),
-    Claim("Section 2", "an encoder trained together with the network beats an ICA by itself", Contrast("doses", "encoder trained by Eq. 1 alone", "worse")),
+    Claim(
+        "Section 3",
+        "a stream of its own for each coefficient, rather than one for all in turn or one dense U-Net",
+        (Contrast("streams", "shared streams", "worse"), Contrast("streams", "dense, equal work", "worse")),
+    ),
+    Claim("Section 3", "bases and coefficients instead of features (bases as long skips)", (Contrast("design", "no ICA", "worse"),)),
+    Claim("Section 3", "bases are computed from the frame alone", (Contrast("bases_from", "bases from the frame alone", "better", as_good=True),)),
+    Claim("Section 3", "the frame after helps", (Contrast("causal", "t-1 alone", "worse"),)),
+    Claim("Section 3, Eq. 1", "the sparsity term helps", (Contrast("loss_terms", "S", "better"),)),
+    Claim("Section 3, Eq. 1", "the independence term helps", (Contrast("loss_terms", "I", "better"),)),
+    Claim("Section 3, Eq. 1", "the reconstruction term helps", (Contrast("loss_terms", "R", "better"),)),
+    Claim("Section 3, Eq. 2", "outputs at coarser levels help as supervision", (Contrast("supervision", "the finest output alone", "worse"),)),
+    Claim("Section 2", "an encoder trained together with the network beats an ICA by itself", (Contrast("doses", "encoder trained by Eq. 1 alone", "worse"),)),
 )
 
 
 def table(rows: Rows, streams: Mapping[str, Any]) -> list[list[str]]:
     """Place, claim, verdict, figures, and where these are from, of each claim."""
-    found = []
-    for claim in CLAIMS:
-        word, text, source = claim.test.verdict() if isinstance(claim.test, Contrast) else claim.test(rows, streams)
-        found.append([claim.place, claim.says, word, text, source])
-    return found
+    return [[claim.place, claim.says, *claim.verdict(rows, streams)] for claim in CLAIMS]

@@ -2,6 +2,7 @@
 
   python -m ica_unet_jax.evaluate --workdir=RUN --split=val
   python -m ica_unet_jax.evaluate --workdir=RUN --split=val --nsd_mm=1
+  python -m ica_unet_jax.evaluate --workdir=RUN --split=val --window=follow
   python -m ica_unet_jax.evaluate --workdir=RUN --split=train
   python ablations/where_lost.py --runs=RUN,RUN2 --json=ablations/results/where_lost/acdc_causal.json
 
@@ -28,6 +29,7 @@ from ica_unet_jax import launcher  # noqa: E402
 from ica_unet_jax.labels import STRUCTURES  # noqa: E402
 from ica_unet_jax.reporting.markup import number, plain_table  # noqa: E402
 
+GRID = "Dice of the truth itself, put on the model's grid and back, validation patients"
 SPLITS = {"val": "validation patients", "train": "patients that it learned from"}
 
 
@@ -36,21 +38,38 @@ def main() -> None:
 
     given = flags.FLAGS
     files.check_place(given.json)
-    files.write_json(given.json, joined([of_run(Path(run)) for run in given.runs]) | {"runs": len(given.runs)})
+    files.write_json(given.json, of_runs([Path(run) for run in given.runs]))
+
+
+def of_runs(runs: Sequence[Path]) -> dict[str, Any]:
+    """The mean of what `of_run` says of each. Raises UserError where these are not trainings of one network on the same patients."""
+    from ica_unet_jax.errors import UserError
+
+    found = [of_run(run) for run in runs]
+    for run, one in zip(runs, found, strict=True):
+        for name in ("trained_at", "steps", "patients"):
+            if one[name] != found[0][name]:
+                raise UserError(f"--runs: {run} has {name} {one[name]}, {runs[0]} has {found[0][name]}: give runs that differ in their seed alone.")
+    return mean(found) | {"runs": len(runs)}
 
 
 def of_run(run: Path) -> dict[str, Any]:
-    """What three evaluations of a run say. Raises UserError where one is missing."""
+    """What four evaluations of a run say. Raises UserError where one is missing."""
+    from ica_unet_jax.errors import UserError
     from ica_unet_jax.evaluation import where_lost
 
-    close, *folders = (run / f"evaluation_{name}" for name in ("val_nsd_1mm", *SPLITS))
+    close, follow, *folders = (run / f"evaluation_{name}" for name in ("val_nsd_1mm", "val_follow", *SPLITS))
     summaries = {split: _summary(folder) for split, folder in zip(SPLITS, folders, strict=True)}
     whole = {f"Dice, {words}": summaries[split]["dice"] for split, words in SPLITS.items()}
     whole |= {
-        "Dice of the truth on the model's grid and back": summaries["val"]["grid_dice"],
+        f"Dice, {SPLITS['val']}, with `--window=follow`": _summary(follow)["dice"],
+        GRID: summaries["val"]["grid_dice"],
         "NSD at 2 mm, validation patients": summaries["val"]["nsd"],
         "NSD at 1 mm, validation patients": _summary(close)["nsd"],
     }
+    told = [name for name, values in whole.items() if not values]
+    if told:
+        raise UserError(f"--runs: the evaluations of {run} lack {', '.join(told)}: a network that answers snippets has none of it.")
     return {
         "trained_at": summaries["val"]["provenance"]["training"]["commit"],
         "steps": summaries["val"]["checkpoint_step"],
@@ -66,19 +85,19 @@ def _summary(folder: Path) -> dict[str, Any]:
     try:
         return json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"--runs: {folder} is no evaluation ({error}): make the three that `python ablations/where_lost.py --help` names.") from error
+        raise UserError(f"--runs: {folder} is no evaluation ({error}): make the four that `python ablations/where_lost.py --help` names.") from error
 
 
-def joined(found: Sequence[Any]) -> Any:
-    """The mean of results of one form: of their numbers; what else they hold has to be the same."""
+def mean(found: Sequence[Any]) -> Any:
+    """The mean of results of one form: of their numbers, None where one has none; what else they hold is the same in all."""
     first = found[0]
     if isinstance(first, dict):
-        return {name: joined([one[name] for one in found]) for name in first}
+        return {name: mean([one[name] for one in found]) for name in first}
     if isinstance(first, list):
-        return [joined(parts) for parts in zip(*found, strict=True)]
+        return [mean(parts) for parts in zip(*found, strict=True)]
     if isinstance(first, float):
-        return float(np.mean(found))
-    assert all(one == first for one in found), f"runs that differ in more than their seed: {found}"
+        value = float(np.mean(found))
+        return value if np.isfinite(value) else None
     return first
 
 
@@ -88,6 +107,6 @@ def whole_table(result: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_list("runs", None, "Run folders with these three evaluations.", required=True)
+    flags.DEFINE_list("runs", None, "Run folders with these four evaluations.", required=True)
     flags.DEFINE_string("json", None, "File for the result.", required=True)
     launcher.run(main)

@@ -5,13 +5,14 @@ import csv
 import pytest
 
 from ablations import claims
-from ablations.claims import CONFIRMED, NOT_TESTED, REFUTED, UNDECIDED, Contrast
+from ablations.claims import CONFIRMED, NOT_TESTED, REFUTED, UNDECIDED, Claim, Contrast
 from ablations.networks import settings
 from ablations.studies import KNOWN
+from ica_unet_jax.benchmarking import parallel as timed
 from ica_unet_jax.config import Config
 from ica_unet_jax.sweeps import titles
 
-CONTRASTS = [claim.test for claim in claims.CLAIMS if isinstance(claim.test, Contrast)]
+CONTRASTS = [contrast for claim in claims.CLAIMS if not callable(claim.test) for contrast in claim.test]
 
 
 @pytest.mark.parametrize(
@@ -43,6 +44,40 @@ def test_results_of_more_patients_come_first(tmp_path):
         (tmp_path / source).mkdir()
         (tmp_path / source / "s.csv").write_text(f"title,difference,low,high,decision\nx,0.1,,,{decision}\n")
     assert Contrast("s", "x", "worse").verdict(tmp_path) == (REFUTED, "x: +0.100, better", "acdc100/s")
+
+
+@pytest.mark.parametrize(
+    "decisions, word",
+    [
+        (("worse", "worse"), CONFIRMED),
+        (("worse", "undecided"), UNDECIDED),
+        (("worse", ""), NOT_TESTED),
+        (("", "better"), REFUTED),
+        (("undecided", "better"), REFUTED),
+    ],
+)
+def test_a_claim_of_two_needs_both_and_falls_with_one(tmp_path, decisions, word):
+    (tmp_path / "acdc100").mkdir()
+    lines = "".join(f"{title},0.1,,,{decision}\n" for title, decision in zip("ab", decisions, strict=True))
+    (tmp_path / "acdc100" / "s.csv").write_text(f"title,difference,low,high,decision\n{lines}")
+    claim = Claim("here", "both", (Contrast("s", "a", "worse"), Contrast("s", "b", "worse")))
+    assert claim.verdict({}, {}, tmp_path)[0] == word
+
+
+@pytest.mark.parametrize(
+    "p50, p95, throughput, latency",
+    [(20.0, 30.0, CONFIRMED, CONFIRMED), (30.0, 40.0, UNDECIDED, CONFIRMED), (50.0, 55.0, UNDECIDED, UNDECIDED), (70.0, 90.0, REFUTED, REFUTED)],
+)
+def test_times_close_to_a_limit_decide_nothing(p50, p95, throughput, latency):
+    rows = {claims.JUDGED_BY: {"frame_ms": {"p50": p50, "p95": p95}}}
+    assert claims.throughput(rows, {})[0] == throughput and claims.latency(rows, {})[0] == latency
+
+
+@pytest.mark.parametrize("mapped, word", [(5.0, CONFIRMED), (9.0, REFUTED), (20.0, REFUTED)])
+def test_streams_in_parallel_would_have_to_be_faster_than_each_other_form(mapped, word):
+    forms = {timed.MAPPED: mapped, timed.IN_TURN: 15.0, timed.DENSE: 10.0}
+    result = {"cores": {"2": {"32": {form: {"p50": spent} for form, spent in forms.items()}}}}
+    assert claims.parallel({}, result)[0] == f"{word} on CPUs"
 
 
 @pytest.mark.parametrize("contrast", CONTRASTS, ids=lambda contrast: f"{contrast.study}, {contrast.title}")
