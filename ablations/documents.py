@@ -203,7 +203,7 @@ def served() -> str:
         own = found["sent_to_mask_ms"]
         more = NONE if name == "http" else f"{own['p95'] - delay['p95']:+.1f}"
         rows.append([words, f"{found['frames']:,}", f"{found['answered']:,}", str(len(found["unlike"])), *(f"{own[name]:.1f}" for name in PERCENTILES), more])
-    heads = ("Protocol", "Frames", "Answered", "Masks of another frame", *(f"{name} (ms)" for name in PERCENTILES), "p95 over `stream` (ms)")
+    heads = ("Protocol", "Frames", "Answered", "Unlike an earlier mask of the frame", *(f"{name} (ms)" for name in PERCENTILES), "p95 over `stream` (ms)")
     return plain_table(heads, rows, [False, *[True] * (len(heads) - 1)])
 
 

@@ -16,4 +16,3 @@ def rows_at(x: jax.Array, places: jax.Array | np.ndarray, ahead: int = 0) -> jax
     lead = x.shape[:ahead]
     table = lax.optimization_barrier(x).reshape(*lead, -1, x.shape[-1])  # as a runtime has it in memory
     return jnp.take(table, places.ravel(), axis=ahead, mode="clip").reshape(*lead, *places.shape, x.shape[-1])
-

@@ -63,6 +63,23 @@ def test_logits_and_labels_on_the_native_grid(grid):
         np.testing.assert_array_equal(labels, expected.argmax(-1))
 
 
+LARGER = place((2, 41, 50), (10.0, 1.7, 1.1), (4, 16, 24), 1.5)  # one window, of more slices, that can move in both directions
+
+
+@pytest.mark.parametrize("placement", [PLACES[0], *PLACES[2:4], LARGER], ids=str)
+def test_labels_of_one_window_in_the_form_for_other_runtimes(placement):
+    grid = NativeGrid(placement)
+    assert len(grid.views) == 1
+    logits = np.random.default_rng(1).normal(size=(1, *placement.crop, 4)).astype(np.float32)
+    with compilation.plain():
+        labels = jax.jit(lambda offset: grid.to_label_box((jnp.asarray(logits),), offset)[0]).lower(grid.offset(placement)).compile()
+    for offset in offsets(placement):
+        placement = placement.at(*offset)
+        box, (row, column) = np.asarray(labels(grid.offset(placement))), grid.corner(placement)
+        expected = placement.backward(logits).argmax(-1)[:, row : row + box.shape[1], column : column + box.shape[2]]
+        np.testing.assert_array_equal(box, expected)
+
+
 def test_windows_that_move_compile_nothing():
     placement = PLACES[-1]
     grid, frame = NativeGrid(placement), frame_of(placement)

@@ -1,15 +1,19 @@
+import contextlib
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny import normal
 
 from ica_unet_jax.models.correlation import correlate
+from ica_unet_jax.runtime import compilation
 
 SHAPE = 3, 2, 2, 2, 4, 5  # streams, channels, batch, depth, height, width
 
 
+@pytest.mark.parametrize("elsewhere", [False, True])
 @pytest.mark.parametrize("radius", [0, 1, 3])
-def test_equals_a_loop(radius):
+def test_equals_a_loop(radius, elsewhere):
     current, neighbour = normal(0, *SHAPE), normal(1, *SHAPE)
     side = 2 * radius + 1
     expected = np.zeros((side * side, *SHAPE[2:]))
@@ -18,7 +22,9 @@ def test_equals_a_loop(radius):
         if 0 <= row < 4 and 0 <= column < 5:
             products = current[..., y, x] * neighbour[..., row, column]
             expected[side * i + j, ..., y, x] = products.mean((0, 1))
-    np.testing.assert_allclose(correlate(current, neighbour, radius), expected, atol=1e-6)
+    with compilation.plain() if elsewhere else contextlib.nullcontext():
+        found = correlate(current, neighbour, radius)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_radius_0_is_the_plain_product():

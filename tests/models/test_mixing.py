@@ -10,6 +10,7 @@ import pytest
 from tiny import normal
 
 from ica_unet_jax.models.mixing import mix, mix_plain, mix_with, stamps
+from ica_unet_jax.runtime import compilation
 
 # d, K, L of the bases and h', w' of the coefficients.
 GRIDS = [(2, 4, 4, 16, 16), (2, 4, 6, 2, 3), (4, 6, 4, 6, 4), (6, 6, 6, 3, 5), (8, 4, 16, 4, 8), (4, 16, 16, 8, 8)]
@@ -39,6 +40,15 @@ def test_fast_is_plain(grid):
     assert fast[0].shape == (2, d, 4 * rows, 4 * columns, 3)
     for actual, expected in zip(fast, plain, strict=True):
         assert_close(actual, expected)
+
+
+@pytest.mark.parametrize("grid", [*GRIDS, (4, 2, 10, 6, 7), (2, 8, 6, 5, 4), (6, 6, 8, 4, 4)], ids=str)
+def test_the_form_for_other_runtimes_is_the_same(grid):
+    """With patches of which a block of four rows holds pairs, and with those where it is moved for that."""
+    a, x = draw(*grid)
+    with compilation.plain():
+        found = jax.jit(lambda: mix(a, x)).lower().compile()
+    assert_close(found(), jax.jit(lambda: mix_plain(a, x))())
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=str)

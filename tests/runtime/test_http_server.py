@@ -17,7 +17,7 @@ from ica_unet_jax.runtime.listening import listening
 @contextlib.contextmanager
 def running(patience):
     async def answer(request):
-        return PlainTextResponse("yes")
+        return PlainTextResponse("yes" + "!" * int(request.query_params.get("more", 0)))
 
     listener = listening("127.0.0.1", 0)
     server = Server(listener, Starlette(routes=[Route("/", answer)]), patience)
@@ -59,3 +59,17 @@ def test_who_says_nothing_takes_nobody_s_place():
             assert not silent[0].recv(1)  # the oldest was closed
         silent[-1].sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")  # the newest was not
         assert silent[-1].recv(4096).startswith(b"HTTP/1.1 200")
+
+
+def test_an_answer_on_its_way_is_no_silence():
+    size = 30_000_000
+    with running(patience=60.0) as port, contextlib.ExitStack() as held:
+        slow = held.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
+        slow.sendall(b"GET /?more=%d HTTP/1.1\r\nHost: x\r\n\r\n" % size)
+        taken = len(slow.recv(1000))  # so it is on its way
+        for _ in range(CONNECTIONS + 10):
+            held.enter_context(socket.create_connection(("127.0.0.1", port)))
+        while taken < size:
+            part = len(slow.recv(2**20))
+            assert part
+            taken += part
