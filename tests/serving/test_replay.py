@@ -112,17 +112,18 @@ def test_a_server_that_is_busy_is_no_success(source, protocol):
             replay.replay(source, "127.0.0.1", port, protocol=protocol, rate=0)
 
 
-@pytest.mark.parametrize(
-    "protocol, answer",
-    [
-        ("openigtlink", pyigtl.ImageMessage(np.zeros((2, 2, 2), np.uint8), device_name="a").pack()[:58]),
-        ("openigtlink", pyigtl.ImageMessage(np.zeros((2, 2, 2), np.uint8), device_name="a").pack()[:42] + struct.pack(">QQ", 3, 0) + b"abc"),
-        ("openigtlink", b"\0" * 200),
-        ("mrd", struct.pack("<H", 77)),
-        ("http", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nHello"),
-        ("http", b"nonsense"),
-    ],
-)  # fmt: skip
+LABELS = pyigtl.ImageMessage(np.zeros((2, 2, 2), np.uint8), device_name="a", timestamp=1.0).pack()
+NO_ANSWERS = {
+    "a header alone": ("openigtlink", LABELS[:58]),
+    "an image that is none": ("openigtlink", LABELS[:42] + struct.pack(">QQ", 3, 0) + b"abc"),
+    "zeros": ("openigtlink", b"\0" * 200),
+    "an unknown kind": ("mrd", struct.pack("<H", 77)),
+    "no masks": ("http", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nHello"),
+    "no HTTP": ("http", b"nonsense"),
+}
+
+
+@pytest.mark.parametrize("protocol, answer", NO_ANSWERS.values(), ids=NO_ANSWERS)
 def test_an_answer_that_is_none_is_a_sentence(source, protocol, answer):
     def serve():
         connection, _ = listener.accept()
