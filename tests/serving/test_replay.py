@@ -32,6 +32,13 @@ def played(count):
     return Cine(Case("c"), cine(count), tuple(range(count)), {}, (10.0, 1.5, 1.25), np.eye(4), nib.Nifti1Header())
 
 
+class Silent(Client):
+    """One that sends nothing."""
+
+    def play(self, count, rate):
+        pass
+
+
 class Late:
     """Of a server whose answers change after so many frames."""
 
@@ -68,6 +75,27 @@ def server(protocol, labels=answer):
         thread.join(5)
 
 
+@contextlib.contextmanager
+def always(answer):
+    """The port of a server that gives its one client this answer, whatever it asks."""
+
+    def serve():
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(10)
+            connection.sendall(answer)
+            connection.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(OSError):
+                while connection.recv(2**16):
+                    pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join(5)
+
+
 PROTOCOLS = ("mrd", "openigtlink", "http")
 
 
@@ -90,7 +118,7 @@ def test_masks_of_other_frames_are_told(source, protocol):
 
 
 def test_a_frame_without_a_mask_in_one_round_is_compared_with_a_later_one():
-    client = Client(played(2))
+    client = Silent(played(2))
     labels = np.ones(client.labels.shape[1:], np.uint8)
     for number in (0, 1, 2, 4, 5, 7):  # 3 was dropped
         client.keep(*divmod(number, 2), labels * (1 + number % 2), 0.0)
@@ -102,7 +130,7 @@ def test_a_frame_without_a_mask_in_one_round_is_compared_with_a_later_one():
 @pytest.mark.parametrize("labels, round_", [(np.ones((1, 1, 6)), 0), (np.full((3, 8, 6), 256, np.uint16), 0), (np.ones((3, 8, 6)), -1)])
 def test_labels_that_do_not_fit_are_no_answer(labels, round_):
     with pytest.raises(ValueError, match="labels"):
-        Client(played(2)).keep(round_, 0, labels, 0.0)
+        Silent(played(2)).keep(round_, 0, labels, 0.0)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS[:2])
@@ -125,22 +153,8 @@ NO_ANSWERS = {
 
 @pytest.mark.parametrize("protocol, answer", NO_ANSWERS.values(), ids=NO_ANSWERS)
 def test_an_answer_that_is_none_is_a_sentence(source, protocol, answer):
-    def serve():
-        connection, _ = listener.accept()
-        with connection:
-            connection.recv(10)
-            connection.sendall(answer)
-            connection.shutdown(socket.SHUT_WR)
-            with contextlib.suppress(OSError):
-                while connection.recv(2**16):
-                    pass
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        with pytest.raises(UserError, match="the server ended the session: "):
-            replay.replay(source, "127.0.0.1", listener.getsockname()[1], protocol=protocol, rate=0)
-        thread.join(5)
+    with always(answer) as port, pytest.raises(UserError, match="the server ended the session: "):
+        replay.replay(source, "127.0.0.1", port, protocol=protocol, rate=0)
 
 
 def test_what_an_http_server_refuses_is_told(source):
@@ -182,16 +196,6 @@ def test_an_answer_to_nothing_that_was_played_ends_it(source, odd):
         setattr(header, name, value)
     columns, rows, _ = header.matrix_size
 
-    def serve():
-        connection, _ = listener.accept()
-        with connection:
-            connection.sendall(mrd.image_message(header, Meta(), np.zeros((rows, columns), "<u2")) + struct.pack("<H", mrd.CLOSE))
-            while connection.recv(2**16):
-                pass
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        with pytest.raises(UserError, match="ended the session: it sent an answer to nothing"):
-            replay.replay(source, "127.0.0.1", listener.getsockname()[1], rate=0)
-        thread.join(5)
+    labels = mrd.image_message(header, Meta(), np.zeros((rows, columns), "<u2")) + mrd.close_message()
+    with always(labels) as port, pytest.raises(UserError, match="ended the session: it sent an answer to nothing"):
+        replay.replay(source, "127.0.0.1", port, rate=0)

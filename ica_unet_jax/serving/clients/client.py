@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import socket
 import threading
 import time
@@ -17,7 +18,7 @@ PATIENCE = 60.0  # s for an answer
 LARGEST = np.iinfo(np.uint8).max  # label
 
 
-class Client:
+class Client(abc.ABC):
     """Counts what was sent and what came back. Frames have numbers from 0; after the cine's last frame its first one follows again.
 
     Attributes:
@@ -41,9 +42,9 @@ class Client:
         self.compared: set[int] = set()
         self.told: list[str] = []
 
+    @abc.abstractmethod
     def play(self, count: int, rate: float) -> None:
         """Sends `count` frames, `rate` a second (0: at once), and waits for the answers. Raises UserError where the server ends it."""
-        raise NotImplementedError
 
     def keep(self, round_: int, frame: int, labels: np.ndarray, first: float, index: int | None = None) -> None:
         """Labels of a frame of the cine in one of its rounds, or of its slice `index`, whose first bytes came at `first`.
@@ -67,9 +68,6 @@ class Client:
 class WireClient(Client):
     """A session over a connection that is kept, with one message a part of a frame.
 
-    A protocol says how a session begins and ends (`begin`, `end`), what the message of a part is (`message`), and how an answer is read
-    (`answer`, False for the last one).
-
     Args:
       host, port: of the server.
       cine: what is played.
@@ -91,16 +89,20 @@ class WireClient(Client):
         self._reader = threading.Thread(target=self._read, name="answers", daemon=True)
 
     def begin(self) -> bytes:
+        """What opens a session."""
         return b""
 
+    @abc.abstractmethod
     def message(self, number: int, index: int) -> bytes:
-        raise NotImplementedError
+        """A part of a frame."""
 
+    @abc.abstractmethod
     def end(self) -> None:
-        raise NotImplementedError
+        """Tells the server that no more comes."""
 
+    @abc.abstractmethod
     def answer(self) -> bool:
-        raise NotImplementedError
+        """Reads an answer, and keeps it; False if it was the last one."""
 
     def play(self, count: int, rate: float, order: Sequence[tuple[int, int]] | None = None) -> None:
         """As `Client.play`; `order`: of (frame, part), each once; by default as they are."""
