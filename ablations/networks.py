@@ -128,7 +128,7 @@ def nearest(model: ModelConfig, changes: Changes, name: str, values: range, figu
 
 
 def doses(reference: Config) -> list[Cell]:
-    """The independence term in other strengths and readings, and the terms summed as printed."""
+    """The independence term in other strengths and readings, the terms summed as printed, and an ICA that is not trained with the rest."""
     weight = reference.loss.independence_weight or 1.0
     return [
         ("independence x 10", dict(independence_weight=10 * weight)),
@@ -136,6 +136,7 @@ def doses(reference: Config) -> list[Cell]:
         ("independence by negentropy", dict(independence="negentropy")),
         ("independence of standardized bases", dict(standardize_independence=True)),
         ("terms summed as printed", dict(ica_reduction="sum")),
+        ("bases by FastICA, not trained", dict(bases_from="fastica")),
         ("encoder trained by Eq. 1 alone", dict(separate_ica_steps=reference.train.steps // 2, steps=reference.train.steps * 3 // 2)),
     ]
 

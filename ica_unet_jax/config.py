@@ -35,7 +35,7 @@ class ModelConfig(Part):
     decoder_width: int = knob(32, "Hidden channels of an ICA-decoder's convolution module, at half the output's size.", low=1)
     decoder_convs: int = knob(1, "3x3 convolutions of an ICA-decoder before the one that gives the logits.", low=0)
     streams: str = knob("independent", "Weights of the m coefficient streams: one set each, one for all, or a plain U-Net over m channels (control).", choices=("independent", "shared", "dense"))
-    bases_from: str = knob("dictionary_and_frame", "Where the bases X come from.", choices=("frame", "frame_with_coordinates", "dictionary", "dictionary_and_frame"))
+    bases_from: str = knob("dictionary_and_frame", "Where the bases X come from; fastica: FastICA of the training frames, which training leaves as they are (needs the extra [ablations]).", choices=("frame", "frame_with_coordinates", "dictionary", "dictionary_and_frame", "fastica"))
     dictionary_cosines: bool = knob(True, "Each basis of the learned dictionary starts with another spatial frequency, not all with the same smooth window.")
     signed_coefficients: bool = knob(True, "The concatenation block T_k ends without an activation, so that mixed coefficients carry a sign, as those of the encoder do.")
     concatenation_skip: bool = knob(True, "The concatenation block T_k sees the skip A_k beside A'_k and the correlations.")
@@ -92,6 +92,11 @@ class ModelConfig(Part):
     def has_bases(self) -> bool:
         """Whether there is anything that is mixed with bases X, and so an ICA loss."""
         return "bases_from" in self.network.reads(self.mixing)
+
+    @property
+    def fixed_for_all_frames(self) -> bool:
+        """Whether X is a dictionary alone."""
+        return self.bases_from in ("dictionary", "fastica")
 
     @property
     def portable(self) -> bool:

@@ -106,8 +106,8 @@ def _encoder(c: ModelConfig) -> Parts:
         conv((d, h // 16, w // 16), 4 * e, um, kernel=1, extra=um),
     ]
     dictionary = d * (h // 16) * (w // 16) * um
-    if c.bases_from == "dictionary":
-        branch = [Product(0, 0, dictionary)]
+    if c.fixed_for_all_frames:
+        branch = [Product(0, 0, dictionary * (c.bases_from == "dictionary"))]
     elif c.bases_from == "dictionary_and_frame":
         branch.append(Product(0, 0, dictionary + 1))  # and the frame's scale
     return {

@@ -99,6 +99,16 @@ def local_windows(key: jax.Array, shape: tuple[int, ...], cosines: bool) -> jax.
     between, 256 in all. Without, all bases have one smooth shape, and whatever is mixed is blurred until they part.
     """
     d, rows, columns, u, m = shape
+    return in_channels(key, windows((d, rows, columns), m, cosines), u)
+
+
+def in_channels(key: jax.Array, patterns: jax.Array, u: int) -> jax.Array:
+    """Patterns (d, K, L, m) -> a dictionary (d, K, L, u, m), of random sign and size per channel."""
+    return patterns[:, :, :, None] * (0.3 * jax.random.normal(key, (u, patterns.shape[-1])))[None, None, None]
+
+
+def windows(shape: tuple[int, int, int], m: int, cosines: bool) -> jax.Array:
+    """The m patterns (d, K, L, m) of `local_windows`."""
     blocks = (2, 4, 4)
 
     def axis(size: int, block: int, frequencies: jax.Array) -> jax.Array:
@@ -114,20 +124,22 @@ def local_windows(key: jax.Array, shape: tuple[int, ...], cosines: bool) -> jax.
     chosen = np.array([order[b % len(order)] for b in range(m)] if cosines else [(0, 0, 0)] * m)
     z, y, x = (
         axis(size, block, jnp.asarray(chosen[:, i], jnp.float32))
-        for i, (size, block) in enumerate(zip((d, rows, columns), blocks, strict=True))
+        for i, (size, block) in enumerate(zip(shape, blocks, strict=True))
     )
-    window = z[:, None, None] * y[None, :, None] * x[None, None, :]
-    return window[:, :, :, None] * (0.3 * jax.random.normal(key, (u, m)))[None, None, None]
+    return z[:, None, None] * y[None, :, None] * x[None, None, :]
 
 
 class Dictionary(nn.Module):
-    """X_0, the bases common to all frames, (d, h/16, w/16, u, m); a trainable parameter (ours)."""
+    """X_0, the bases common to all frames, (d, h/16, w/16, u, m); a trainable parameter (ours), or fixed by `prepare` before training."""
 
     shape: tuple[int, ...]
     cosines: bool
+    fixed: bool
 
     @nn.compact
     def __call__(self) -> Float[Array, "d K L u m"]:
+        if self.fixed:
+            return self.variable("batch_stats", "bases", local_windows, jax.random.key(0), self.shape, self.cosines).value
         return self.param("bases", local_windows, self.shape, self.cosines)
 
 
@@ -171,10 +183,11 @@ class IcaEncoder(nn.Module):
         self.unmix = CoefficientBranch(c.bases, 4 * c.encoder_width, c.encoder_convs, c.encoder_dilation, self.block, self.conv)
         if not c.has_bases:
             return
-        if c.bases_from != "dictionary":
+        if not c.fixed_for_all_frames:
             self.branch = BasisBranch(c.bases, c.projection_width, 4 * c.encoder_width, self.block, self.conv)
-        if c.bases_from in ("dictionary", "dictionary_and_frame"):
-            self.dictionary = Dictionary((d, h // 16, w // 16, c.projection_width, c.bases), c.dictionary_cosines)
+        if c.fixed_for_all_frames or c.bases_from == "dictionary_and_frame":
+            shape = (d, h // 16, w // 16, c.projection_width, c.bases)
+            self.dictionary = Dictionary(shape, c.dictionary_cosines, fixed=c.bases_from == "fastica")
         if c.bases_from == "dictionary_and_frame":
             self.frame_scale = self.param("frame_scale", nn.initializers.constant(0.1), ())
 
@@ -190,10 +203,9 @@ class IcaEncoder(nn.Module):
 
         `valid` (B, d, h/16, w/16, 1) silences what comes from padded voxels.
         """
-        kind = self.config.bases_from
-        if kind == "dictionary":
+        if self.config.fixed_for_all_frames:
             return None
-        if kind == "frame_with_coordinates":
+        if self.config.bases_from == "frame_with_coordinates":
             batch, _, *plane, _ = features.shape
             grid = _coordinates((self.config.crop[0], *plane), features.dtype)
             features = jnp.concatenate([features, jnp.broadcast_to(grid, (batch, *grid.shape))], axis=-1)

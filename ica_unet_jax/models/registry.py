@@ -59,6 +59,7 @@ NETWORKS: Mapping[str, Network] = MappingProxyType({
         multiple=32,
         of_blocks=4,
         smallest=64,
+        prepare="prepare",
     ),
     "unet2d": Network("baselines.unet2d", "UNet2d", ("unet_width", "norm"), multiple=8, smallest=8),
     "unet3d": Network(

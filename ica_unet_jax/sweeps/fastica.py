@@ -10,7 +10,6 @@ slices, while ICA-UNet has coefficients at d/2 depths. Padding is in no mixture,
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Iterable
 
 import numpy as np
@@ -20,13 +19,10 @@ from ica_unet_jax.data import reading
 from ica_unet_jax.data.case import Case
 from ica_unet_jax.data.geometry import normalize, place
 from ica_unet_jax.data.heart import on_heart
-from ica_unet_jax.errors import UserError
 from ica_unet_jax.evaluation.decomposition import Row, figures_of, frame_row, image_box
-from ica_unet_jax.runtime import packages
+from ica_unet_jax.models.fastica import TooFewDimensions, components
 
 STRIDE = 4  # voxels between neighbouring coefficients, as in ICA-UNet's mixing
-MAX_ITERATIONS = 1000
-SEED = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,10 +66,6 @@ def quality(config: Config, cases: Iterable[Case]) -> tuple[list[Row], str]:
     return rows, ""
 
 
-class TooFewDimensions(UserError):
-    """The patches of a frame do not span as many dimensions as there are bases asked for."""
-
-
 def unmix(image: np.ndarray, m: int, patch: tuple[int, int]) -> Unmixed:
     """FastICA of a stack (s, h, w) without padding: m bases of (s, *patch) voxels.
 
@@ -83,11 +75,6 @@ def unmix(image: np.ndarray, m: int, patch: tuple[int, int]) -> Unmixed:
       TooFewDimensions: m is not below s * K * L, the number of samples, or the image is too small or too plain for m.
       UserError: scikit-learn is not installed.
     """
-    packages.require("FastICA", "ablations", ("sklearn",))
-    from sklearn.decomposition import FastICA
-    from sklearn.exceptions import ConvergenceWarning
-    from threadpoolctl import threadpool_limits  # scikit-learn brings it
-
     image = np.asarray(image, np.float64)
     rows, columns = (_starts(size, side) for size, side in zip(image.shape[1:], patch, strict=True))
     corners = [(slice(None), slice(i, i + patch[0]), slice(j, j + patch[1])) for i in rows for j in columns]
@@ -96,27 +83,17 @@ def unmix(image: np.ndarray, m: int, patch: tuple[int, int]) -> Unmixed:
     means = mixtures.mean(axis=0)
     # A constant patch is its mean. As the first mixture, from which scikit-learn takes signs, it would be round-off.
     varying = np.ptp(mixtures, axis=0) > 1e-6 * np.ptp(image)
-    ica = FastICA(m, whiten="unit-variance", max_iter=MAX_ITERATIONS, random_state=SEED)
-    # One thread: the matrices are small, and threads that wait for each other are slower by orders of magnitude.
-    with threadpool_limits(1), warnings.catch_warnings(record=True) as caught:
-        rank = np.linalg.matrix_rank((mixtures - means)[:, varying]) if varying.any() else 0
-        if rank < m:
-            size = "x".join(map(str, (image.shape[0], *patch)))
-            raise TooFewDimensions(f"its {len(corners)} patches of {size} voxels span {rank} dimensions, too few for {m} bases.")
-        warnings.simplefilter("always", ConvergenceWarning)
-        sources = ica.fit_transform(mixtures[:, varying])
-    others = [warning for warning in caught if not issubclass(warning.category, ConvergenceWarning)]
-    for warning in others:
-        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    size = "x".join(map(str, (image.shape[0], *patch)))
+    found = components(mixtures[:, varying], m, f"its {len(corners)} patches of {size} voxels")
 
     coefficients = np.zeros((len(corners), m))
-    coefficients[varying] = ica.mixing_
+    coefficients[varying] = found.mixing
     total, count = np.zeros_like(image), np.zeros_like(image)
-    for corner, values in zip(corners, coefficients @ sources.T + means[:, None], strict=True):
+    for corner, values in zip(corners, coefficients @ found.sources.T + means[:, None], strict=True):
         total[corner] += values.reshape(total[corner].shape)
         count[corner] += 1
-    bases = sources.T.reshape(m, image.shape[0], *patch)
-    return Unmixed(bases, coefficients, total / count, converged=len(others) == len(caught))
+    bases = found.sources.T.reshape(m, image.shape[0], *patch)
+    return Unmixed(bases, coefficients, total / count, found.converged)
 
 
 def _starts(size: int, side: int) -> list[int]:

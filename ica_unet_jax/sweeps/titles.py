@@ -26,6 +26,7 @@ WORDS: Mapping[str, Mapping[str, str]] = {
         "frame_with_coordinates": "bases from frame and coordinates",
         "dictionary": "dictionary alone",
         "dictionary_and_frame": "dictionary and frame",
+        "fastica": "bases by FastICA",
     },
     "distillation_weight": {"0": "no teacher", "1": "taught"},
     "standardize_bases": {"True": "standardized bases"},

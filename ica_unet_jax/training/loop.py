@@ -20,6 +20,7 @@ from ica_unet_jax.data.learning_frame import LearningFrame
 from ica_unet_jax.errors import Interrupted, UserError
 from ica_unet_jax.inference.segmenters import Segmenter, segmenter_of
 from ica_unet_jax.labels import STRUCTURES
+from ica_unet_jax.models import fastica
 from ica_unet_jax.models.networks import method, same_shapes
 from ica_unet_jax.runs import checkpoints, provenance, run_folder, tensorboard
 from ica_unet_jax.runs.checkpoints import Checkpoints, State
@@ -52,6 +53,8 @@ def train(config: Config, *, draw: Draw | None = None) -> State:
     """
     if config.train.tensorboard:
         tensorboard.require()
+    if config.model.has_bases and config.model.bases_from == "fastica":
+        fastica.require()
     processes.Devices(config.train)  # refuses what does not go before the data are read
     run_folder.refuse_changes(config)
     samples, cines, split, left_out = load(config)

@@ -76,7 +76,7 @@ def test_too_few_dimensions_say_so(sklearn):
 
 
 def test_a_search_that_did_not_end_is_recorded_and_other_warnings_are_passed_on(sklearn, planted, monkeypatch):
-    monkeypatch.setattr(fastica, "MAX_ITERATIONS", 1)
+    monkeypatch.setattr("ica_unet_jax.models.fastica.MAX_ITERATIONS", 1)
     assert not fastica.unmix(planted[1], 3, (4, 4)).converged
     fit = sklearn.FastICA.fit_transform
 
