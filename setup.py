@@ -29,7 +29,7 @@ setup(
         "optax>=0.2.5",
         "orbax-checkpoint>=0.11.20",
         "numpy>=2.0",
-        "scipy>=1.13",
+        "scipy>=1.14",
         "nibabel>=5.3",
         "absl-py>=2.1",
         "rich>=13.7",
@@ -38,7 +38,7 @@ setup(
         "matplotlib>=3.9",
         "jaxtyping>=0.3",
         "safetensors>=0.5",
-        "flatbuffers>=23.5",  # with which jax.export writes
+        "flatbuffers>=23.5.26",  # with which jax.export writes
     ],
     extras_require={
         "cuda": ["jax[cuda]>=0.10"],

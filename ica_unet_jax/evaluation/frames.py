@@ -12,19 +12,19 @@ from ica_unet_jax.data.geometry import Placement, argmax_labels, resample_labels
 from ica_unet_jax.inference import roi
 from ica_unet_jax.inference.options import ORACLE, USUAL, Options
 from ica_unet_jax.inference.postprocessing import largest_components
-from ica_unet_jax.inference.segmenters import Segmenter
+from ica_unet_jax.inference.segmenters import Segmenter, Watch
 from ica_unet_jax.labels import NUM_CLASSES, STRUCTURES
 from ica_unet_jax.metrics import cases
 from ica_unet_jax.metrics.surface import NSD_MM
 
 
 def segment(
-    segmenter: Segmenter, cine: Cine, times: Sequence[int], chosen: Options = USUAL
+    segmenter: Segmenter, cine: Cine, times: Sequence[int], chosen: Options = USUAL, watch: Watch = lambda windows: None
 ) -> tuple[dict[int, np.ndarray], dict[int, Placement]]:
     """Some frames of a case, each seen with its neighbours, by number.
 
     `chosen`: its `window`, `neighbour_frames` and `largest_component` count. A window that follows goes from one of these
-    frames to the next; the oracle's does not move with the beat.
+    frames to the next; the oracle's does not move with the beat. `watch` is called with the logits of each.
 
     Returns:
       labels (s, h, w) uint8 of each frame, and the placement of the window through which it was seen.
@@ -36,7 +36,7 @@ def segment(
     kind = chosen.seen_through(segmenter.config.data)
     window = roi.Window(heart.on_heart(placement, cine.labels.values())) if kind == ORACLE else roi.open_window(kind, placement)
     labels, placements = {}, {}
-    for time, (volume, seen_at) in zip(times, segmenter.labels(frames, window, windows), strict=True):
+    for time, (volume, seen_at) in zip(times, segmenter.labels(frames, window, windows, watch), strict=True):
         labels[time], placements[time] = clean(volume), seen_at
     return labels, placements
 

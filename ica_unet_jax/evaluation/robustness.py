@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import sys
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from ica_unet_jax.evaluation.corruptions import CORRUPTIONS
 from ica_unet_jax.inference import segmenters, turning
 from ica_unet_jax.inference.options import ROBUST, choose
 from ica_unet_jax.inference.segmenters import Segmenter
-from ica_unet_jax.labels import STRUCTURES
+from ica_unet_jax.labels import NUM_CLASSES, STRUCTURES
 from ica_unet_jax.metrics import doubts
 from ica_unet_jax.metrics.overlap import structure_dice
 from ica_unet_jax.reporting.markup import number, plain_table
@@ -54,7 +54,7 @@ def robustness(network: str | Path | Trained, out: str | Path = "", *, split: st
     chosen, trained = choose(ROBUST, given), find(network)
     if not (out or trained.folder):
         raise UserError(f"--out is not given: {trained.name} has no folder; name one for the results.")
-    segmenter = segmenters.load_as(trained, chosen)
+    segmenter, limits = segmenters.load_as(trained, chosen), trained.limits
     data = chosen.cohort(segmenter.config.data)
     patients = judging.choose_cases(trained.split, data, split, None if chosen.data_dir else trained.began_in)
     codes = turning.codes_for(trained, segmenter.config.data, chosen)
@@ -67,7 +67,7 @@ def robustness(network: str | Path | Trained, out: str | Path = "", *, split: st
             progress.update(done)
     folder = Path(out or trained.folder / "robustness")
     write_csv(folder / "robustness.csv", rows)
-    write_text(folder / "robustness.md", page(rows))
+    write_text(folder / "robustness.md", page(rows, limits))
     return folder
 
 
@@ -78,21 +78,28 @@ def judge(segmenter: Segmenter, cine: Cine, seed: int = 0) -> list[Row]:
     """
     rows = []
     cine = _seen(segmenter, cine)
-    upright, _ = frames.segment(segmenter, cine, sorted(cine.labels))
+    upright, sure = segment(segmenter, cine, sorted(cine.labels))
     found = dataclasses.replace(cine, frames=cine.frames[:1], times=cine.times[:1], labels=upright)  # whose labels move as the truth does
     for name, corrupt in {UPRIGHT: lambda cine, random: cine, **CORRUPTIONS}.items():
         draws = [seed, *(zlib.crc32(text.encode()) for text in (name, cine.case.name))]
         seen, whole = (corrupt(one, np.random.default_rng(draws)) for one in (cine, found))
         times = sorted(time for time, truth in seen.labels.items() if truth.any())
-        labels = upright if name == UPRIGHT else frames.segment(segmenter, seen, times)[0]
+        labels, unsure = (upright, sure) if name == UPRIGHT else segment(segmenter, seen, times)
         for time in times:
             scores = {
                 f"{kind}_{structure}": score
                 for kind, volume in (("dice", labels[time]), ("whole", whole.labels[time]))
                 for structure, score in structure_dice(volume, seen.labels[time]).items()
             }
-            rows.append(dict(corruption=name, patient=cine.case.name, frame=time + 1) | scores | doubts.of_frame(labels[time]))
+            rows.append(dict(corruption=name, patient=cine.case.name, frame=time + 1) | scores | doubts.of_frame(labels[time]) | {"unsure": unsure[time]})
     return rows
+
+
+def segment(segmenter: Segmenter, cine: Cine, times: Sequence[int]) -> tuple[dict[int, np.ndarray], dict[int, float]]:
+    """Labels (s, h, w) uint8 of some frames of a case, and how unsure the network is of them, by number."""
+    unsure: list[float] = []
+    labels, _ = frames.segment(segmenter, cine, times, watch=lambda windows: unsure.append(segmenter.unsure(windows)))
+    return labels, dict(zip(times, unsure, strict=True))
 
 
 def _seen(segmenter: Segmenter, cine: Cine) -> Cine:
@@ -122,34 +129,61 @@ def read_csv(path: str | Path) -> list[Row]:
         raise UserError(f"{path} cannot be read as a table of corruptions ({error}): make it again.") from error
 
 
-def page(rows: Sequence[Row]) -> str:
-    """The two tables in Markdown: what each corruption costs, and how well doubts find failures."""
-    lines = []
-    for name in (UPRIGHT, *CORRUPTIONS):
-        dice, whole = (_mean_dice(rows, name, kind) for kind in ("dice", "whole"))
-        loss = "" if name == UPRIGHT else number(float(np.mean(dice) - np.mean(whole)), 3, signed=True)
-        lines.append([name, *(number(value, 3) for value in (*dice, float(np.mean(dice)))), loss])
-    failures = np.array([np.mean([row[f"dice_{name}"] for name in STRUCTURES]) < LOW for row in rows])
-    several = np.array([len(doubts.beyond({sign: row[sign] for sign in SIGNS})) for row in rows])
-    found = [
-        [doubts.SIGNS[sign], *_counts(np.array([row[sign] > doubts.LIMITS[sign] for row in rows]), failures)] for sign in SIGNS
-    ] + [["any of these", *_counts(several > 0, failures)]]
+def page(rows: Sequence[Row], limits: Mapping[str, float]) -> str:
+    """The two tables in Markdown: what each corruption costs, and how well doubts, beyond these limits, find failures."""
     patients = len({row["patient"] for row in rows})
-    area = number(auc(several, failures), 3)
     return "\n".join(
         [
             f"**What corruption costs** (Dice, mean over {patients} patients, labelled frames; the loss is against what is found in the images as they are, "
             "in the same slices)",
             "",
-            plain_table(["Images", *STRUCTURES, "mean", "loss"], lines, [False, *[True] * 5]),
+            costs(rows),
             "",
-            f"**Do doubts find failures?** Of {len(rows)} frames, as they are and corrupted, {int(failures.sum())} have a mean Dice below {LOW}. "
-            f"The number of signs in a frame finds them with an area under the ROC curve of {area}.",
+            f"**Do doubts find failures?** {failures(rows, limits)}",
             "",
-            plain_table(["Sign", f"frames below {LOW}", "other frames"], found, [False, True, True]),
+            doubts_table(rows, limits),
             "",
         ]
     )
+
+
+def costs(rows: Sequence[Row]) -> str:
+    """The Dice under each corruption, and what it loses."""
+    lines = []
+    for name in (UPRIGHT, *CORRUPTIONS):
+        dice, whole = (_mean_dice(rows, name, kind) for kind in ("dice", "whole"))
+        loss = "" if name == UPRIGHT else number(float(np.mean(dice) - np.mean(whole)), 3, signed=True)
+        lines.append([name, *(number(value, 3) for value in (*dice, float(np.mean(dice)))), loss])
+    return plain_table(["Images", *STRUCTURES, "mean", "loss"], lines, [False, *[True] * 5])
+
+
+def failures(rows: Sequence[Row], limits: Mapping[str, float]) -> str:
+    """How many frames fail, and how well the number of signs tells, alone and with how unsure the network is."""
+    failed, several = _failed(rows), _signs(rows, limits)
+    unsure = np.array([row["unsure"] for row in rows])
+    order = several + unsure / np.log(NUM_CLASSES + 1)  # which is less than one sign more
+    alone, unsure, both = (number(auc(score, failed), 3) for score in (several, unsure, order))
+    return (
+        f"Of {len(rows)} frames, as they are and corrupted, {int(failed.sum())} have a mean Dice below {LOW}. The number of signs in a frame finds them with an area under the ROC "
+        f"curve of {alone}, how unsure the network is with {unsure}, both together (among frames with as many signs the less sure one first) with {both}."
+    )
+
+
+def doubts_table(rows: Sequence[Row], limits: Mapping[str, float]) -> str:
+    """For each sign of doubt that has a limit, the share of failures and of other frames that show it."""
+    failed = _failed(rows)
+    found = [[doubts.SIGNS[sign], *_counts(np.array([row[sign] > limits[sign] for row in rows]), failed)] for sign in SIGNS if sign in limits]
+    found.append(["any of these", *_counts(_signs(rows, limits) > 0, failed)])
+    return plain_table(["Sign", f"frames below {LOW}", "other frames"], found, [False, True, True])
+
+
+def _failed(rows: Sequence[Row]) -> np.ndarray:
+    return np.array([np.mean([row[f"dice_{name}"] for name in STRUCTURES]) < LOW for row in rows])
+
+
+def _signs(rows: Sequence[Row], limits: Mapping[str, float]) -> np.ndarray:
+    """How many signs each frame shows."""
+    return np.array([len(doubts.beyond({sign: row[sign] for sign in SIGNS}, limits)) for row in rows])
 
 
 def auc(score: np.ndarray, positive: np.ndarray) -> float:

@@ -92,12 +92,12 @@ def predict(
     for job in todo:
         seen = job.read(codes)
         cine = turning.sound(seen)
-        labels = segment(segmenter, cine, chosen, job.source.name if job.case.reader != "dicom" else job.case.name)
+        labels, unsure = segment(segmenter, cine, chosen, job.source.name if job.case.reader != "dicom" else job.case.name)
         if acdc_names:
             save_phases(job, cine, labels)
         else:
             remarks = [job.anonymous(remark) for remark in seen.remarks]
-            curves, summary = save_cine(job, cine, labels, remarks)
+            curves, summary = save_cine(job, cine, labels, remarks, doubts.of_cine(labels, cine.spacing, unsure, trained.limits))
             if report:
                 about = dict(warnings=[*remarks, *_doubtful(summary)], network=segmenter.config.model.model, identity=job.patient)
                 case_page.save(job.beside("_report.html"), cine, labels, curves, summary, **about)
@@ -116,23 +116,27 @@ def _doubtful(summary: dict[str, Any]) -> list[str]:
     return [f"Look at {doubts.describe(summary['doubts'])}."] if summary["doubts"] else []
 
 
-def segment(segmenter: Segmenter, cine: Cine, chosen: options.Options, name: str) -> np.ndarray:
-    """Labels (t, s, h, w) uint8 of a cine's frames, with a progress bar called `name`; none of a frame that shows nothing."""
+def segment(segmenter: Segmenter, cine: Cine, chosen: options.Options, name: str) -> tuple[np.ndarray, list[float]]:
+    """Labels (t, s, h, w) uint8 of a cine's frames, none of a frame that shows nothing, and how unsure the network is of each; with a progress bar called `name`."""
     data, frames = segmenter.config.data, cine.frames
     seen = dict(window=chosen.seen_through(data), cyclic=data.cyclic)
+    unsure: list[float] = []
     with Progress(len(frames), unit=f"{name} frame") as progress:
-        labels = segmenter.segment_cine(frames, cine.spacing, done=lambda t: progress.update(t + 1), **seen)
+        labels = segmenter.segment_cine(
+            frames, cine.spacing, done=lambda t: progress.update(t + 1), watch=lambda windows: unsure.append(segmenter.unsure(windows)), **seen
+        )
     labels[cine.empty] = 0
-    return np.stack([largest_components(frame) for frame in labels]) if chosen.largest_component else labels
+    return np.stack([largest_components(frame) for frame in labels]) if chosen.largest_component else labels, unsure
 
 
-def save_cine(job: Job, cine: Cine, labels: np.ndarray, remarks: list[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Writes the labels and what follows from them, prints the summary, and returns the volume curves and the summary."""
+def save_cine(
+    job: Job, cine: Cine, labels: np.ndarray, remarks: list[str], signs: dict[str, list[int]]
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Writes the labels and what follows from them, prints the summary, and returns the volume curves and the summary; `signs` as `doubts.of_cine` finds them."""
     save_labels(job.target, cine.turn.back(labels), cine.header)
     nominal = job.case.nominal_spacing
     curves, seconds = volumes.curves(labels, cine), volumes.frame_seconds(cine.header)
     volumes.save_csv(job.beside("_volumes.csv"), curves, seconds, "nominal_ml" if nominal else "ml")
-    signs = doubts.of_cine(labels, cine.spacing)
     summary = volumes.summarize(curves, seconds, nominal) | {"doubts": signs}
     known = {f"volumes_{'nominal_ml' if nominal else 'ml'}": volumes.rounded(curves), "remarks": remarks, "note": case_report.RESEARCH}
     if len(labels) > 1:

@@ -1,7 +1,7 @@
 """Signs, without a ground truth, that a segmentation is wrong: how much of each a frame shows, and where doubt begins.
 
-A frame's labels are (slices, rows, columns). Each limit is above what 99 of 100 true masks of ACDC's training patients show; `robustness` tells how
-well they find frames of low Dice.
+A frame's labels are (slices, rows, columns). Each limit is above what 99 of 100 true masks of ACDC's training patients show; that of "unsure" is a
+network's own, as it has learned it (`Trained.limits`), and without one there is no such sign. `robustness` tells how well they find frames of low Dice.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ SIGNS = {  # what a user reads
     "open_ring": "the myocardium does not enclose the LV in the middle slices",
     "gap": "a slice without labels between labelled ones",
     "jump": "a volume jumps against both neighbouring frames",
+    "unsure": "the network is less sure than of 99 in 100 frames that it learned from",
 }
 LIMITS = {"no_heart": 0.0, "no_structure": 0.0, "second_heart": 0.05, "open_ring": 0.05, "gap": 0.0, "jump": 0.15}
 
@@ -28,7 +29,7 @@ Measures = dict[str, float]
 
 
 def of_frame(labels: np.ndarray) -> Measures:
-    """How much of each sign but "jump" a frame shows, from 0."""
+    """How much of each sign that labels alone tell a frame shows, from 0: not "jump", nor "unsure"."""
     left = np.isin(labels, (STRUCTURES["MYO"], STRUCTURES["LV"]))
     missing = sum(not (labels == label).any() for label in STRUCTURES.values())
     return {
@@ -40,19 +41,21 @@ def of_frame(labels: np.ndarray) -> Measures:
     }
 
 
-def of_cine(labels: np.ndarray, spacing: Sequence[float]) -> dict[str, list[int]]:
+def of_cine(labels: np.ndarray, spacing: Sequence[float], unsure: Sequence[float], limits: Mapping[str, float] = LIMITS) -> dict[str, list[int]]:
     """{sign: frames, counted from 1, that show it beyond its limit} of a cine (frames, slices, rows, columns); only signs that some frame shows.
 
-    `spacing` is (dz, dy, dx) in mm.
+    `spacing` is (dz, dy, dx) in mm; `unsure`, of each frame, as `Segmenter.unsure` tells it.
     """
     jumps = np.max([_jumps(curve) for curve in volumes_ml(labels, spacing).values()], axis=0)
-    frames = [beyond(of_frame(frame) | {"jump": float(jump)}) for frame, jump in zip(labels, jumps, strict=True)]
+    frames = [
+        beyond(of_frame(frame) | {"jump": float(jump), "unsure": float(doubt)}, limits) for frame, jump, doubt in zip(labels, jumps, unsure, strict=True)
+    ]
     return {sign: found for sign in SIGNS if (found := [number for number, signs in enumerate(frames, start=1) if sign in signs])}
 
 
-def beyond(measures: Measures) -> list[str]:
-    """The signs that are beyond their limit."""
-    return [sign for sign, value in measures.items() if value > LIMITS[sign]]
+def beyond(measures: Measures, limits: Mapping[str, float] = LIMITS) -> list[str]:
+    """The signs that are beyond their limit, of those that have one."""
+    return [sign for sign, value in measures.items() if value > limits.get(sign, np.inf)]
 
 
 def describe(signs: Mapping[str, Sequence[int]]) -> str:

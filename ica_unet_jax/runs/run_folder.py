@@ -136,6 +136,17 @@ def read_orientation(run_dir: str | Path) -> Cohort:
     return Cohort(codes, scaled)
 
 
+def read_doubts(run_dir: str | Path) -> dict[str, float]:
+    """The limits that a run's network has of its own, for `metrics.doubts`; none where it has learned none. UserError where they cannot be."""
+    path = Path(run_dir) / "doubts.json"
+    if not path.is_file():
+        return {}
+    known = read_object(path, _ADVICE)
+    if not all(isinstance(limit, int | float) for limit in known.values()):
+        raise UserError(f'{path} must be as {{"unsure": 0.4}}, a limit for each sign of doubt: correct or remove it.')
+    return known
+
+
 def began_in(run_dir: str | Path) -> Path | None:
     """The folder in which a run's training was started, which its relative paths are of; None where that is not known.
 

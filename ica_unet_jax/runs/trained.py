@@ -25,6 +25,7 @@ from ica_unet_jax.data.orientation import Cohort
 from ica_unet_jax.data.splits import Split
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.labels import STRUCTURES
+from ica_unet_jax.metrics import doubts
 from ica_unet_jax.models.networks import init_variables, same_shapes
 from ica_unet_jax.runs import checkpoints, provenance, run_folder
 from ica_unet_jax.runtime import packages
@@ -33,7 +34,7 @@ from ica_unet_jax.runtime.files import replacing
 WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 SUFFIX = ".safetensors"
 HUB = "hf:"  # before OWNER/NAME, a repository of Hugging Face
-FACTS = ("config", "step", "labels", "orientation", "split", "provenance", "licence", "weights_sha256")
+FACTS = ("config", "step", "labels", "orientation", "doubts", "split", "provenance", "licence", "weights_sha256")
 
 Variables = Mapping[str, Any]
 
@@ -61,6 +62,11 @@ class Run:
     def orientation(self) -> Cohort:
         """How the training patients lay."""
         return run_folder.read_orientation(self.path)
+
+    @property
+    def limits(self) -> Mapping[str, float]:
+        """Where doubt in its masks begins."""
+        return doubts.LIMITS | run_folder.read_doubts(self.path)
 
     @property
     def split(self) -> Split:
@@ -110,6 +116,10 @@ class Weights:
     @property
     def orientation(self) -> Cohort:
         return Cohort(**self.facts["orientation"])
+
+    @property
+    def limits(self) -> Mapping[str, float]:
+        return doubts.LIMITS | self.facts["doubts"]
 
     @property
     def split(self) -> Split:
@@ -195,6 +205,7 @@ def save(
         "step": step,
         "labels": STRUCTURES,
         "orientation": trained.orientation._asdict(),
+        "doubts": {sign: limit for sign, limit in trained.limits.items() if sign not in doubts.LIMITS},
         "split": {part: patients if names else [] for part, patients in trained.split.items()},
         "provenance": {name: fact for name, fact in trained.provenance.items() if name != "command"},
         "licence": licence,
@@ -215,7 +226,7 @@ def digest(variables: Variables) -> str:
 
 def _well_formed(facts: dict[str, Any]) -> dict[str, Any]:
     """The facts. Raises TypeError or KeyError where one is of another kind."""
-    kinds = dict.fromkeys(FACTS, str) | dict(config=dict, step=int, labels=dict, orientation=dict, split=dict, provenance=dict)
+    kinds = dict.fromkeys(FACTS, str) | dict(config=dict, step=int, labels=dict, orientation=dict, doubts=dict, split=dict, provenance=dict)
     odd = [name for name, kind in kinds.items() if not isinstance(facts[name], kind)]
     if odd or not all(isinstance(facts["split"][part], list) for part in ("train", "val")):
         raise TypeError(f"{', '.join(odd) or 'split'} of another kind")

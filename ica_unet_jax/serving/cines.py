@@ -80,25 +80,27 @@ class Cines:
             raise BadData(seen.problems)
         cine = seen.cine
         go_on(0)
-        labels = self._segment(cine, go_on)
+        labels, unsure = self._segment(cine, go_on)
         curves, seconds = volumes.curves(labels, cine), volumes.frame_seconds(cine.header)
         saving.save_labels(path.with_name(MASKS), cine.turn.back(labels), cine.header)
         volumes.save_csv(path.with_name(VOLUMES), curves, seconds)
         odd = filter(None, (*seen.remarks, turning.remark(self._trained, [cine.case], self._codes)))
         summary = volumes.summarize(curves, seconds, nominal_spacing=False) | {
-            "doubts": doubts.of_cine(labels, cine.spacing),
+            "doubts": doubts.of_cine(labels, cine.spacing, unsure, self._trained.limits),
             "volumes_ml": volumes.rounded(curves),
             "remarks": [remark.replace(str(path), "The file") for remark in odd],
         }
         path.with_name(SUMMARY).write_text(json.dumps(summary), encoding="utf-8")
 
-    def _segment(self, cine: Cine, done: Callable[[int], None]) -> np.ndarray:
-        """Labels (t, s, h, w) uint8; none of a frame that shows nothing."""
+    def _segment(self, cine: Cine, done: Callable[[int], None]) -> tuple[np.ndarray, list[float]]:
+        """Labels (t, s, h, w) uint8, none of a frame that shows nothing, and how unsure the network is of each frame."""
         grid = cine.frames.shape[1:], cine.spacing
         if grid not in self._grids and len(self._grids) == KEPT:
             self._grids.clear()
             self._segmenter.forget_grids()
         self._grids.add(grid)
-        labels = self._segmenter.segment_cine(cine.frames, cine.spacing, done=done, **self._seen)
+        unsure: list[float] = []
+        watch = lambda windows: unsure.append(self._segmenter.unsure(windows))  # noqa: E731
+        labels = self._segmenter.segment_cine(cine.frames, cine.spacing, done=done, watch=watch, **self._seen)
         labels[cine.empty] = 0
-        return labels
+        return labels, unsure

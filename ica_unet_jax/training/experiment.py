@@ -17,7 +17,7 @@ def run(config: Config) -> Path | None:
 
     Raises UserError and Interrupted as `loop.train` and `judging.evaluate` do.
     """
-    from ica_unet_jax.evaluation import judging, pictures  # matplotlib, which a training itself does without
+    from ica_unet_jax.evaluation import certainty, judging, pictures  # matplotlib, which a training itself does without
 
     loop.train(config, draw=pictures.training_report)
     processes.disconnect()
@@ -25,6 +25,7 @@ def run(config: Config) -> Path | None:
     if not processes.is_first():
         return out
     if config.train.final_evaluation:
+        certainty.learn(config.train.workdir)
         out = judging.evaluate(config.train.workdir, skip_bad_cases=config.data.skip_bad_cases)
     run_report.write(config.train.workdir)
     return out

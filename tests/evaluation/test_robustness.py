@@ -12,6 +12,7 @@ from ica_unet_jax.evaluation import robustness
 from ica_unet_jax.evaluation.corruptions import CORRUPTIONS, ORIENTATIONS
 from ica_unet_jax.inference import segmenters
 from ica_unet_jax.labels import STRUCTURES
+from ica_unet_jax.metrics import doubts
 
 MOVED = [*ORIENTATIONS, "each third slice missing", "one slice", "three slices", "twice as many slices"]
 COLOURED = [name for name in CORRUPTIONS if name not in MOVED and "voxels" not in name and "breathing" not in name]
@@ -124,10 +125,20 @@ def rows(dices):
 
 
 def test_the_page_tells_the_loss_and_what_doubts_find():
-    page = robustness.page(rows(dict.fromkeys((robustness.UPRIGHT, *CORRUPTIONS), 0.9) | {"one slice": 0.6}))
+    page = robustness.page(rows(dict.fromkeys((robustness.UPRIGHT, *CORRUPTIONS), 0.9) | {"one slice": 0.6}), doubts.LIMITS)
     [line] = [line for line in page.splitlines() if "one slice" in line]
     assert "| 0.600 |" in line and "−0.100" in line.replace("-", "−")
-    assert "area under the ROC curve of 1.000" in page and f"Of {2 * (1 + len(CORRUPTIONS))} frames" in page
+    assert "area under the ROC curve of 1.000, how unsure the network is with 0.500, both together" in page and f"Of {2 * (1 + len(CORRUPTIONS))} frames" in page
+
+
+def test_a_limit_of_ones_own_is_a_further_sign():
+    """Half of the frames fail, and the network is unsure of these alone: with a limit it is a sign, without one it orders frames all the same."""
+    table = [row | {"unsure": 0.9 if row["dice_LV"] < 0.8 else 0.1, "gap": 0.0} for row in rows({robustness.UPRIGHT: 0.9, "one slice": 0.6})]
+    without, own = (robustness.failures(table, limits) for limits in (doubts.LIMITS, doubts.LIMITS | {"unsure": 0.5}))
+    assert "curve of 0.500, how unsure the network is with 1.000" in without and "with 1.000.\n" in without + "\n" and "curve of 1.000," in own
+    assert "less sure" not in robustness.doubts_table(table, doubts.LIMITS)
+    [line] = [line for line in robustness.doubts_table(table, doubts.LIMITS | {"unsure": 0.5}).splitlines() if "less sure" in line]
+    assert "100 %" in line and "| 0 % |" in line
 
 
 def test_a_table_is_read_as_it_was_written(tmp_path):
@@ -149,4 +160,4 @@ def test_a_network_is_judged(tiny_run, tmp_path):
         if row["corruption"] in (robustness.UPRIGHT, *ORIENTATIONS):  # nothing is lost of what was found before
             [same] = [other for other in table if (other["corruption"], other["patient"], other["frame"]) == (robustness.UPRIGHT, row["patient"], row["frame"])]
             assert all(row[f"whole_{name}"] == same[f"dice_{name}"] for name in STRUCTURES)
-    assert (folder / "robustness.md").read_text() == robustness.page(table)
+    assert (folder / "robustness.md").read_text() == robustness.page(table, doubts.LIMITS)

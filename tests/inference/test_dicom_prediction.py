@@ -101,7 +101,7 @@ def test_the_page_and_the_summary_have_the_same_figures(predicted):
 def test_identifiers_are_kept_if_that_is_asked_for(study, frames, tmp_path):
     labels = np.zeros(frames.shape, np.uint8)
     [job] = jobs.find_studies(study, tmp_path, False, False, "", "", True)
-    prediction.save_cine(job, cine := job.read("").cine, labels, ["a remark"])
+    prediction.save_cine(job, cine := job.read("").cine, labels, ["a remark"], {})
     assert dicoms.SECRETS[3] in job.target.name
     summary = json.loads(next(tmp_path.glob("*_summary.json")).read_text())
     assert summary["patient"]["patient_name"] == f"{dicoms.SECRETS[0]}^{dicoms.SECRETS[1]}" and summary["remarks"] == ["a remark"]

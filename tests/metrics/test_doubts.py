@@ -28,7 +28,7 @@ def signs(labels):
 def test_a_right_heart_raises_no_doubt():
     assert signs(heart()) == []
     beat = [8 + 2 * np.cos(2 * np.pi * t / 20) for t in range(20)]
-    assert doubts.of_cine(np.stack([heart(radius=r) for r in beat]), SPACING) == {}
+    assert doubts.of_cine(np.stack([heart(radius=r) for r in beat]), SPACING, [0.0] * 20) == {}
 
 
 def test_an_open_base_and_a_heart_without_apex_are_no_fault():
@@ -65,7 +65,7 @@ def fault_gap():
     return labels
 
 
-@pytest.mark.parametrize("sign", [sign for sign in doubts.SIGNS if sign != "jump"])
+@pytest.mark.parametrize("sign", [sign for sign in doubts.SIGNS if sign not in ("jump", "unsure")])
 def test_each_fault_has_its_sign(sign):
     found = signs(globals()[f"fault_{sign}"]())
     assert sign in found
@@ -75,8 +75,14 @@ def test_each_fault_has_its_sign(sign):
 
 def test_a_volume_that_leaves_its_neighbours_jumps():
     radii = [9, 8, 7, 12, 7, 8, 9]
-    assert doubts.of_cine(np.stack([heart(radius=r) for r in radii]), SPACING) == {"jump": [4]}
-    assert doubts.of_cine(np.stack([heart(radius=r) for r in radii[:2]]), SPACING) == {}  # two frames have no middle
+    assert doubts.of_cine(np.stack([heart(radius=r) for r in radii]), SPACING, [0.0] * 7) == {"jump": [4]}
+    assert doubts.of_cine(np.stack([heart(radius=r) for r in radii[:2]]), SPACING, [0.0] * 2) == {}  # two frames have no middle
+
+
+def test_a_network_has_its_own_limit_of_how_unsure_it_may_be():
+    cine, unsure = np.stack([heart()] * 3), [0.1, 0.5, 0.3]
+    assert doubts.of_cine(cine, SPACING, unsure) == {}
+    assert doubts.of_cine(cine, SPACING, unsure, doubts.LIMITS | {"unsure": 0.3}) == {"unsure": [2]}
 
 
 def test_what_was_found_is_told():
