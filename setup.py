@@ -28,7 +28,7 @@ setup(
         "flax>=0.12",
         "optax>=0.2.5",
         "orbax-checkpoint>=0.11.20",
-        "numpy>=2.0",
+        "numpy>=2.0.2",
         "scipy>=1.14",
         "nibabel>=5.3",
         "absl-py>=2.1",

@@ -149,12 +149,17 @@ def page(rows: Sequence[Row], limits: Mapping[str, float]) -> str:
 
 def costs(rows: Sequence[Row]) -> str:
     """The Dice under each corruption, and what it loses."""
-    lines = []
+    lines, lost = [], losses(rows)
     for name in (UPRIGHT, *CORRUPTIONS):
-        dice, whole = (_mean_dice(rows, name, kind) for kind in ("dice", "whole"))
-        loss = "" if name == UPRIGHT else number(float(np.mean(dice) - np.mean(whole)), 3, signed=True)
+        dice = _mean_dice(rows, name, "dice")
+        loss = number(lost[name], 3, signed=True) if name in lost else ""
         lines.append([name, *(number(value, 3) for value in (*dice, float(np.mean(dice)))), loss])
     return plain_table(["Images", *STRUCTURES, "mean", "loss"], lines, [False, *[True] * 5])
+
+
+def losses(rows: Sequence[Row]) -> dict[str, float]:
+    """{corruption: the change of the mean Dice, against what is found in the same slices of the images as they are}."""
+    return {name: float(np.mean(_mean_dice(rows, name, "dice")) - np.mean(_mean_dice(rows, name, "whole"))) for name in CORRUPTIONS}
 
 
 def failures(rows: Sequence[Row], limits: Mapping[str, float]) -> str:
