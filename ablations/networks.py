@@ -173,11 +173,12 @@ def levers(reference: Config) -> list[Cell]:
     anywhere = images | dict(
         rotation=180.0, flip=True, flip_slices=True, noise=0.4, ghosting=0.4, spike=0.8, bias_field=0.4, missing_slice=0.2, thin_stack=0.2,
     )  # fmt: skip
+    long = dict(steps=6000, evaluate_every=1000)
     return [
         ("window on the heart, one wide U-Net for all bases, the frame and two convolutions in the decoders, no reconstruction", network),
         ("the same, and more augmentation", network | images),
-        ("the same, 6,000 steps", network | images | dict(steps=6000)),
-        ("the same, 6,000 steps, and images that lie anyhow and went wrong", network | anywhere | dict(steps=6000)),
+        ("the same, 6,000 steps", network | images | long),
+        ("the same, 6,000 steps, and images that lie anyhow and went wrong", network | anywhere | long),
     ]
 
 
