@@ -15,7 +15,7 @@ from ica_unet_jax.benchmarking import report
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.portable import runtimes
 
-_WORKDIR = flags.DEFINE_string("workdir", "", "Run folder of a training: its network is timed, not the paper's rows.")
+_WORKDIR = flags.DEFINE_list("workdir", [], "Run folder of a training: its network is timed, not the paper's rows. Several, as A,B, are timed in turn.")
 _ONLY = flags.DEFINE_list("only", [], "Rows whose name contains one of these; empty: all.")
 _SECONDS = flags.DEFINE_float("seconds", 3.0, "For each figure, of all rounds together.", lower_bound=0.0)
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "The rows of a grid take turns so often.", lower_bound=1)
@@ -37,7 +37,7 @@ def main() -> None:
 
     from ica_unet_jax.benchmarking import measuring, rows
 
-    timed = rows.run_rows(_WORKDIR.value) if _WORKDIR.value else rows.paper_rows()
+    timed = rows.of_runs(_WORKDIR.value) if _WORKDIR.value else rows.paper_rows()
     timed = rows.under(rows.choose(timed, _ONLY.value), _RUNTIMES.value, _DTYPES.value)
     result = measuring.benchmark(timed, seconds=_SECONDS.value, rounds=_ROUNDS.value, json_file=_JSON.value, profiled=_PROFILE.value)
     print(report.report(result))

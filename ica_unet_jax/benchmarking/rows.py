@@ -55,6 +55,17 @@ def paper_rows() -> list[Row]:
     return found + [Row(f"train/{rival.name}", Config.make(crop=TRAINING, **rival.changes)) for rival in trained]
 
 
+def of_runs(run_dirs: Sequence[str | Path]) -> list[Row]:
+    """`run_rows` of each; what they have in common is timed in turn. Raises UserError where two folders have one name, by which rows are told apart."""
+    found = {}
+    for folder in run_dirs:
+        for row in run_rows(folder):
+            if row.name in found:
+                raise UserError(f"--workdir={','.join(map(str, run_dirs))}: two folders are called {Path(folder).resolve().name}; give one of them another name.")
+            found[row.name] = dataclasses.replace(row, group=row.name.rpartition("/")[2] if len(run_dirs) > 1 else "")
+    return [*found.values()]
+
+
 def run_rows(run_dir: str | Path) -> list[Row]:
     """A trained network on its own grid, on a full frame through its window, and, untrained, on the other grids; its training step."""
     config, name = segmenters.load(run_dir).config, Path(run_dir).resolve().name

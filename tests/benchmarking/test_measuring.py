@@ -246,6 +246,16 @@ def test_what_is_no_result_is_refused(tmp_path):
             report.read(tmp_path / name)
 
 
+def test_several_networks_are_timed_in_turn(tiny_run, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(tiny_run, other, ignore=shutil.ignore_patterns("evaluation*"))
+    rows = rows_module.of_runs([tiny_run, other])
+    assert {row.name: row.group for row in rows if row.name.endswith("own")} == {f"{tiny_run.name}/own": "own", "other/own": "own"}
+    assert [row.group for row in rows_module.of_runs([tiny_run])] == [""] * 5
+    with pytest.raises(UserError, match=f"two folders are called {tiny_run.name}"):
+        rows_module.of_runs([tiny_run, tiny_run])
+
+
 def test_a_trained_network_has_its_dice_on_its_own_grid_alone(tiny_run, tmp_path, monkeypatch):
     run = tmp_path / "run"
     shutil.copytree(tiny_run, run, ignore=shutil.ignore_patterns("evaluation*"))
