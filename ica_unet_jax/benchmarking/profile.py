@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import tempfile
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -55,7 +56,9 @@ def profile(call: Callable[[], Any], config: ModelConfig, frames: int = 1) -> li
                 jax.block_until_ready(call())
         [file] = Path(folder).rglob("*.xplane.pb")
         names = _names()
-        spans = [(names.get(key, ""), nanoseconds) for key, nanoseconds in _spans(jax.profiler.ProfileData.from_file(str(file)))]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of jaxlib's types, made on first use: where it is an error the process ends
+            spans = [(names.get(key, ""), nanoseconds) for key, nanoseconds in _spans(jax.profiler.ProfileData.from_file(str(file)))]
     return parts(spans, type(build_model(config)).__name__, calls=CALLS * frames)
 
 
