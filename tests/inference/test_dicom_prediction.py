@@ -212,7 +212,7 @@ def test_one_study_without_objects_does_not_stop_the_others_and_no_name_is_in_th
 
     monkeypatch.setattr(dicom_seg, "_segmentation", refusing)
     monkeypatch.setattr(segmenters, "load_as", lambda trained, chosen: SimpleNamespace(config=trained.config))
-    monkeypatch.setattr(prediction, "segment", lambda segmenter, cine, chosen, name: np.full(cine.frames.shape, 3, np.uint8))
+    monkeypatch.setattr(prediction, "segment", lambda segmenter, cine, chosen, name: (np.full(cine.frames.shape, 3, np.uint8), [0.0] * len(cine.frames)))
     with pytest.raises(BadData, match=r"001\.dcm cannot be written: something in the header of .* is not as DICOM wants it \(ValueError\)") as caught:
         prediction.predict(tiny_run, ".")
     assert caught.value.__cause__ is None and len(caught.value.problems) == 1 and dicoms.SECRETS[2] not in str(caught.value)
