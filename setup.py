@@ -24,8 +24,8 @@ setup(
     package_data={"ica_unet_jax": ["weights/*.safetensors", "viewing/page/*"]},
     entry_points={"console_scripts": ["ica-unet-jax = ica_unet_jax.__main__:main"]},
     install_requires=[
-        "jax>=0.10",
-        "flax>=0.12",
+        "jax>=0.10.2",
+        "flax>=0.12.8",
         "optax>=0.2.5",
         "orbax-checkpoint>=0.11.20",
         "numpy>=2.0.2",
@@ -41,7 +41,7 @@ setup(
         "flatbuffers>=23.5.26",  # with which jax.export writes
     ],
     extras_require={
-        "cuda": ["jax[cuda]>=0.10"],
+        "cuda": ["jax[cuda]>=0.10.2"],
         "ablations": ["scikit-learn>=1.5"],  # FastICA, beside our bases
         "onnx": ["onnx>=1.17", "onnxruntime>=1.20"],
         "realtime": ["onnx>=1.17", "openvino>=2025.0"],
