@@ -212,7 +212,7 @@ def hour() -> str:
     memory = [megabytes for _, megabytes in ran["resident_mb"]]
     delay, grid = ran["arrival_to_mask_ms"], "x".join(map(str, ran["shape"]))
     return (
-        f"{ran['frames']} frames of {grid} came in {ran['seconds'] / 60:.0f} minutes, {ran['rate']:g} a second, under {ran['runtime']} in {ran['compute_dtype']}: {ran['answered']} were "
+        f"{ran['frames']} frames of {grid} came in {ran['seconds'] / 60:.0f} minutes, {ran['rate']:g} a second, under {ran['runtime']} in {ran['compute_dtype']}, through a window of {'x'.join(map(str, ran['model']['crop']))} that follows the heart: {ran['answered']} were "
         f"answered, {ran['refused']} were the faulty ones and refused, {ran['dropped']} were lost in the queue of {ran['queue']}. Nothing was compiled on the way ({ran['compilations']}). "
         f"From arrival to mask p50 {delay['p50']:.1f} ms, p95 {delay['p95']:.1f}, p99 {delay['p99']:.1f}, what piled up behind a stall included; the network itself p50 "
         f"{ran['compute_ms']['p50']:.1f} ms, p99 {ran['compute_ms']['p99']:.1f}. Resident memory was {min(memory):.1f} MB at least and {max(memory):.1f} MB at most "
