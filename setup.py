@@ -42,7 +42,7 @@ setup(
     ],
     extras_require={
         "cuda": ["jax[cuda]>=0.10.2"],
-        "ablations": ["scikit-learn>=1.5"],  # FastICA, beside our bases
+        "ablations": ["scikit-learn>=1.5"],  # FastICA, beside our bases and as bases
         "onnx": ["onnx>=1.17", "onnxruntime>=1.20"],
         "realtime": ["onnx>=1.17", "openvino>=2025.0"],
         "scanner": SCANNER,

@@ -164,25 +164,28 @@ def levers() -> str:
     [study] = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))["studies"]
     for cell in study["cells"]:
         runs = sorted((folder / "cells" / cell["cell"]).glob("seed*/cases.csv"))
+        title = "`launch/acdc_causal.flags`" if cell["title"] == "reference" else cell["title"]
+        size = f"{cell['parameters'] / 1e6:.2f}", f"{cell['gflop']:.2f}"
         if not runs:
+            rows.append((title, NONE, "not yet trained", *[NONE] * 4, *size))
             continue
         found = [cases.summarize(cases.read_cases_csv(run))["dice"] for run in runs]
         mean = {name: sum(dice[name] for dice in found) / len(found) for name in (*STRUCTURES, "mean")}
-        baseline = baseline or mean
+        baseline = mean if cell["title"] == "reference" else baseline
         spent = [json.loads(run.with_name("timing.json").read_text(encoding="utf-8")) for run in runs]
         each = ", ".join(number(dice["mean"], 3) for dice in found)
         rows.append(
             (
-                "`launch/acdc_causal.flags`" if cell["title"] == "reference" else cell["title"],
+                title,
                 f"{spent[0]['steps']:,}",
                 each,
                 *(number(mean[name], 3) for name in STRUCTURES),
                 NONE if baseline is mean else number(mean["mean"] - baseline["mean"], 3, signed=True),
-                f"{cell['parameters'] / 1e6:.2f}",
+                *size,
             )
         )
-    heads = ("Training", "Steps", "Mean Dice, each seed", *(f"Dice {name}" for name in STRUCTURES), "Gain", "Parameters (M)")
-    return plain_table(heads, rows, [False, *[True] * 7])
+    heads = ("Training", "Steps", "Mean Dice, each seed", *(f"Dice {name}" for name in STRUCTURES), "Gain", "Parameters (M)", "GFLOP a frame")
+    return plain_table(heads, rows, [False, *[True] * 8])
 
 
 def profiled(row: str) -> str:
@@ -212,9 +215,9 @@ def hour() -> str:
     memory = [megabytes for _, megabytes in ran["resident_mb"]]
     delay, grid = ran["arrival_to_mask_ms"], "x".join(map(str, ran["shape"]))
     return (
-        f"{ran['frames']} frames of {grid} came in {ran['seconds'] / 60:.0f} minutes, {ran['rate']:g} a second, under {ran['runtime']} in {ran['compute_dtype']}, through a window of {'x'.join(map(str, ran['model']['crop']))} that follows the heart: {ran['answered']} were "
+        f"{ran['frames']} frames of {grid} came in {ran['seconds'] / 60:.0f} minutes, {ran['rate']:g} a second, under {ran['runtime']} in {ran['compute_dtype']}, through a window of {'x'.join(map(str, ran['model']['crop']))} ({ran['window']}; it moved {ran['window_moves']} times): {ran['answered']} were "
         f"answered, {ran['refused']} were the faulty ones and refused, {ran['dropped']} were lost in the queue of {ran['queue']}. Nothing was compiled on the way ({ran['compilations']}). "
-        f"From arrival to mask p50 {delay['p50']:.1f} ms, p95 {delay['p95']:.1f}, p99 {delay['p99']:.1f}, what piled up behind a stall included; the network itself p50 "
+        f"From arrival to mask p50 {delay['p50']:.1f} ms, p95 {delay['p95']:.1f}, p99 {delay['p99']:.1f}, what piled up behind a stall included; {ran['deadline_misses']} masks came later than {ran['deadline_ms']:.0f} ms; the network itself p50 "
         f"{ran['compute_ms']['p50']:.1f} ms, p99 {ran['compute_ms']['p99']:.1f}. Resident memory was {min(memory):.1f} MB at least and {max(memory):.1f} MB at most "
         f"({100 * (max(memory) / min(memory) - 1):.2f} %)."
     )

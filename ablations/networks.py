@@ -136,7 +136,8 @@ def doses(reference: Config) -> list[Cell]:
         ("independence by negentropy", dict(independence="negentropy")),
         ("independence of standardized bases", dict(standardize_independence=True)),
         ("terms summed as printed", dict(ica_reduction="sum")),
-        ("bases by FastICA, not trained", dict(bases_from="fastica")),
+        ("dictionary alone", dict(bases_from="dictionary")),
+        ("bases by FastICA, all else trained", dict(bases_from="fastica")),
         ("encoder trained by Eq. 1 alone", dict(separate_ica_steps=reference.train.steps // 2, steps=reference.train.steps * 3 // 2)),
     ]
 
@@ -178,7 +179,7 @@ def levers(reference: Config) -> list[Cell]:
         ("window on the heart, one wide U-Net for all bases, the frame and two convolutions in the decoders, no reconstruction", network),
         ("the same, and more augmentation", network | images),
         ("the same, 6,000 steps", network | images | long),
-        ("the same, 6,000 steps, and images that lie anyhow and went wrong", network | anywhere | long),
+        ("the same, 6,000 steps, and images turned, mirrored and damaged", network | anywhere | long),
     ]
 
 

@@ -94,7 +94,7 @@ class ModelConfig(Part):
         return "bases_from" in self.network.reads(self.mixing)
 
     @property
-    def fixed_for_all_frames(self) -> bool:
+    def dictionary_alone(self) -> bool:
         """Whether X is a dictionary alone."""
         return self.bases_from in ("dictionary", "fastica")
 

@@ -106,7 +106,7 @@ def _encoder(c: ModelConfig) -> Parts:
         conv((d, h // 16, w // 16), 4 * e, um, kernel=1, extra=um),
     ]
     dictionary = d * (h // 16) * (w // 16) * um
-    if c.fixed_for_all_frames:
+    if c.dictionary_alone:
         branch = [Product(0, 0, dictionary * (c.bases_from == "dictionary"))]
     elif c.bases_from == "dictionary_and_frame":
         branch.append(Product(0, 0, dictionary + 1))  # and the frame's scale

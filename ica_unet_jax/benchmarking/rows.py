@@ -62,7 +62,8 @@ def of_runs(run_dirs: Sequence[str | Path]) -> list[Row]:
         for row in run_rows(folder):
             if row.name in found:
                 raise UserError(f"--workdir={','.join(map(str, run_dirs))}: two folders are called {Path(folder).resolve().name}; give one of them another name.")
-            found[row.name] = dataclasses.replace(row, group=row.name.rpartition("/")[2] if len(run_dirs) > 1 else "")
+            kind = row.name.rpartition("/")[2]
+            found[row.name] = dataclasses.replace(row, group=f"{kind} {row.frame or row.config.model.crop}" if len(run_dirs) > 1 else "")
     return [*found.values()]
 
 

@@ -21,7 +21,7 @@ SHARE = 99  # percent of the frames lie below the limit
 def learn(workdir: str | Path) -> None:
     """Writes `doubts.json` into a run folder: the limit of "unsure", above what the network shows on `SHARE` percent of labelled training frames.
 
-    Raises UserError as `judging.evaluate` does.
+    Raises UserError and BadData, where training patients are no longer there, or as they were.
     """
     run, chosen = Run(Path(workdir)), choose(LOAD, {})
     segmenter = segmenters.load_as(run, chosen)

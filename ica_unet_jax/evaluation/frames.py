@@ -19,7 +19,7 @@ from ica_unet_jax.metrics.surface import NSD_MM
 
 
 def segment(
-    segmenter: Segmenter, cine: Cine, times: Sequence[int], chosen: Options = USUAL, watch: Watch = lambda windows: None
+    segmenter: Segmenter, cine: Cine, times: Sequence[int], chosen: Options = USUAL, watch: Watch = lambda placement, windows: None
 ) -> tuple[dict[int, np.ndarray], dict[int, Placement]]:
     """Some frames of a case, each seen with its neighbours, by number.
 

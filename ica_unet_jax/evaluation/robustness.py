@@ -54,7 +54,7 @@ def robustness(network: str | Path | Trained, out: str | Path = "", *, split: st
     chosen, trained = choose(ROBUST, given), find(network)
     if not (out or trained.folder):
         raise UserError(f"--out is not given: {trained.name} has no folder; name one for the results.")
-    segmenter, limits = segmenters.load_as(trained, chosen), trained.limits
+    segmenter, limits = segmenters.load_as(trained, chosen), trained.doubt_limits
     data = chosen.cohort(segmenter.config.data)
     patients = judging.choose_cases(trained.split, data, split, None if chosen.data_dir else trained.began_in)
     codes = turning.codes_for(trained, segmenter.config.data, chosen)
@@ -98,7 +98,7 @@ def judge(segmenter: Segmenter, cine: Cine, seed: int = 0) -> list[Row]:
 def segment(segmenter: Segmenter, cine: Cine, times: Sequence[int]) -> tuple[dict[int, np.ndarray], dict[int, float]]:
     """Labels (s, h, w) uint8 of some frames of a case, and how unsure the network is of them, by number."""
     unsure: list[float] = []
-    labels, _ = frames.segment(segmenter, cine, times, watch=lambda windows: unsure.append(segmenter.unsure(windows)))
+    labels, _ = frames.segment(segmenter, cine, times, watch=segmenter.noting(unsure))
     return labels, dict(zip(times, unsure, strict=True))
 
 
@@ -165,9 +165,9 @@ def losses(rows: Sequence[Row]) -> dict[str, float]:
 def failures(rows: Sequence[Row], limits: Mapping[str, float]) -> str:
     """How many frames fail, and how well the number of signs tells, alone and with how unsure the network is."""
     failed, several = _failed(rows), _signs(rows, limits)
-    unsure = np.array([row["unsure"] for row in rows])
-    order = several + unsure / np.log(NUM_CLASSES + 1)  # which is less than one sign more
-    alone, unsure, both = (number(auc(score, failed), 3) for score in (several, unsure, order))
+    entropy = np.array([row["unsure"] for row in rows])
+    order = several + entropy / np.log(NUM_CLASSES + 1)  # which is less than one sign more
+    alone, unsure, both = (number(auc(score, failed), 3) for score in (several, entropy, order))
     return (
         f"Of {len(rows)} frames, as they are and corrupted, {int(failed.sum())} have a mean Dice below {LOW}. The number of signs in a frame finds them with an area under the ROC "
         f"curve of {alone}, how unsure the network is with {unsure}, both together (among frames with as many signs the less sure one first) with {both}."
@@ -198,8 +198,8 @@ def auc(score: np.ndarray, positive: np.ndarray) -> float:
     return (ranks[positive].sum() - count * (count + 1) / 2) / (count * others) if count and others else float("nan")
 
 
-def _counts(told: np.ndarray, failures: np.ndarray) -> list[str]:
-    return [f"{100 * np.mean(told[group]):.0f} %" if group.any() else number(None, 0) for group in (failures, ~failures)]
+def _counts(told: np.ndarray, failed: np.ndarray) -> list[str]:
+    return [f"{100 * np.mean(told[group]):.0f} %" if group.any() else number(None, 0) for group in (failed, ~failed)]
 
 
 def _mean_dice(rows: Sequence[Row], corruption: str, kind: str) -> list[float]:

@@ -66,6 +66,7 @@ def predict(
     """
     chosen = options.choose(options.PREDICT, given)
     trained = find(network)
+    limits = trained.doubt_limits
     codes = turning.codes_for(trained, trained.config.data, chosen)
     source, reader = Path(source), chosen.reader or reading.AUTO
     place = Path(target) if target else jobs.beside(source)
@@ -97,7 +98,7 @@ def predict(
             save_phases(job, cine, labels)
         else:
             remarks = [job.anonymous(remark) for remark in seen.remarks]
-            curves, summary = save_cine(job, cine, labels, remarks, doubts.of_cine(labels, cine.spacing, unsure, trained.limits))
+            curves, summary = save_cine(job, cine, labels, remarks, doubts.of_cine(labels, cine.spacing, unsure, limits))
             if report:
                 about = dict(warnings=[*remarks, *_doubtful(summary)], network=segmenter.config.model.model, identity=job.patient)
                 case_page.save(job.beside("_report.html"), cine, labels, curves, summary, **about)
@@ -122,10 +123,8 @@ def segment(segmenter: Segmenter, cine: Cine, chosen: options.Options, name: str
     seen = dict(window=chosen.seen_through(data), cyclic=data.cyclic)
     unsure: list[float] = []
     with Progress(len(frames), unit=f"{name} frame") as progress:
-        labels = segmenter.segment_cine(
-            frames, cine.spacing, done=lambda t: progress.update(t + 1), watch=lambda windows: unsure.append(segmenter.unsure(windows)), **seen
-        )
-    labels[cine.empty] = 0
+        labels = segmenter.segment_cine(frames, cine.spacing, done=lambda t: progress.update(t + 1), watch=segmenter.noting(unsure), **seen)
+    labels[cine.empty], unsure = 0, np.where(cine.empty, 0, unsure).tolist()
     return np.stack([largest_components(frame) for frame in labels]) if chosen.largest_component else labels, unsure
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ica_unet_jax.portable.network import Network
 
 Frames = Mapping[int, np.ndarray] | np.ndarray  # (s, h, w) by number
-Watch = Callable[[Windows], None]  # called with the logits of each frame, before they become labels
+Watch = Callable[[Placement, Windows], None]  # called with the logits of each frame, and where they were seen, before they become labels
 Times = tuple[int, ...]  # a frame between its neighbours: t - reach ... t ... t + reach, three for most networks
 LIKELY = 0.1  # probability of heart from which a voxel counts in `unsure`
 
@@ -209,13 +209,13 @@ class Segmenter:
         grid = self.grid(placement)
         return grid.logits(windows, grid.offset(placement))
 
-    def unsure(self, windows: Windows) -> float:
-        """The mean entropy, in nats, of the voxels that are heart with a probability of at least `LIKELY`, by these logits; 0 where there are none."""
-        return float(self._unsure(windows))
+    def unsure(self, placement: Placement, windows: Windows) -> float:
+        """The mean entropy, in nats, of the native voxels that are heart with a probability of at least `LIKELY`, by these logits; 0 where there are none."""
+        return float(_entropy(self.to_logits(placement, windows)))
 
-    @functools.cached_property
-    def _unsure(self) -> Callable[[Windows], jax.Array]:
-        return jax.jit(_entropy)
+    def noting(self, unsure: list[float]) -> Watch:
+        """A `watch` that appends how unsure the network is of each frame."""
+        return lambda placement, windows: unsure.append(self.unsure(placement, windows))
 
     def look(self, placement: Placement, frame: jax.Array) -> np.ndarray:
         """Labels (s, h, w) uint8 of a frame on the device, its own neighbour, through the window of a placement."""
@@ -229,10 +229,10 @@ class Segmenter:
         for _, windows in self._read(frames, Window(placement), times):
             yield np.asarray(self.to_logits(placement, windows))
 
-    def labels(self, frames: Frames, window: Window, times: Iterable[Times], watch: Watch = lambda windows: None) -> Iterator[tuple[np.ndarray, Placement]]:
+    def labels(self, frames: Frames, window: Window, times: Iterable[Times], watch: Watch = lambda placement, windows: None) -> Iterator[tuple[np.ndarray, Placement]]:
         """The classes (s, h, w) uint8 of the largest of these logits, and through which placement they were seen."""
         for placement, windows in self._read(frames, window, times):
-            watch(windows)
+            watch(placement, windows)
             labels = np.asarray(self.to_labels(placement, windows))
             window.saw(labels)
             yield labels, placement
@@ -277,7 +277,7 @@ class Segmenter:
 
     def segment_cine(
         self, frames: np.ndarray, spacing, *, window: str = "centre", cyclic: bool = False,
-        done: Callable[[int], None] = lambda t: None, watch: Watch = lambda windows: None,
+        done: Callable[[int], None] = lambda t: None, watch: Watch = lambda placement, windows: None,
     ) -> np.ndarray:  # fmt: skip
         """Labels (t, s, h, w) uint8 of a native cine; `window` is one of `options.WINDOWS`; `done(t)` is called after each frame."""
         count, answered = len(frames), self.config.model.answered
@@ -288,7 +288,7 @@ class Segmenter:
         labels = np.empty(frames.shape, np.uint8)
         for first, (placement, answers) in zip(firsts, self._decoded(frames, through, groups), strict=True):
             for t, windows in zip(range(first, count), answers, strict=False):  # of the last snippet what the cine has
-                watch(windows)
+                watch(placement, windows)
                 labels[t] = np.asarray(self.to_labels(placement, windows))
                 through.saw(labels[t])
                 done(t)
@@ -336,8 +336,9 @@ class SnippetSegmenter(Segmenter):
         return tuple(range(first, first + self.decoded))
 
 
-def _entropy(windows: Windows) -> jax.Array:
-    log_chances = jax.nn.log_softmax(jnp.stack(windows))
+@jax.jit
+def _entropy(logits: jax.Array) -> jax.Array:
+    log_chances = jax.nn.log_softmax(logits)
     chances = jnp.exp(log_chances)
     entropy = -(chances * log_chances).sum(-1)
     heart = (1 - chances[..., 0] >= LIKELY).astype(jnp.float32)

@@ -1,7 +1,7 @@
 """Signs, without a ground truth, that a segmentation is wrong: how much of each a frame shows, and where doubt begins.
 
 A frame's labels are (slices, rows, columns). Each limit is above what 99 of 100 true masks of ACDC's training patients show; that of "unsure" is a
-network's own, as it has learned it (`Trained.limits`), and without one there is no such sign. `robustness` tells how well they find frames of low Dice.
+network's own, as it has learned it (`Trained.doubt_limits`), and without one there is no such sign. `robustness` tells how well they find frames of low Dice.
 """
 
 from __future__ import annotations
@@ -21,11 +21,20 @@ SIGNS = {  # what a user reads
     "open_ring": "the myocardium does not enclose the LV in the middle slices",
     "gap": "a slice without labels between labelled ones",
     "jump": "a volume jumps against both neighbouring frames",
-    "unsure": "the network is less sure than of 99 in 100 frames that it learned from",
+    "unsure": "the network is less sure of it than of 99 in 100 frames that it learned from",
 }
 LIMITS = {"no_heart": 0.0, "no_structure": 0.0, "second_heart": 0.05, "open_ring": 0.05, "gap": 0.0, "jump": 0.15}
 
+OWN = ("unsure",)  # of which a network has the limit
+
 Measures = dict[str, float]
+
+
+def are_own(limits: object) -> bool:
+    """Whether these can be a network's own limits: finite numbers for some of `OWN`."""
+    return isinstance(limits, Mapping) and all(
+        sign in OWN and isinstance(limit, int | float) and not isinstance(limit, bool) and np.isfinite(limit) for sign, limit in limits.items()
+    )
 
 
 def of_frame(labels: np.ndarray) -> Measures:

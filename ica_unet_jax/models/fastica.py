@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -79,11 +79,12 @@ def patterns(samples: Sequence[LearningFrame], shape: tuple[int, int, int], m: i
     return np.concatenate([constant, components(found.T, m - 1, told).sources], axis=1).reshape(*shape, m)
 
 
-def _patches(samples: Sequence[LearningFrame], shape: tuple[int, int, int]) -> Iterable[np.ndarray]:
-    """`PATCHES` patches (d, K, L), as many of each frame, at places that are drawn."""
+def _patches(samples: Sequence[LearningFrame], shape: tuple[int, int, int]) -> Iterator[np.ndarray]:
+    """About `PATCHES` patches (d, K, L), as many of each frame, at places that are drawn; of frames at most as many, from all over the cohort."""
     random, (d, rows, columns) = np.random.default_rng(SEED), shape
     each = -(-PATCHES // max(1, len(samples)))
-    for sample in samples:
+    for i in np.linspace(0, len(samples) - 1, min(PATCHES, len(samples))).astype(int):
+        sample = samples[i]
         frame = np.asarray(sample.frames[len(sample.frames) // 2], np.float32)
         short = max(0, d - len(frame))
         before = short // 2

@@ -99,7 +99,7 @@ def local_windows(key: jax.Array, shape: tuple[int, ...], cosines: bool) -> jax.
     between, 256 in all. Without, all bases have one smooth shape, and whatever is mixed is blurred until they part.
     """
     d, rows, columns, u, m = shape
-    return in_channels(key, windows((d, rows, columns), m, cosines), u)
+    return in_channels(key, initial_patterns((d, rows, columns), m, cosines), u)
 
 
 def in_channels(key: jax.Array, patterns: jax.Array, u: int) -> jax.Array:
@@ -107,7 +107,7 @@ def in_channels(key: jax.Array, patterns: jax.Array, u: int) -> jax.Array:
     return patterns[:, :, :, None] * (0.3 * jax.random.normal(key, (u, patterns.shape[-1])))[None, None, None]
 
 
-def windows(shape: tuple[int, int, int], m: int, cosines: bool) -> jax.Array:
+def initial_patterns(shape: tuple[int, int, int], m: int, cosines: bool) -> jax.Array:
     """The m patterns (d, K, L, m) of `local_windows`."""
     blocks = (2, 4, 4)
 
@@ -183,9 +183,9 @@ class IcaEncoder(nn.Module):
         self.unmix = CoefficientBranch(c.bases, 4 * c.encoder_width, c.encoder_convs, c.encoder_dilation, self.block, self.conv)
         if not c.has_bases:
             return
-        if not c.fixed_for_all_frames:
+        if not c.dictionary_alone:
             self.branch = BasisBranch(c.bases, c.projection_width, 4 * c.encoder_width, self.block, self.conv)
-        if c.fixed_for_all_frames or c.bases_from == "dictionary_and_frame":
+        if c.dictionary_alone or c.bases_from == "dictionary_and_frame":
             shape = (d, h // 16, w // 16, c.projection_width, c.bases)
             self.dictionary = Dictionary(shape, c.dictionary_cosines, fixed=c.bases_from == "fastica")
         if c.bases_from == "dictionary_and_frame":
@@ -203,7 +203,7 @@ class IcaEncoder(nn.Module):
 
         `valid` (B, d, h/16, w/16, 1) silences what comes from padded voxels.
         """
-        if self.config.fixed_for_all_frames:
+        if self.config.dictionary_alone:
             return None
         if self.config.bases_from == "frame_with_coordinates":
             batch, _, *plane, _ = features.shape

@@ -15,7 +15,7 @@ from ica_unet_jax.data.learning_frame import LearningFrame
 from ica_unet_jax.models import fastica
 from ica_unet_jax.models.backbone import Backbone
 from ica_unet_jax.models.correlation import correlate
-from ica_unet_jax.models.ica import IcaDecoder, IcaEncoder, in_channels, windows
+from ica_unet_jax.models.ica import IcaDecoder, IcaEncoder, in_channels, initial_patterns
 from ica_unet_jax.models.layers import Conv, ConvBlock, Norm, Upsample3d, Volume, coarser
 from ica_unet_jax.models.mixing import mix_with, stamps
 
@@ -185,13 +185,14 @@ class IcaUNet(nn.Module):
 def prepare(batch_stats: dict, samples: Sequence[LearningFrame], crop: tuple[int, int, int]) -> dict:
     """The network's statistics, with FastICA's bases of the training frames where X is a fixed dictionary.
 
-    They begin as those of a trained dictionary do: as large, of random sign and size per channel.
+    They are as large as those with which a trained dictionary begins, with `--dictionary_cosines`: of random sign and size per channel. All channels of
+    a basis are one pattern, and all seeds have the same.
     """
     encoder = batch_stats.get("encoder", {})
     if "dictionary" not in encoder:
         return batch_stats
     *shape, u, m = encoder["dictionary"]["bases"].shape
-    size = jnp.sqrt(jnp.square(windows(tuple(shape), m, True)).mean((0, 1, 2)))
+    size = jnp.sqrt(jnp.square(initial_patterns(tuple(shape), m, True)).mean((0, 1, 2)))
     found = jnp.asarray(fastica.patterns(samples, tuple(shape), m), jnp.float32) * size[None, None, None]
     return {**batch_stats, "encoder": {**encoder, "dictionary": {"bases": in_channels(jax.random.key(0), found, u)}}}
 

@@ -15,6 +15,7 @@ from ica_unet_jax.config import Config, unread
 from ica_unet_jax.data.orientation import Cohort, is_codes
 from ica_unet_jax.data.splits import Split
 from ica_unet_jax.errors import UserError
+from ica_unet_jax.metrics import doubts
 from ica_unet_jax.runs import provenance
 from ica_unet_jax.runtime import processes
 from ica_unet_jax.runtime.files import read_object, write_json, write_text, writing
@@ -142,8 +143,8 @@ def read_doubts(run_dir: str | Path) -> dict[str, float]:
     if not path.is_file():
         return {}
     known = read_object(path, _ADVICE)
-    if not all(isinstance(limit, int | float) for limit in known.values()):
-        raise UserError(f'{path} must be as {{"unsure": 0.4}}, a limit for each sign of doubt: correct or remove it.')
+    if not doubts.are_own(known):
+        raise UserError(f'{path} must be as {{"unsure": 0.4}}, a limit for each of {", ".join(doubts.OWN)}: correct or remove it.')
     return known
 
 

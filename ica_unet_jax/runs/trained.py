@@ -64,7 +64,7 @@ class Run:
         return run_folder.read_orientation(self.path)
 
     @property
-    def limits(self) -> Mapping[str, float]:
+    def doubt_limits(self) -> Mapping[str, float]:
         """Where doubt in its masks begins."""
         return doubts.LIMITS | run_folder.read_doubts(self.path)
 
@@ -101,7 +101,7 @@ class Weights:
         """`FACTS`, of the header."""
         try:
             with safe_open(self.path, "numpy") as file:
-                header = file.metadata() or {}
+                header = {"doubts": "{}"} | (file.metadata() or {})  # which earlier files do not have
             return _well_formed({name: json.loads(header[name]) for name in FACTS})
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{self.name} holds no weights of this package, or is damaged ({_reason(error)}): get it again.") from error
@@ -118,7 +118,7 @@ class Weights:
         return Cohort(**self.facts["orientation"])
 
     @property
-    def limits(self) -> Mapping[str, float]:
+    def doubt_limits(self) -> Mapping[str, float]:
         return doubts.LIMITS | self.facts["doubts"]
 
     @property
@@ -205,7 +205,7 @@ def save(
         "step": step,
         "labels": STRUCTURES,
         "orientation": trained.orientation._asdict(),
-        "doubts": {sign: limit for sign, limit in trained.limits.items() if sign not in doubts.LIMITS},
+        "doubts": {sign: limit for sign, limit in trained.doubt_limits.items() if sign not in doubts.LIMITS},
         "split": {part: patients if names else [] for part, patients in trained.split.items()},
         "provenance": {name: fact for name, fact in trained.provenance.items() if name != "command"},
         "licence": licence,
@@ -230,6 +230,8 @@ def _well_formed(facts: dict[str, Any]) -> dict[str, Any]:
     odd = [name for name, kind in kinds.items() if not isinstance(facts[name], kind)]
     if odd or not all(isinstance(facts["split"][part], list) for part in ("train", "val")):
         raise TypeError(f"{', '.join(odd) or 'split'} of another kind")
+    if not doubts.are_own(facts["doubts"]):
+        raise TypeError("doubts of another kind")
     Cohort(**facts["orientation"])
     return facts
 

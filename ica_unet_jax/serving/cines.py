@@ -53,6 +53,7 @@ class Cines:
     def __init__(self, network: str | Path | Trained, limit: int, like: str | Path = "", **given: Any):
         chosen = options.choose(options.STREAM, options.REAL_TIME | given)
         self._trained = trained = find(network)
+        self._limits = trained.doubt_limits
         self._segmenter, self._limit = segmenters.load_as(trained, chosen), limit
         self._codes = turning.codes_for(trained, self._segmenter.config.data, chosen)
         self._seen = dict(window=chosen.seen_through(self._segmenter.config.data), cyclic=self._segmenter.config.data.cyclic)
@@ -86,7 +87,7 @@ class Cines:
         volumes.save_csv(path.with_name(VOLUMES), curves, seconds)
         odd = filter(None, (*seen.remarks, turning.remark(self._trained, [cine.case], self._codes)))
         summary = volumes.summarize(curves, seconds, nominal_spacing=False) | {
-            "doubts": doubts.of_cine(labels, cine.spacing, unsure, self._trained.limits),
+            "doubts": doubts.of_cine(labels, cine.spacing, unsure, self._limits),
             "volumes_ml": volumes.rounded(curves),
             "remarks": [remark.replace(str(path), "The file") for remark in odd],
         }
@@ -100,7 +101,6 @@ class Cines:
             self._segmenter.forget_grids()
         self._grids.add(grid)
         unsure: list[float] = []
-        watch = lambda windows: unsure.append(self._segmenter.unsure(windows))  # noqa: E731
-        labels = self._segmenter.segment_cine(cine.frames, cine.spacing, done=done, watch=watch, **self._seen)
+        labels = self._segmenter.segment_cine(cine.frames, cine.spacing, done=done, watch=self._segmenter.noting(unsure), **self._seen)
         labels[cine.empty] = 0
-        return labels, unsure
+        return labels, np.where(cine.empty, 0, unsure).tolist()

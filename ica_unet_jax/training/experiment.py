@@ -25,7 +25,8 @@ def run(config: Config) -> Path | None:
     if not processes.is_first():
         return out
     if config.train.final_evaluation:
-        certainty.learn(config.train.workdir)
         out = judging.evaluate(config.train.workdir, skip_bad_cases=config.data.skip_bad_cases)
     run_report.write(config.train.workdir)
+    if config.train.final_evaluation:
+        certainty.learn(config.train.workdir)
     return out

@@ -53,10 +53,10 @@ def train(config: Config, *, draw: Draw | None = None) -> State:
     """
     if config.train.tensorboard:
         tensorboard.require()
-    if config.model.has_bases and config.model.bases_from == "fastica":
-        fastica.require()
     processes.Devices(config.train)  # refuses what does not go before the data are read
-    run_folder.refuse_changes(config)
+    goes_on = run_folder.refuse_changes(config)
+    if config.model.has_bases and config.model.bases_from == "fastica" and not (goes_on or config.train.init_from):
+        fastica.require()
     samples, cines, split, left_out = load(config)
     teacher = distillation.given_teacher(config, split)
     lie = orientation_of(config)
@@ -163,11 +163,12 @@ def begin(config: Config, saved: Checkpoints, samples: Sequence[LearningFrame]) 
         with contextlib.suppress(checkpoints.AllDamaged):  # then from the beginning
             state = saved.restore(state)
         damaged = saved.set_aside_damaged(int(state.step))
-    if processes.is_first() and not int(state.step) and config.train.init_from:
-        state = start_from(config.train.init_from, state)
-    elif not int(state.step):
-        labelled, prepare = [sample for sample in samples if sample.labelled], method(config.model.model).prepare
-        state = state.replace(batch_stats=prepare(state.batch_stats, labelled, config.model.crop))
+    if processes.is_first() and not int(state.step):
+        if config.train.init_from:
+            state = start_from(config.train.init_from, state)
+        else:
+            labelled, prepare = [sample for sample in samples if sample.labelled], method(config.model.model).prepare
+            state = state.replace(batch_stats=prepare(state.batch_stats, labelled, config.model.crop))
     step = int(state.step)
     pending = due(step, config.train) and not saved.validated(step)  # the end came during its validation
     state, pending = processes.from_first((state, np.bool_(pending)))

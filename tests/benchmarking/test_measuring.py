@@ -250,7 +250,7 @@ def test_several_networks_are_timed_in_turn(tiny_run, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(tiny_run, other, ignore=shutil.ignore_patterns("evaluation*"))
     rows = rows_module.of_runs([tiny_run, other])
-    assert {row.name: row.group for row in rows if row.name.endswith("own")} == {f"{tiny_run.name}/own": "own", "other/own": "own"}
+    assert {row.name: row.group for row in rows if row.name.endswith("own")} == {f"{tiny_run.name}/own": "own (2, 64, 64)", "other/own": "own (2, 64, 64)"}
     assert [row.group for row in rows_module.of_runs([tiny_run])] == [""] * 5
     with pytest.raises(UserError, match=f"two folders are called {tiny_run.name}"):
         rows_module.of_runs([tiny_run, tiny_run])

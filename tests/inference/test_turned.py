@@ -43,12 +43,12 @@ def look(frames, spacing):
 class Stub(segmenters.Segmenter):
     """Nothing is compiled."""
 
-    def segment_cine(self, frames, spacing, watch=lambda windows: None, **others):
+    def segment_cine(self, frames, spacing, watch=lambda placement, windows: None, **others):
         for _ in frames:
-            watch(())
+            watch(None, ())
         return look(frames, spacing)
 
-    def unsure(self, windows):
+    def unsure(self, placement, windows):
         return 0.0
 
 

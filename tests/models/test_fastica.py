@@ -74,10 +74,10 @@ def test_other_dictionaries_are_left_to_training():
     assert method("ica_unet").prepare(stats, [], CONFIG.model.crop) is stats
 
 
-def test_what_is_missing_is_said_before_the_data_are_read(monkeypatch):
+def test_what_is_missing_is_said_before_the_data_are_read(monkeypatch, tmp_path):
     def lacking(*arguments):
         raise RuntimeError("asked for")
 
     monkeypatch.setattr(fastica.packages, "require", lacking)
     with pytest.raises(RuntimeError, match="asked for"):
-        loop.train(CONFIG)
+        loop.train(CONFIG.replace(workdir=str(tmp_path / "run")))

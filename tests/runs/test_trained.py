@@ -133,7 +133,7 @@ def test_what_is_wrong_with_a_file_is_a_sentence(weights, tmp_path):
     config = trained.find(weights).facts["config"]
     with pytest.raises(UserError, match="describes no network of this version"):
         _ = trained.find(changed(weights, path, "config", config | {"hyperspace": 3})).config
-    for place, other in (("orientation", 5), ("orientation", {"x": 1}), ("split", [1]), ("split", {"train": 1, "val": []}), ("step", "x")):
+    for place, other in (("orientation", 5), ("orientation", {"x": 1}), ("doubts", {"unsure": "often"}), ("doubts", {"gap": 1}), ("split", [1]), ("split", {"train": 1, "val": []}), ("step", "x")):
         with pytest.raises(UserError, match="holds no weights of this package, or is damaged"):
             _ = trained.find(changed(weights, path, place, other)).facts
     with pytest.raises(UserError, match="its weights do not fit the network"):
