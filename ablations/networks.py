@@ -191,6 +191,6 @@ NETWORKS = (
     Study("levers", "What makes the causal network more accurate in the same time?", "4", levers),
     Study("published", "Are the rivals better off with the training that their papers print?", "4, Table 2", published, acdc),
     Study("design", "What is each part of the network worth?", "3", one_change_each),
-    Study("doses", "Does the independence term do more in another strength or reading?", "3, Eq. 1", doses),
+    Study("doses", "Does the independence term do more in another strength or reading, and does an ICA do as well that is not trained with the rest?", "3, Eq. 1", doses),
     Study("lengths", "At which length of training do the order of networks and the signs of effects stay?", "4", lengths, dict(dice_weight=0.0)),
 )

@@ -18,13 +18,13 @@ from ica_unet_jax.benchmarking.profile import profile
 from ica_unet_jax.benchmarking.rows import Row
 from ica_unet_jax.benchmarking.systems import PAPER_RATE
 from ica_unet_jax.benchmarking.timing import LEAST, Ceilings, Timing, ceilings, laps
+from ica_unet_jax.benchmarking.values import untrained
 from ica_unet_jax.benchmarking.work import Work, parameters, streamed_stack, total, training_sample
 from ica_unet_jax.config import Config
 from ica_unet_jax.data.augmentation import Batch
 from ica_unet_jax.data.cache import canvas
 from ica_unet_jax.inference import segmenters
 from ica_unet_jax.inference.segmenters import segmenter_of
-from ica_unet_jax.models.networks import init_variables
 from ica_unet_jax.portable.runtimes import JAX
 from ica_unet_jax.runs import provenance
 from ica_unet_jax.runtime import compilation
@@ -36,7 +36,6 @@ from ica_unet_jax.training import distillation, stepping
 RATES = (22, PAPER_RATE)  # frames a second
 SLICE_MM = 10.0
 ROUNDS = 5
-NORMS = ("scale", "bias", "mean", "var")  # of layers
 
 
 def benchmark(
@@ -228,18 +227,6 @@ def training_step(config: Config) -> Callable[[], Any]:
         return terms
 
     return call
-
-
-def untrained(config: Config) -> dict[str, Any]:
-    """Values of a network, those of norms and biases off 0 and 1: where these do nothing other runtimes leave them out, and are faster than once it is trained."""
-
-    def values(key: jax.Array) -> dict[str, Any]:
-        leaves, tree = jax.tree_util.tree_flatten_with_path(init_variables(config.model, key))
-        keys = jax.random.split(key, len(leaves))
-        moved = [x + 0.1 * jax.random.uniform(k, x.shape) if path[-1].key in NORMS else x for k, (path, x) in zip(keys, leaves, strict=True)]
-        return jax.tree.unflatten(tree, moved)
-
-    return jax.jit(values)(jax.random.key(0))
 
 
 def described_model(row: Row) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ica_unet_jax.benchmarking.timing import Timing, laps
+from ica_unet_jax.benchmarking.values import with_norms
 from ica_unet_jax.benchmarking.work import dense_twin
 from ica_unet_jax.config import ModelConfig
 from ica_unet_jax.models.backbone import Backbone
@@ -85,7 +86,7 @@ def forms(config: ModelConfig) -> dict[str, Call]:
 
     twin = dataclasses.replace(config, **dense_twin(config))
     known = {
-        network: jax.jit(lambda key, network=network: Backbone(network).init(key, jnp.asarray(coefficients), correlations, method=_finest))(jax.random.key(0))
+        network: jax.jit(lambda key, network=network: with_norms(Backbone(network).init(key, jnp.asarray(coefficients), correlations, method=_finest), key))(jax.random.key(0))
         for network in (config, twin)
     }
 

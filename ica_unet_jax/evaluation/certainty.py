@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ica_unet_jax.data import reading
-from ica_unet_jax.evaluation import judging, robustness
+from ica_unet_jax.evaluation import frames, judging
 from ica_unet_jax.inference import segmenters, turning
 from ica_unet_jax.inference.options import LOAD, choose
 from ica_unet_jax.runs.trained import Run
@@ -32,7 +32,7 @@ def learn(workdir: str | Path) -> None:
     with Progress(len(patients), unit="patient, how sure") as progress:
         for done, case in enumerate(patients, start=1):
             cine = reading.read(case, data.label_map, codes=codes)
-            found += robustness.segment(segmenter, cine, sorted(cine.labels))[1].values()
+            found += frames.segment_and_doubt(segmenter, cine, sorted(cine.labels))[1].values()
             progress.update(done)
     if found:
         write_json(run.path / "doubts.json", {"unsure": float(np.percentile(found, SHARE))})

@@ -19,7 +19,7 @@ from ica_unet_jax.metrics.surface import NSD_MM
 
 
 def segment(
-    segmenter: Segmenter, cine: Cine, times: Sequence[int], chosen: Options = USUAL, watch: Watch = lambda placement, windows: None
+    segmenter: Segmenter, cine: Cine, times: Sequence[int], chosen: Options = USUAL, watch: Watch | None = None
 ) -> tuple[dict[int, np.ndarray], dict[int, Placement]]:
     """Some frames of a case, each seen with its neighbours, by number.
 
@@ -39,6 +39,13 @@ def segment(
     for time, (volume, seen_at) in zip(times, segmenter.labels(frames, window, windows, watch), strict=True):
         labels[time], placements[time] = clean(volume), seen_at
     return labels, placements
+
+
+def segment_and_doubt(segmenter: Segmenter, cine: Cine, times: Sequence[int]) -> tuple[dict[int, np.ndarray], dict[int, float]]:
+    """Labels (s, h, w) uint8 of some frames of a case, and how unsure the network is of them (`Segmenter.unsure`), by number."""
+    unsure: list[float] = []
+    labels, _ = segment(segmenter, cine, times, watch=segmenter.noting(unsure))
+    return labels, dict(zip(times, unsure, strict=True))
 
 
 def logits(segmenter: Segmenter, cine: Cine, times: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:

@@ -78,13 +78,13 @@ def judge(segmenter: Segmenter, cine: Cine, seed: int = 0) -> list[Row]:
     """
     rows = []
     cine = _seen(segmenter, cine)
-    upright, sure = segment(segmenter, cine, sorted(cine.labels))
+    upright, sure = frames.segment_and_doubt(segmenter, cine, sorted(cine.labels))
     found = dataclasses.replace(cine, frames=cine.frames[:1], times=cine.times[:1], labels=upright)  # whose labels move as the truth does
     for name, corrupt in {UPRIGHT: lambda cine, random: cine, **CORRUPTIONS}.items():
         draws = [seed, *(zlib.crc32(text.encode()) for text in (name, cine.case.name))]
         seen, whole = (corrupt(one, np.random.default_rng(draws)) for one in (cine, found))
         times = sorted(time for time, truth in seen.labels.items() if truth.any())
-        labels, unsure = (upright, sure) if name == UPRIGHT else segment(segmenter, seen, times)
+        labels, unsure = (upright, sure) if name == UPRIGHT else frames.segment_and_doubt(segmenter, seen, times)
         for time in times:
             scores = {
                 f"{kind}_{structure}": score
@@ -93,13 +93,6 @@ def judge(segmenter: Segmenter, cine: Cine, seed: int = 0) -> list[Row]:
             }
             rows.append(dict(corruption=name, patient=cine.case.name, frame=time + 1) | scores | doubts.of_frame(labels[time]) | {"unsure": unsure[time]})
     return rows
-
-
-def segment(segmenter: Segmenter, cine: Cine, times: Sequence[int]) -> tuple[dict[int, np.ndarray], dict[int, float]]:
-    """Labels (s, h, w) uint8 of some frames of a case, and how unsure the network is of them, by number."""
-    unsure: list[float] = []
-    labels, _ = frames.segment(segmenter, cine, times, watch=segmenter.noting(unsure))
-    return labels, dict(zip(times, unsure, strict=True))
 
 
 def _seen(segmenter: Segmenter, cine: Cine) -> Cine:

@@ -229,10 +229,11 @@ class Segmenter:
         for _, windows in self._read(frames, Window(placement), times):
             yield np.asarray(self.to_logits(placement, windows))
 
-    def labels(self, frames: Frames, window: Window, times: Iterable[Times], watch: Watch = lambda placement, windows: None) -> Iterator[tuple[np.ndarray, Placement]]:
+    def labels(self, frames: Frames, window: Window, times: Iterable[Times], watch: Watch | None = None) -> Iterator[tuple[np.ndarray, Placement]]:
         """The classes (s, h, w) uint8 of the largest of these logits, and through which placement they were seen."""
         for placement, windows in self._read(frames, window, times):
-            watch(placement, windows)
+            if watch:
+                watch(placement, windows)
             labels = np.asarray(self.to_labels(placement, windows))
             window.saw(labels)
             yield labels, placement
@@ -277,7 +278,7 @@ class Segmenter:
 
     def segment_cine(
         self, frames: np.ndarray, spacing, *, window: str = "centre", cyclic: bool = False,
-        done: Callable[[int], None] = lambda t: None, watch: Watch = lambda placement, windows: None,
+        done: Callable[[int], None] = lambda t: None, watch: Watch | None = None,
     ) -> np.ndarray:  # fmt: skip
         """Labels (t, s, h, w) uint8 of a native cine; `window` is one of `options.WINDOWS`; `done(t)` is called after each frame."""
         count, answered = len(frames), self.config.model.answered
@@ -288,7 +289,8 @@ class Segmenter:
         labels = np.empty(frames.shape, np.uint8)
         for first, (placement, answers) in zip(firsts, self._decoded(frames, through, groups), strict=True):
             for t, windows in zip(range(first, count), answers, strict=False):  # of the last snippet what the cine has
-                watch(placement, windows)
+                if watch:
+                    watch(placement, windows)
                 labels[t] = np.asarray(self.to_labels(placement, windows))
                 through.saw(labels[t])
                 done(t)

@@ -53,7 +53,7 @@ class Cines:
     def __init__(self, network: str | Path | Trained, limit: int, like: str | Path = "", **given: Any):
         chosen = options.choose(options.STREAM, options.REAL_TIME | given)
         self._trained = trained = find(network)
-        self._limits = trained.doubt_limits
+        self._doubt_limits = trained.doubt_limits
         self._segmenter, self._limit = segmenters.load_as(trained, chosen), limit
         self._codes = turning.codes_for(trained, self._segmenter.config.data, chosen)
         self._seen = dict(window=chosen.seen_through(self._segmenter.config.data), cyclic=self._segmenter.config.data.cyclic)
@@ -87,7 +87,7 @@ class Cines:
         volumes.save_csv(path.with_name(VOLUMES), curves, seconds)
         odd = filter(None, (*seen.remarks, turning.remark(self._trained, [cine.case], self._codes)))
         summary = volumes.summarize(curves, seconds, nominal_spacing=False) | {
-            "doubts": doubts.of_cine(labels, cine.spacing, unsure, self._limits),
+            "doubts": doubts.of_cine(labels, cine.spacing, unsure, self._doubt_limits),
             "volumes_ml": volumes.rounded(curves),
             "remarks": [remark.replace(str(path), "The file") for remark in odd],
         }

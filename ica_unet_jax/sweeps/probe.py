@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ica_unet_jax.benchmarking.measuring import untrained
+from ica_unet_jax.benchmarking.values import untrained
 from ica_unet_jax.config import Config
 from ica_unet_jax.data.batches import Batches
 from ica_unet_jax.data.case import Cine

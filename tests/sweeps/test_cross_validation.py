@@ -10,6 +10,7 @@ from ica_unet_jax.data import reading
 from ica_unet_jax.errors import Diverged, UserError
 from ica_unet_jax.metrics import cases
 from ica_unet_jax.runs import run_folder
+from ica_unet_jax.runs.trained import find
 from ica_unet_jax.sweeps import cross_validation
 from ica_unet_jax.training import experiment, loop
 
@@ -76,6 +77,7 @@ def test_a_fold_is_what_train_makes(done, make):
     one, other = (folder / "evaluation_val" / "cases.csv" for folder in (folder_of(alone), folder_of(done) / "fold1"))
     assert one.read_bytes() == other.read_bytes()
     assert "## Validation patients" in (folder_of(done) / "fold1" / "report.md").read_text()
+    assert find(folder_of(alone)).doubt_limits["unsure"] > 0
 
 
 def test_a_fold_that_diverges_does_not_keep_the_others_from_running(make, monkeypatch):
