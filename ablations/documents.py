@@ -20,14 +20,13 @@ ROOT = Path(__file__).resolve().parent.parent
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # not this folder, whose modules would hide the standard library's
 
-from ablations import claims  # noqa: E402
+from ablations import claims, levers, speed  # noqa: E402
 from ablations import where_lost as lost  # noqa: E402
 from ablations.large_cohort import TABLES  # noqa: E402
 from ica_unet_jax.benchmarking import parallel, report  # noqa: E402
 from ica_unet_jax.config import fields  # noqa: E402
 from ica_unet_jax.evaluation import where_lost  # noqa: E402
 from ica_unet_jax.labels import STRUCTURES  # noqa: E402
-from ica_unet_jax.metrics import cases  # noqa: E402
 from ica_unet_jax.reporting import figures  # noqa: E402
 from ica_unet_jax.reporting.markup import NONE, number, p_value, plain_table  # noqa: E402
 from ica_unet_jax.runtime.files import write_text  # noqa: E402
@@ -68,6 +67,11 @@ def named(path: str, name: str) -> Line:
     """The one line of such a file whose first column is `name`."""
     [found] = [line for line in lines(path) if next(iter(line.values())) == name]
     return found
+
+
+def result(path: str) -> dict[str, Any]:
+    """A JSON file below ablations/results, named without its ending."""
+    return json.loads((RESULTS / f"{path}.json").read_text(encoding="utf-8"))
 
 
 def value(line: Line, column: str) -> float | None:
@@ -158,89 +162,15 @@ def paper_settings() -> str:
     return plain_table(("Setting", "Meaning"), rows)
 
 
-def levers() -> str:
-    """All trainings that were tried for a more accurate network: their Dice, what they gain, and their length."""
-    folder, rows, baseline = RESULTS / "choosing_levers", [], None
-    [study] = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))["studies"]
-    for cell in study["cells"]:
-        runs = sorted((folder / "cells" / cell["cell"]).glob("seed*/cases.csv"))
-        title = "`launch/acdc_causal.flags`" if cell["title"] == "reference" else cell["title"]
-        size = f"{cell['parameters'] / 1e6:.2f}", f"{cell['gflop']:.2f}"
-        if not runs:
-            rows.append((title, NONE, "not yet trained", *[NONE] * 4, *size))
-            continue
-        found = [cases.summarize(cases.read_cases_csv(run))["dice"] for run in runs]
-        mean = {name: sum(dice[name] for dice in found) / len(found) for name in (*STRUCTURES, "mean")}
-        baseline = mean if cell["title"] == "reference" else baseline
-        spent = [json.loads(run.with_name("timing.json").read_text(encoding="utf-8")) for run in runs]
-        each = ", ".join(number(dice["mean"], 3) for dice in found)
-        rows.append(
-            (
-                title,
-                f"{spent[0]['steps']:,}",
-                each,
-                *(number(mean[name], 3) for name in STRUCTURES),
-                NONE if baseline is mean else number(mean["mean"] - baseline["mean"], 3, signed=True),
-                *size,
-            )
-        )
-    heads = ("Training", "Steps", "Mean Dice, each seed", *(f"Dice {name}" for name in STRUCTURES), "Gain", "Parameters (M)", "GFLOP a frame")
-    return plain_table(heads, rows, [False, *[True] * 8])
-
-
 def profiled(row: str) -> str:
     """Where the time of a benchmark's row goes."""
     found = report.profile(row, report.read(RESULTS / "profile_acdc" / "benchmark.json")["rows"][row])
     return "\n".join(found[2:]).strip()
 
 
-def runtimes() -> str:
-    """A streamed frame under each runtime, and its time over that in JAX in the same round."""
-    rows = report.read(RESULTS / "real_time" / "benchmark.json")["rows"]
-    over = {(network, under): ratio for network, under, _, ratio in report.ratios(rows)}
-    found = []
-    for name, row in rows.items():
-        network, *under = name.split("@")
-        if under == ["bfloat16"]:  # JAX has no fast code for it on CPUs
-            continue
-        frame, words = row["frame_ms"], " ".join(under)
-        found.append([NETWORKS[network], words or "jax", f"{row['gflop']:.1f}", f"{frame['p50']:.1f}", f"{frame['p95']:.1f}", over.get((network, words), "1")])
-    heads = ("Network", "Runtime", "GFLOP a frame", "p50 (ms)", "p95 (ms)", "Over JAX: median of rounds (least, most)")
-    return plain_table(heads, found, [False, False, True, True, True, True])
-
-
-def hour() -> str:
-    """What became of the frames of an hour, and of the memory."""
-    ran = json.loads((RESULTS / "real_time" / "hour.json").read_text(encoding="utf-8"))
-    memory = [megabytes for _, megabytes in ran["resident_mb"]]
-    delay, grid = ran["arrival_to_mask_ms"], "x".join(map(str, ran["shape"]))
-    return (
-        f"{ran['frames']} frames of {grid} came in {ran['seconds'] / 60:.0f} minutes, {ran['rate']:g} a second, under {ran['runtime']} in {ran['compute_dtype']}, through a window of {'x'.join(map(str, ran['model']['crop']))} ({ran['window']}; it moved {ran['window_moves']} times): {ran['answered']} were "
-        f"answered, {ran['refused']} were the faulty ones and refused, {ran['dropped']} were lost in the queue of {ran['queue']}. Nothing was compiled on the way ({ran['compilations']}). "
-        f"From arrival to mask p50 {delay['p50']:.1f} ms, p95 {delay['p95']:.1f}, p99 {delay['p99']:.1f}, what piled up behind a stall included; {ran['deadline_misses']} masks came later than {ran['deadline_ms']:.0f} ms; the network itself p50 "
-        f"{ran['compute_ms']['p50']:.1f} ms, p99 {ran['compute_ms']['p99']:.1f}. Resident memory was {min(memory):.1f} MB at least and {max(memory):.1f} MB at most "
-        f"({100 * (max(memory) / min(memory) - 1):.2f} %)."
-    )
-
-
-def served() -> str:
-    """What a mask takes over each protocol, with and without somebody who looks, and what that is more than in a stream."""
-    folder = RESULTS / "serving"
-    stream = json.loads((folder / "stream.json").read_text(encoding="utf-8"))
-    delay = stream["arrival_to_mask_ms"]
-    rows = [["none: `stream`", f"{stream['frames']:,}", f"{stream['answered']:,}", NONE, *(f"{delay[name]:.1f}" for name in PERCENTILES), NONE]]
-    for name, words in {"mrd": "MRD", "mrd_view": "MRD, with a page", "openigtlink": "OpenIGTLink", "openigtlink_view": "OpenIGTLink, with a page", "http": "HTTP, 22 frames a request"}.items():
-        found = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-        own = found["sent_to_mask_ms"]
-        more = NONE if name == "http" else f"{own['p95'] - delay['p95']:+.1f}"
-        rows.append([words, f"{found['frames']:,}", f"{found['answered']:,}", str(len(found["unlike"])), *(f"{own[name]:.1f}" for name in PERCENTILES), more])
-    heads = ("Protocol", "Frames", "Answered", "Unlike an earlier mask of the frame", *(f"{name} (ms)" for name in PERCENTILES), "p95 over `stream` (ms)")
-    return plain_table(heads, rows, [False, *[True] * (len(heads) - 1)])
-
-
 def large_cohort(table: str) -> str:
     """One of the tables of what a large cohort takes."""
-    return TABLES[table](json.loads((RESULTS / "large_cohort" / "benchmark.json").read_text(encoding="utf-8")))
+    return TABLES[table](result("large_cohort/benchmark"))
 
 
 def claimed() -> str:
@@ -251,36 +181,7 @@ def claimed() -> str:
 
 def lost_by(network: str) -> dict[str, Any]:
     """Where a network loses its Dice, as ablations/where_lost.py has it."""
-    return json.loads((RESULTS / "where_lost" / f"{network}.json").read_text(encoding="utf-8"))
-
-
-def lost_answer() -> str:
-    """The sentences that follow from its figures."""
-    found = lost_by("acdc_causal")
-    whole, kinds = dict(found["whole"]), dict(found["val"]["kinds"])
-    val, train, grid = (whole[name] for name in (*(f"Dice, {words}" for words in lost.SPLITS.values()), lost.GRID))
-    missing = [1 - sum(values.values()) / len(values) for values in (val, train, grid)]
-    gap = {name: train[name] - val[name] for name in val}
-    most, least = max(gap, key=gap.__getitem__), min(gap, key=gap.__getitem__)
-    lines = [
-        f"**On new patients {missing[0]:.3f} of the mean Dice are missing, on those that it learned from {missing[1]:.3f}. An error-free mask on this grid would miss {missing[2]:.3f}.** "
-        f"New patients cost the {most} most ({gap[most]:.3f}), the {least} least ({gap[least]:.3f})."
-    ]
-    for name in val:
-        phase, place, dice = min(found["val"]["places"], key=lambda row: row[2][name])
-        kind = max(kinds, key=lambda kind: kinds[kind][name])
-        lines.append(f"The {name} is worst at {phase} in the slices of the {place} ({dice[name]:.3f}); to mend {where_lost.MENDED[kind]} would gain most ({kinds[kind][name]:+.3f}).")
-    return " ".join(lines)
-
-
-def lost_made() -> str:
-    """Of what its figures are."""
-    found = lost_by("acdc_causal")
-    patients = found["patients"]
-    return (
-        f"Means of {found['runs']} trainings with different seeds, {found['steps']} steps on the {patients['train']} patients of ACDC-100 outside the choosing fold, judged on the "
-        f"{patients['val']} in it, at ED and ES (commit {found['trained_at'][:12]})."
-    )
+    return result(f"where_lost/{network}")
 
 
 def lost_in(table: str) -> str:
@@ -296,7 +197,7 @@ def streams_in_parallel() -> str:
 
 
 def report_of_streams() -> dict[str, Any]:
-    return json.loads((RESULTS / "parallel" / "benchmark.json").read_text(encoding="utf-8"))
+    return result("parallel/benchmark")
 
 
 def pictures() -> None:
@@ -401,14 +302,6 @@ PARTS_OF_THE_METHOD = {  # by titles of the tables: the part in the words of a n
     "shared streams": ("a U-Net of its own for each basis, instead of one that serves all in turn", True),
 }
 
-NETWORKS = {  # rows of a benchmark
-    "roi/n4/independent/past": "ICA-UNet, n = 4, past frame alone, independent streams",
-    "roi/n4/dense/past": "the same, dense, equal work",
-    "roi/n4/shared/past": "the same, shared streams",
-    "roi/unet2d": "U-Net 2D",
-}
-
-PERCENTILES = ("p50", "p95", "p99", "max")
 
 PARTS: dict[str, Callable[[], str]] = {
     "answers": answers,
@@ -417,7 +310,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "bases": lambda: bases("acdc_mini/loss_terms"),
     "phantom": lambda: contrasts(f"phantom/{name}" for name in ("loss_terms", "basis_dimension")),
     "phantom_bases": lambda: bases("phantom/loss_terms"),
-    "levers": levers,
+    "levers": lambda: levers.table(RESULTS / "choosing_levers"),
+    "levers_answer": lambda: levers.answer(RESULTS / "choosing_levers", lost.by_window(lost_by("acdc_causal"))),
     "learning_rates": lambda: cells("choosing_learning_rate/learning_rate"),
     "systems": lambda: systems(
         trained, ("System", "Parameters (M)", "GFLOP a frame", "Dice RV", "Dice MYO", "Dice LV", "Dice mean", "Compute (ms)", "Training (h)"), "table_2"
@@ -430,13 +324,13 @@ PARTS: dict[str, Callable[[], str]] = {
     "ratios": ratios,
     "profile_frame": lambda: profiled("acdc/own"),
     "profile_step": lambda: profiled("acdc/train"),
-    "runtimes": runtimes,
-    "hour": hour,
-    "served": served,
+    "runtimes": lambda: speed.runtimes(report.read(RESULTS / "real_time" / "benchmark.json")["rows"]),
+    "hour": lambda: speed.hour(result("real_time/hour")),
+    "served": lambda: speed.served(result("serving/stream"), {name: result(f"serving/{name}") for name in speed.PROTOCOLS}),
     **{f"large_{name}": functools.partial(large_cohort, name) for name in TABLES},
     "claims": claimed,
-    "lost_answer": lost_answer,
-    "lost_made": lost_made,
+    "lost_answer": lambda: lost.answer(lost_by("acdc_causal")),
+    "lost_made": lambda: lost.made(lost_by("acdc_causal")),
     **{f"lost_{name}": functools.partial(lost_in, name) for name in ("whole", "places", "sizes", "kinds")},
     "streams_in_parallel": streams_in_parallel,
     "paper_settings": paper_settings,

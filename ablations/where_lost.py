@@ -30,6 +30,7 @@ from ica_unet_jax.labels import STRUCTURES  # noqa: E402
 from ica_unet_jax.reporting.markup import number, plain_table  # noqa: E402
 
 GRID = "Dice of the truth itself, put on the model's grid and back, validation patients"
+FOLLOW = "Dice, validation patients, with `--window=follow`"
 SPLITS = {"val": "validation patients", "train": "patients that it learned from"}
 
 
@@ -62,7 +63,7 @@ def of_run(run: Path) -> dict[str, Any]:
     summaries = {split: _summary(folder) for split, folder in zip(SPLITS, folders, strict=True)}
     whole = {f"Dice, {words}": summaries[split]["dice"] for split, words in SPLITS.items()}
     whole |= {
-        f"Dice, {SPLITS['val']}, with `--window=follow`": _summary(follow)["dice"],
+        FOLLOW: _summary(follow)["dice"],
         GRID: summaries["val"]["grid_dice"],
         "NSD at 2 mm, validation patients": summaries["val"]["nsd"],
         "NSD at 1 mm, validation patients": _summary(close)["nsd"],
@@ -104,6 +105,42 @@ def mean(found: Sequence[Any]) -> Any:
 def whole_table(result: dict[str, Any]) -> str:
     rows = [[name, *(number(value, 3) for value in [*values.values(), np.mean(list(values.values()))])] for name, values in result["whole"]]
     return plain_table(["", *STRUCTURES, "mean"], rows, [False, True, True, True, True])
+
+
+def answer(found: dict[str, Any]) -> str:
+    """The sentences that follow from what `of_runs` found."""
+    from ica_unet_jax.evaluation import where_lost
+
+    whole, kinds = dict(found["whole"]), dict(found["val"]["kinds"])
+    val, train, grid = (whole[name] for name in (*(f"Dice, {words}" for words in SPLITS.values()), GRID))
+    missing = [1 - sum(values.values()) / len(values) for values in (val, train, grid)]
+    gap = {name: train[name] - val[name] for name in val}
+    most, least = max(gap, key=gap.__getitem__), min(gap, key=gap.__getitem__)
+    lines = [
+        f"**On new patients {missing[0]:.3f} of the mean Dice are missing, on those that it learned from {missing[1]:.3f}. An error-free mask on this grid would miss {missing[2]:.3f}.** "
+        f"New patients cost the {most} most ({gap[most]:.3f}), the {least} least ({gap[least]:.3f})."
+    ]
+    for name in val:
+        phase, place, dice = min(found["val"]["places"], key=lambda row: row[2][name])
+        kind = max(kinds, key=lambda kind: kinds[kind][name])
+        lines.append(f"The {name} is worst at {phase} in the slices of the {place} ({dice[name]:.3f}); to mend {where_lost.MENDED[kind]} would gain most ({kinds[kind][name]:+.3f}).")
+    return " ".join(lines)
+
+
+def by_window(found: dict[str, Any]) -> float:
+    """What a window that follows the heart adds to the mean Dice of the same networks."""
+    whole = dict(found["whole"])
+    before, after = (whole[name] for name in (f"Dice, {SPLITS['val']}", FOLLOW))
+    return sum(after.values()) / len(after) - sum(before.values()) / len(before)
+
+
+def made(found: dict[str, Any]) -> str:
+    """Of what its figures are."""
+    patients = found["patients"]
+    return (
+        f"Means of {found['runs']} trainings with different seeds, {found['steps']} steps on the {patients['train']} patients of ACDC-100 outside the choosing fold, judged on the "
+        f"{patients['val']} in it, at ED and ES (commit {found['trained_at'][:12]})."
+    )
 
 
 if __name__ == "__main__":

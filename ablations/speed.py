@@ -1,0 +1,66 @@
+"""The generated parts of docs/results/speed.md, of what a benchmark, an hour of a stream and sessions of a server measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ica_unet_jax.benchmarking import report
+from ica_unet_jax.reporting.markup import NONE, plain_table
+
+NETWORKS = {  # rows of a benchmark
+    "roi/n4/independent/past": "ICA-UNet, n = 4, past frame alone, independent streams",
+    "roi/n4/dense/past": "the same, dense, equal work",
+    "roi/n4/shared/past": "the same, shared streams",
+    "roi/unet2d": "U-Net 2D",
+}
+PERCENTILES = ("p50", "p95", "p99", "max")
+PROTOCOLS = {
+    "mrd": "MRD",
+    "mrd_view": "MRD, with a page",
+    "openigtlink": "OpenIGTLink",
+    "openigtlink_view": "OpenIGTLink, with a page",
+    "http": "HTTP, 22 frames a request",
+}
+
+Measured = Mapping[str, Any]
+
+
+def runtimes(rows: Measured) -> str:
+    """A streamed frame under each runtime, and its time over that in JAX in the same round; `rows` of a benchmark."""
+    over = {(network, under): ratio for network, under, _, ratio in report.ratios(rows)}
+    found = []
+    for name, row in rows.items():
+        network, *under = name.split("@")
+        if under == ["bfloat16"]:  # JAX has no fast code for it on CPUs
+            continue
+        frame, words = row["frame_ms"], " ".join(under)
+        found.append([NETWORKS[network], words or "jax", f"{row['gflop']:.1f}", f"{frame['p50']:.1f}", f"{frame['p95']:.1f}", over.get((network, words), "1")])
+    heads = ("Network", "Runtime", "GFLOP a frame", "p50 (ms)", "p95 (ms)", "Over JAX: median of rounds (least, most)")
+    return plain_table(heads, found, [False, False, True, True, True, True])
+
+
+def hour(ran: Measured) -> str:
+    """What became of the frames of an hour, and of the memory; `ran` is the result of a stream."""
+    memory = [megabytes for _, megabytes in ran["resident_mb"]]
+    delay, grid = ran["arrival_to_mask_ms"], "x".join(map(str, ran["shape"]))
+    return (
+        f"{ran['frames']} frames of {grid} came in {ran['seconds'] / 60:.0f} minutes, {ran['rate']:g} a second, under {ran['runtime']} in {ran['compute_dtype']}, through a window of {'x'.join(map(str, ran['model']['crop']))} ({ran['window']}; it moved {ran['window_moves']} times): {ran['answered']} were "
+        f"answered, {ran['refused']} were the faulty ones and refused, {ran['dropped']} were lost in the queue of {ran['queue']}. Nothing was compiled on the way ({ran['compilations']}). "
+        f"From arrival to mask p50 {delay['p50']:.1f} ms, p95 {delay['p95']:.1f}, p99 {delay['p99']:.1f}, what piled up behind a stall included; {ran['deadline_misses']} masks came later than {ran['deadline_ms']:.0f} ms; the network itself p50 "
+        f"{ran['compute_ms']['p50']:.1f} ms, p99 {ran['compute_ms']['p99']:.1f}. Resident memory was {min(memory):.1f} MB at least and {max(memory):.1f} MB at most "
+        f"({100 * (max(memory) / min(memory) - 1):.2f} %)."
+    )
+
+
+def served(stream: Measured, sessions: Mapping[str, Measured]) -> str:
+    """What a mask takes over each protocol, with and without somebody who looks, and what that is more than in a stream."""
+    delay = stream["arrival_to_mask_ms"]
+    rows = [["none: `stream`", f"{stream['frames']:,}", f"{stream['answered']:,}", NONE, *(f"{delay[name]:.1f}" for name in PERCENTILES), NONE]]
+    for name, words in PROTOCOLS.items():
+        found = sessions[name]
+        own = found["sent_to_mask_ms"]
+        more = NONE if name == "http" else f"{own['p95'] - delay['p95']:+.1f}"
+        rows.append([words, f"{found['frames']:,}", f"{found['answered']:,}", str(len(found["unlike"])), *(f"{own[name]:.1f}" for name in PERCENTILES), more])
+    heads = ("Protocol", "Frames", "Answered", "Unlike an earlier mask of the frame", *(f"{name} (ms)" for name in PERCENTILES), "p95 over `stream` (ms)")
+    return plain_table(heads, rows, [False, *[True] * (len(heads) - 1)])
