@@ -46,8 +46,9 @@ def paper_rows() -> list[Row]:
             config = config.replace(**equal_work(config.model))
             found.append(Row(f"{name}/n{n}/{streams}/{neighbours}", config, grid))
         found += [Row(f"{name}/{rival.name}", Config.make(crop=grid, **rival.changes), grid) for rival in rivals]
-    causal = Config.make(crop=ROI, neighbours="past")
-    found.append(Row("window/n4/independent/past", causal, FULL))
+    for streams in ("independent", "dense"):
+        config = Config.make(crop=ROI, neighbours="past", streams=streams)
+        found.append(Row(f"window/n4/{streams}/past", config.replace(**equal_work(config.model)), FULL, group="full"))
     for streams in ("independent", "dense", "shared"):
         config = Config.make(crop=TRAINING, contracting_blocks=3, streams=streams, decoder_convs=2)
         found.append(Row(f"train/n3/{streams}", config.replace(**equal_work(config.model))))
