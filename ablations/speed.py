@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
-from ica_unet_jax.benchmarking import report
+from ica_unet_jax.benchmarking import report, work
+from ica_unet_jax.benchmarking.rows import FULL, ROI
+from ica_unet_jax.config import Config
 from ica_unet_jax.reporting.markup import NONE, plain_table
 
 NETWORKS = {  # rows of a benchmark
@@ -13,7 +16,13 @@ NETWORKS = {  # rows of a benchmark
     "roi/n4/dense/past": "the same, dense, equal work",
     "roi/n4/shared/past": "the same, shared streams",
     "roi/unet2d": "U-Net 2D",
+    "full/n4/independent/past": "ICA-UNet, n = 4, past frame alone, independent streams, whole",
+    "full/n4/dense/past": "the same, dense, equal work",
+    "window/n4/independent/past": "ICA-UNet, independent streams, through a window of 8x128x128",
+    "window/n4/dense/past": "the same, dense, equal work",
+    "full/unet2d": "U-Net 2D, whole",
 }
+PERIOD = 1000 / 22  # ms between frames, in the paper
 PERCENTILES = ("p50", "p95", "p99", "max")
 PROTOCOLS = {
     "mrd": "MRD",
@@ -38,6 +47,35 @@ def runtimes(rows: Measured) -> str:
         found.append([NETWORKS[network], words or "jax", f"{row['gflop']:.1f}", f"{frame['p50']:.1f}", f"{frame['p95']:.1f}", over.get((network, words), "1")])
     heads = ("Network", "Runtime", "GFLOP a frame", "p50 (ms)", "p95 (ms)", "Over JAX: median of rounds (least, most)")
     return plain_table(heads, found, [False, False, True, True, True, True])
+
+
+def answer(rows: Measured) -> str:
+    """The first sentences of the page, of the rows of a benchmark on the window."""
+    frame = {name: row["frame_ms"]["p50"] for name, row in rows.items()}
+    own, dense, unet = (f"roi/{name}" for name in ("n4/independent/past", "n4/dense/past", "unet2d"))
+    fast, half = "@openvino", "@openvino@bfloat16"
+    too = "keeps 22 frames a second too" if frame[unet + fast] < PERIOD else "is too slow in float32"
+    return (
+        f"**On two CPU cores a frame of the causal network takes {frame[own + fast]:.0f} ms with OpenVINO and {frame[own + half]:.0f} in bfloat16, of the {PERIOD:.0f} that 22 "
+        f"frames a second leave; dense {frame[dense + fast]:.0f} and {frame[dense + half]:.0f}; in JAX {frame[own]:.0f} and {frame[dense]:.0f}. A 2D U-Net with OpenVINO {too} ({frame[unet + fast]:.0f} ms, "
+        f"{frame[unet + half]:.0f} in bfloat16): over a plain network the method gains a factor of {frame[unet + fast] / frame[dense + fast]:.1f} with dense streams and "
+        f"{frame[unet + fast] / frame[own + fast]:.1f} with independent ones. Streams in parallel are not faster than one after the other. No GPU has been timed.**"
+    )
+
+
+def full_frames(rows: Measured) -> str:
+    """What whole frames cost; `rows` of a benchmark of them."""
+    config = Config.make(neighbours="past")
+    window, full = (work.streamed(config.replace(crop=grid).model) for grid in (ROI, FULL))
+    voxels = math.prod(FULL) / math.prod(ROI)
+    more, mixing = work.total(full).flops / work.total(window).flops, full["mixing"].flops / window["mixing"].flops
+    seen = rows["window/n4/independent/past@openvino"]["frame_ms"]["p50"] / rows["full/n4/independent/past@openvino"]["frame_ms"]["p50"]
+    return (
+        f"A full frame of {'x'.join(map(str, FULL))} has {voxels:g} times the voxels of a window of {'x'.join(map(str, ROI))}, and costs ICA-UNet {more:.1f} times the work. Mixing "
+        f"alone costs {mixing:.0f} times as much, as it grows with the square: there are more coefficients, and each is multiplied with a larger basis. It is "
+        f"{100 * full['mixing'].flops / work.total(full).flops:.0f} % of the work then, of the window's {100 * window['mixing'].flops / work.total(window).flops:.0f} %. All else grows with the voxels. Through a "
+        f"window on the heart a frame takes {seen:.2f} of the time of the whole one (independent streams, OpenVINO), though its ten slices need two windows of eight.\n\n{runtimes(rows)}"
+    )
 
 
 def hour(ran: Measured) -> str:

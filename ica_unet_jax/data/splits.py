@@ -14,7 +14,7 @@ from ica_unet_jax.errors import UserError
 
 Split = dict[str, list[str]]
 DOMAINS = ("cohort", "vendor", "centre", "group")  # fields of a case
-FOLDS, PUBLISHED = "folds", "published"
+FOLDS, PUBLISHED, NONE = "folds", "published", "none"
 
 
 def is_test(case: Case) -> bool:
@@ -25,9 +25,10 @@ def is_test(case: Case) -> bool:
 
 def split_by(cases: list[Case], by: str, folds: int, fold: int, seed: int) -> Split:
     """The split that `by` asks for: "folds", those of the cohort's publishers or else of `fold_split`; "published", its parts; or, as in
-    "vendor=Philips", who validates, by a field of the case; the other patients train, but for those of published test sets.
+    "vendor=Philips", who validates, by a field of the case; the other patients train, but for those of published test sets. With "none"
+    all of these train, and nobody validates.
 
-    Raises UserError where nobody would train or validate.
+    Raises UserError where nobody would train, or validate who should.
     """
     field, sign, value = by.partition("=")
     brought = {len(case.folds) for case in cases if case.folds}
@@ -39,13 +40,14 @@ def split_by(cases: list[Case], by: str, folds: int, fold: int, seed: int) -> Sp
         parts = {case.name: case.folds[fold] for case in cases if case.folds and not is_test(case)}
     elif by == PUBLISHED:
         parts = {case.name: case.part for case in cases}
+    elif by == NONE:
+        parts = {case.name: "train" for case in cases if not is_test(case)}
     elif sign and field in DOMAINS:
         parts = {case.name: "val" if getattr(case, field).lower() == value.lower() else "train" for case in cases if not is_test(case)}
     else:
-        raise UserError(f"--split_by={by} is not known: give {FOLDS}, {PUBLISHED}, or who validates, as vendor=Philips ({', '.join(DOMAINS)}).")
+        raise UserError(f"--split_by={by} is not known: give {FOLDS}, {PUBLISHED}, {NONE}, or who validates, as vendor=Philips ({', '.join(DOMAINS)}).")
     split = {part: sorted(name for name, own in parts.items() if own == part) for part in ("train", "val")}
-    if not all(split.values()):
-        lacking = " and ".join(part for part, names in split.items() if not names)
+    if lacking := " and ".join(part for part, names in split.items() if not names and (part, by) != ("val", NONE)):
         there = f": there are {', '.join(sorted({getattr(case, field) for case in cases} - {''})) or 'none'}" if sign else ""
         raise UserError(f"--split_by={by} leaves nobody in {lacking}{there}; choose another split.")
     if whole := {case.cohort for case in cases if not is_test(case)} - {case.cohort for case in cases if parts.get(case.name)}:

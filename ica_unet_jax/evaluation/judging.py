@@ -159,6 +159,8 @@ def choose_cases(trained: splits.Split, data: DataConfig, split: str, began_in: 
     Raises:
       UserError: the cohort lacks some of them, or none of the chosen has a ground truth.
     """
+    if split == "val" and trained["train"] and not trained["val"]:
+        raise UserError("--split=val: in this training nobody validated; give --split=test or train, or --split=all of another cohort.")
     if split in ("train", "val") and not trained[split]:
         raise UserError(f"--split={split}: this network does not tell who its patients were; give --split=all, and see to it that it knows none of them.")
     found = cohort.open_cohort(data, write=False, began_in=began_in)

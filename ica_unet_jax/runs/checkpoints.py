@@ -77,15 +77,19 @@ class Checkpoints:
             ),
         )
 
-    def save(self, state: State, dice: float | None = None) -> None:
-        """Writes the state of its step under a temporary name, then renames it; `dice` is None where nobody validated.
+    def save(self, state: State, dice: float | None = None, *, judged: bool = False) -> None:
+        """Writes the state of its step under a temporary name, then renames it.
+
+        Args:
+          dice: of the validation; None without any.
+          judged: its validation is over, though there may be nobody who validates.
 
         Raises:
           UserError: it cannot be written, on a full disk for example. Earlier checkpoints stay.
         """
         step = int(state.step)
         target = self.folder / str(step)
-        about = {} if dice is None else {"dice": float(dice)}
+        about = ({"judged": True} if judged else {}) | ({} if dice is None else {"dice": float(dice)})
         try:
             self._make_sure_of_room(state)
             if target.is_dir():  # saved when an interruption cut its validation short
@@ -119,8 +123,9 @@ class Checkpoints:
         return max(self.steps(), default=None)
 
     def validated(self, step: int) -> bool:
-        """Whether the checkpoint of a step was saved with a validation Dice."""
-        return "dice" in (self._about(step) or {})
+        """Whether the checkpoint of a step was saved after its validation."""
+        about = self._about(step) or {}
+        return about.get("judged", False) or "dice" in about  # earlier versions tell no more
 
     def best_step(self) -> int | None:
         """The first of the steps with the best validation Dice."""
@@ -133,10 +138,12 @@ class Checkpoints:
         A latest checkpoint that is damaged is named on stderr, and the one before it is taken.
 
         Raises:
-          UserError: there is no checkpoint yet.
+          UserError: there is no checkpoint yet, or none that was validated.
           AllDamaged: none can be read, or not the best.
         """
         best = self.best_step()
+        if which == "best" and best is None and self.steps():
+            raise UserError(f"--checkpoint=best: in the training of {self.run_dir} nobody validated yet; take the last by --checkpoint=latest.")
         steps = self.steps()[::-1] if which == "latest" else [] if best is None else [best]
         if not steps:
             raise UserError(f"{self.run_dir} holds no finished checkpoint: train there first, or name another run folder.")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ica_unet_jax.config import Config
 from ica_unet_jax.reporting import run_report
+from ica_unet_jax.runs import run_folder
 from ica_unet_jax.runtime import processes
 from ica_unet_jax.training import loop
 
@@ -24,7 +25,7 @@ def run(config: Config) -> Path | None:
     out = None
     if not processes.is_first():
         return out
-    if config.train.final_evaluation:
+    if config.train.final_evaluation and run_folder.read_split(config.train.workdir)["val"]:
         out = judging.evaluate(config.train.workdir, skip_bad_cases=config.data.skip_bad_cases)
     run_report.write(config.train.workdir)
     if config.train.final_evaluation:

@@ -22,7 +22,7 @@ _MANY = 50  # cases that may take long enough for a progress bar
 
 
 def load(config: Config) -> tuple[list[LearningFrame], list[Cine], splits.Split, cohort.Problems]:
-    """Frames to learn from, patients with a ground truth to validate, the split, and what is wrong with the left out.
+    """Frames to learn from, patients with a ground truth to validate (none where the split has none), the split, and what is wrong with the left out.
 
     Raises:
       UserError: bad data, all of them at once, unless --skip_bad_cases; or no labelled frame to learn from, or no other
@@ -31,7 +31,7 @@ def load(config: Config) -> tuple[list[LearningFrame], list[Cine], splits.Split,
     data = config.data
     cases = cohort.open_cohort(data)
     split = cohort.choose_split(data, cases)
-    chosen, learning = [case for part in ("train", "val") for case in splits.select(split, cases, part)], set(split["train"])
+    chosen, learning = [case for part in ("train", "val") if split[part] for case in splits.select(split, cases, part)], set(split["train"])
     for remark in splits.remarks(split, cases) if processes.is_first() else ():
         print(f"note: {remark}", file=sys.stderr)
     environment.require_handles(len(learning))  # of frames that are mapped

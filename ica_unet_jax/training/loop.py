@@ -97,15 +97,15 @@ def _go_on(
             log(f"going on from step {first} ({provenance.in_a_line()})")
 
         def judge(state: State, number: int) -> State:
-            """Validates, saves and draws; returns the state, of the last step with statistics of the averaged parameters."""
+            """Validates, where somebody does, saves and draws; returns the state, of the last step with statistics of the averaged parameters."""
             if number == config.train.steps and config.train.recalibration:
                 state = recalibrated(config, state, batches.iterate(number, number + config.train.recalibration))
             scores = validate(state, asked.to_stop if alone else lambda: None)
-            metrics.write(step=number, **scores)
-            dice = {name: scores[f"dice_{name}"] for name in (*STRUCTURES, "mean")}
-            log(f"step {number}: validation Dice " + ", ".join(f"{k} {v:.3f}" for k, v in dice.items()))
+            if scores:
+                metrics.write(step=number, **scores)
+                log(f"step {number}: validation Dice " + ", ".join(f"{name} {scores[f'dice_{name}']:.3f}" for name in (*STRUCTURES, "mean")))
             if first_process:
-                saved.save(state, dice["mean"])
+                saved.save(state, scores.get("dice_mean"), judged=True)
             if first_process and draw:
                 draw(folder, validate.cines, validate.segmenter)
             divergence.check_learning(metrics.lines, config.train, warmup_steps(config.train))

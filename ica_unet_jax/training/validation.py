@@ -28,8 +28,10 @@ class Validation:
     def __call__(self, state: State, to_stop: Callable[[], None] = lambda: None) -> dict[str, float]:
         """{"dice_RV", "dice_MYO", "dice_LV", "dice_mean", "validation_cross_entropy" (nats, inside the window)}.
 
-        Frames are averaged within a patient, then patients. `to_stop` is called after each frame and may raise.
+        Frames are averaged within a patient, then patients; nothing where there are none. `to_stop` is called after each frame and may raise.
         """
+        if not self.cines:
+            return {}
         self.segmenter.variables = processes.own(state.variables)
         patients = []
         for cine in self.cines:

@@ -36,6 +36,12 @@ def test_uneven_groups_give_even_folds():
         fold_split(cases, 12, 0, 0)
 
 
+def test_with_none_all_but_published_test_patients_train():
+    assert split_by(ACDC, "none", 5, 0, 0) == {"train": [f"patient{n:03d}" for n in range(1, 101)], "val": []}
+    with pytest.raises(UserError, match="--split_by=none leaves nobody in train; choose another split."):
+        split_by(ACDC[100:], "none", 5, 0, 0)
+
+
 def test_select():
     split = fold_split(ACDC, 5, 0, seed=0)
     assert [case.name for case in select(split, ACDC, "val")] == split["val"]

@@ -13,8 +13,9 @@ from ica_unet_jax.config import Config
 from ica_unet_jax.data import cache, reading
 from ica_unet_jax.data.batches import Batches
 from ica_unet_jax.errors import UserError
+from ica_unet_jax.evaluation import judging
 from ica_unet_jax.runs import checkpoints
-from ica_unet_jax.training import loop, stepping
+from ica_unet_jax.training import experiment, loop, stepping
 from ica_unet_jax.training.optimizers import make_optimizer
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
@@ -174,6 +175,24 @@ def test_a_finished_run_is_left_as_it_is(whole):
     before = lines(config)
     assert_same_bytes(loop.train(config), state)
     assert lines(config) == before
+
+
+def test_all_train_and_nobody_validates(make):
+    config = make("everybody", split_by="none", recalibration=2)
+    experiment.run(config)
+    state = checkpoints.restore(folder(config))
+    split = json.loads((folder(config) / "split.json").read_text())
+    assert len(split["train"]) == 4 and split["val"] == [] and int(state.step) == 4
+    assert not any("dice_mean" in line for line in lines(config))
+    assert "unsure" in json.loads((folder(config) / "doubts.json").read_text())
+    assert "4 train; 0 val" in (folder(config) / "report.md").read_text()
+    before = (folder(config) / "metrics.jsonl").read_bytes()
+    assert_same_bytes(loop.train(config).variables, state.variables)  # finished: statistics are not made once more
+    assert (folder(config) / "metrics.jsonl").read_bytes() == before
+    with pytest.raises(UserError, match="--split=val: in this training nobody validated; give --split=test"):
+        judging.evaluate(folder(config))
+    with pytest.raises(UserError, match="--checkpoint=best: in the training of .* nobody validated yet"):
+        checkpoints.restore(folder(config), "best")
 
 
 def test_another_seed_starts_from_other_kernels(make):
