@@ -7,7 +7,7 @@ import html as entities
 import math
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 NONE = "–"
@@ -52,6 +52,7 @@ class Page:
     facts: str  # patients, seeds, folds
     tables: Sequence[Table]
     opening: str = ""  # what the page and each caption are about, before all else
+    pictures: Mapping[str, str] = dataclasses.field(default_factory=dict)  # {file: what it shows}, which lie beside it
 
 
 def number(value: float | None, digits: int, *, signed: bool = False) -> str:
@@ -71,10 +72,10 @@ def p_value(p: float | None) -> str:
 
 
 def markdown(page: Page) -> str:
-    """The page of one study; the plot and the other forms lie beside it."""
+    """The page of one study; the plots and the other forms lie beside it."""
     opening = [escape_markdown(page.opening)] if page.opening else []
     texts = [f"**{escape_markdown(page.question)}**", escape_markdown(page.answer), escape_markdown(page.facts)]
-    blocks = [f"# {page.name}", *opening, *texts, f"![{page.name}: differences to the reference]({page.name}.png)"]
+    blocks = [f"# {page.name}", *opening, *texts, *(f"![{page.name}: {words}]({file})" for file, words in page.pictures.items())]
     for table in page.tables:
         blocks += [f"## {escape_markdown(table.title)}", markdown_table(table), escape_markdown(table.note)]
     blocks.append(f"The same as [CSV]({page.name}.csv) and [LaTeX]({page.name}.tex); all studies: [index](index.md).")

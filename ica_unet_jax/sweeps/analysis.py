@@ -80,6 +80,7 @@ class Analysis:
     residual: float | None  # SD of a training round cell + block; None of one block
     commits: Mapping[str, int]  # runs by commit
     peers: dict[int, dict[str, float]]  # FastICA's figures by m; empty ones where a fold is missing
+    series: Mapping[str, Mapping[int, Line]]  # of each trend the cells on its line, by the first knob's value
 
     @property
     def reference(self) -> Line:
@@ -117,6 +118,8 @@ def analyse(sweep: Sweep, study: Study, definition: Definition | None = None, de
     trends = definition.trends if definition else {}
     lines, effects, residual = _contrasts(sweep, study, lines, configs, letters, trends, delta)
     ended = list(sweep.of(study))
+    by_name = {line.cell.name: line for line in lines}
+    points = _on_trends([line for line in lines if not line.state], configs, study.reference, trends)
     patients = len({patient for run in ended for patient, _ in run.cases})
     shown = reference or next(iter(configs.values()), None)
     return Analysis(
@@ -132,6 +135,7 @@ def analyse(sweep: Sweep, study: Study, definition: Definition | None = None, de
         delta=delta,
         residual=residual,
         commits=dict(Counter(run.commit for run in ended if run.status == "done")),
+        series={title: {value: by_name[name] for value, name in sorted(cells.items())} for title, cells in points.items()},
         peers={m: _peer(sweep, study, m) for m in sorted({line.bases for line in lines if line.ica} & set(sweep.peers))},
     )
 
@@ -251,17 +255,27 @@ def _effects(lines: Sequence[Line], letters: Sequence[str]) -> dict[str, np.ndar
 def _trends(
     lines: Sequence[Line], configs: Mapping[str, Config], reference: str, trends: Mapping[str, Collection[str]]
 ) -> dict[str, np.ndarray]:
-    """{title: weights} of the lines over the logarithm of the first knob that cells turn, where at least three do with the reference."""
+    """{title: weights} of the lines over the logarithm of the first knob that cells turn."""
+    found, place = {}, {line.cell.name: i for i, line in enumerate(lines)}
+    for title, cells in _on_trends(lines, configs, reference, trends).items():
+        found[title] = whole = np.zeros(len(lines))
+        whole[[place[name] for name in cells.values()]] = statistics.trend(np.log2(list(cells)))
+    return found
+
+
+def _on_trends(
+    lines: Sequence[Line], configs: Mapping[str, Config], reference: str, trends: Mapping[str, Collection[str]]
+) -> dict[str, dict[int, str]]:
+    """{title: {value of the first knob: cell}} of each trend that at least three cells are on, with the reference."""
     found = {}
-    for words, knobs in trends.items():
+    for words, knobs in trends.items() if any(line.is_reference for line in lines) else ():
         turned = [set(setting.turned(configs[line.cell.name], configs[reference])) for line in lines]
-        cells = [i for i, (line, knob) in enumerate(zip(lines, turned, strict=True)) if line.is_reference or knob == set(knobs)]
-        if len(cells) < 3:
+        names = [line.cell.name for line, knob in zip(lines, turned, strict=True) if line.is_reference or knob == set(knobs)]
+        if len(names) < 3:
             continue
-        values = [configs[lines[i].cell.name].flat()[next(iter(knobs))] for i in cells]
-        symbol = titles.SYMBOLS.get(next(iter(knobs)), next(iter(knobs)))
-        found[f"{symbol} from {min(values)} to {max(values)}, {words}"] = whole = np.zeros(len(lines))
-        whole[cells] = statistics.trend(np.log2(values))
+        first = next(iter(knobs))
+        cells = {configs[name].flat()[first]: name for name in names}
+        found[f"{titles.SYMBOLS.get(first, first)} from {min(cells)} to {max(cells)}, {words}"] = cells
     return found
 
 

@@ -151,11 +151,11 @@ def html(sweep: Sweep, pages: Sequence[Page], workdir: Path) -> str:
     for page in pages:
         name, question, answer = escape(page.name), escape(page.question), with_code(page.answer)
         contents.append(f'<li><a href="#{name}">{name}</a> <b>{question}</b><br>{answer}</li>')
-        picture = base64.b64encode((workdir / f"{page.name}.png").read_bytes()).decode()
+        pictures = {words: base64.b64encode((workdir / file).read_bytes()).decode() for file, words in page.pictures.items()}
         parts = [
             f'<section id="{name}"><h2>{name}</h2>',
             f"<p>{escape(page.opening)}</p><p><b>{question}</b></p><p>{answer}</p><p>{escape(page.facts)}</p>",
-            f'<figure><img alt="Differences to the reference" src="data:image/png;base64,{picture}"></figure>',
+            *(f'<figure><img alt="{escape(words)}" src="data:image/png;base64,{picture}"></figure>' for words, picture in pictures.items()),
             *map(html_table, page.tables),
             "</section>",
         ]

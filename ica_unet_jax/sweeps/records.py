@@ -105,10 +105,10 @@ def compact(workdir: str | Path) -> None:
     workdir = Path(workdir)
     plan, records = read_object(workdir / "sweep.json", "name the folder of a sweep"), read(workdir)
     ordered = [records[key] for key in sorted(records)]
-    curves = _curves(workdir, ordered)
+    kept = curves(workdir, ordered)
     for part in ("cases", "ica"):
         write_lines(workdir / f"{part}.csv", (_placed(record, line) for record in ordered for line in record.figures.get(part, ())))
-    write_lines(workdir / "curves.csv", (_placed(record, line) for record in ordered for line in curves[record.key]))
+    write_lines(workdir / "curves.csv", (_placed(record, line) for record in ordered for line in kept[record.key]))
     known = peers(workdir)
     write_lines(workdir / "peers.csv", ({"m": m, "fold": fold} | line for m, fold in sorted(known) for line in known[m, fold]))
     configs = {digest(_shared(record.config)): _shared(record.config) for record in ordered if record.config}
@@ -117,6 +117,19 @@ def compact(workdir: str | Path) -> None:
     write_lines(workdir / "runs.csv", map(_line, ordered), (*PLACE, *ENDED, "config", "split", *ORIGIN, *TIMING))
     for folder in ("cells", "peers"):
         shutil.rmtree(workdir / folder, ignore_errors=True)
+
+
+def curves(workdir: Path, records: Iterable[Record]) -> dict[Key, list[dict[str, Any]]]:
+    """The lines of every run's training that say how it learned; six significant digits."""
+    before = _by_run(workdir / "curves.csv")
+    found: dict[Key, list[dict[str, Any]]] = {}
+    for record in records:
+        if record.place == workdir:
+            found[record.key] = list(before.get(record.key, ()))
+            continue
+        lines = ({name: line[name] for name in CURVES if name in line} for line in read_metrics(record.place))
+        found[record.key] = [{k: f"{v:.6g}" if isinstance(v, float) else v for k, v in line.items()} for line in lines]
+    return found
 
 
 def digest(value: Mapping[str, Any]) -> str:
@@ -202,16 +215,3 @@ def _placed(record: Record, line: Mapping[str, Any]) -> dict[str, Any]:
 def _shared(config: Mapping[str, Any]) -> dict[str, Any]:
     """What a run's configuration shares with the other runs of its cell."""
     return {name: value for name, value in config.items() if name not in PLACE}
-
-
-def _curves(workdir: Path, records: Sequence[Record]) -> dict[Key, list[dict[str, Any]]]:
-    """The lines of every run's training that say how it learned; six significant digits."""
-    before = _by_run(workdir / "curves.csv")
-    found: dict[Key, list[dict[str, Any]]] = {}
-    for record in records:
-        if record.place == workdir:
-            found[record.key] = list(before.get(record.key, ()))
-            continue
-        lines = ({name: line[name] for name in CURVES if name in line} for line in read_metrics(record.place))
-        found[record.key] = [{k: f"{v:.6g}" if isinstance(v, float) else v for k, v in line.items()} for line in lines]
-    return found

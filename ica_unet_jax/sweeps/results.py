@@ -99,6 +99,7 @@ class Sweep:
     studies: tuple[Study, ...]
     runs: dict[tuple[str, int, int], Run]  # by cell, seed and fold; those that ended
     peers: dict[int, dict[int, Figures]]  # FastICA's figures by m and fold
+    curves: dict[tuple[str, int, int], dict[int, float]] = dataclasses.field(default_factory=dict)  # mean Dice of validations by step, of these runs
 
     def of(self, study: Study, *cells: str) -> Iterator[Run]:
         """The ended runs of a study's cells, or of some of them, in the order of the study."""
@@ -141,6 +142,8 @@ def read(workdir: str | Path) -> Sweep:
         raise UserError(f"{workdir / 'sweep.json'} lacks {error}: run the sweep's command again.") from error
     ended = records.read(workdir)
     sweep.runs.update((key, _run(ended[key])) for key in sweep.planned() if key in ended)
+    for key, lines in records.curves(workdir, ended.values()).items():
+        sweep.curves[key] = {int(line["step"]): float(line["dice_mean"]) for line in lines if line.get("dice_mean") is not None}
     wanted = {(run.config["bases"], run.fold) for run in sweep.runs.values() if run.ica}
     for (m, fold), lines in sorted(records.peers(workdir).items()):
         if (m, fold) in wanted:

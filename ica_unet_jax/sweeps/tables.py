@@ -11,7 +11,7 @@ import numpy as np
 from ica_unet_jax.reporting import markup
 from ica_unet_jax.reporting.markup import NONE, Column, Item, Page, Row, Table, counted
 from ica_unet_jax.runtime.files import write_text
-from ica_unet_jax.sweeps import html_report, plots, quality, results, segmentation
+from ica_unet_jax.sweeps import html_report, line_plots, plots, quality, results, segmentation
 from ica_unet_jax.sweeps.analysis import Analysis, analyse
 from ica_unet_jax.sweeps.lines import csv_text
 from ica_unet_jax.sweeps.results import Sweep, numbered
@@ -38,12 +38,12 @@ def write_all(workdir: str | Path, studies: Mapping[str, Study] | None = None, d
     workdir = Path(workdir)
     sweep = results.read(workdir)
     analyses = [analyse(sweep, study, (studies or {}).get(study.name), delta) for study in sweep.studies]
-    pages = [page(analysis) for analysis in analyses]
-    for analysis, made in zip(analyses, pages, strict=True):
-        plots.differences(workdir / f"{made.name}.png", analysis)
+    pages = [page(analysis, draw(workdir, sweep, analysis)) for analysis in analyses]
+    for made in pages:
         write_text(workdir / f"{made.name}.md", markup.markdown(made))
         write_text(workdir / f"{made.name}.tex", markup.latex(made))
-        write_text(workdir / f"{made.name}.csv", csv_text([*segmentation.csv_lines(analysis), *quality.csv_peers(analysis)]))
+    for analysis in analyses:
+        write_text(workdir / f"{analysis.study.name}.csv", csv_text([*segmentation.csv_lines(analysis), *quality.csv_peers(analysis)]))
     table, lines = timings(sweep, analyses)
     blocks = ["# Timings", *html_report.openings(pages), markup.markdown_table(table), table.note]
     write_text(workdir / "timings.md", "\n\n".join(blocks) + "\n")
@@ -52,7 +52,22 @@ def write_all(workdir: str | Path, studies: Mapping[str, Study] | None = None, d
     write_text(workdir / "report.html", html_report.html(sweep, pages, workdir))
 
 
-def page(analysis: Analysis) -> Page:
+def draw(workdir: Path, sweep: Sweep, analysis: Analysis) -> dict[str, str]:
+    """Draws the pictures of a study; {file: what it shows}."""
+    name = analysis.study.name
+    plots.differences(workdir / f"{name}.png", analysis)
+    drawn = {f"{name}.png": "differences to the reference"}
+    if analysis.series:
+        line_plots.trends(workdir / f"{name}_trends.png", analysis)
+        drawn[f"{name}_trends.png"] = "the lines of the trends"
+    learned = line_plots.learned(sweep, analysis)
+    if len(learned) > 1 and any(len(curve) > 1 for curve in learned.values()):
+        line_plots.learning(workdir / f"{name}_learning.png", analysis, learned)
+        drawn[f"{name}_learning.png"] = "validation Dice over the steps of training"
+    return drawn
+
+
+def page(analysis: Analysis, pictures: Mapping[str, str]) -> Page:
     """The page of a study."""
     study, section = analysis.study, analysis.section
     finished = sum(not line.state for line in analysis.lines)
@@ -64,7 +79,7 @@ def page(analysis: Analysis) -> Page:
     if any(line.ica for line in analysis.lines):
         tables.append(quality.ica_table(analysis))
     question = f"{analysis.question} (Sect. {section})" if section else analysis.question
-    return Page(study.name, question, html_report.answer(analysis), "; ".join(facts) + ".", tables, analysis.opening)
+    return Page(study.name, question, html_report.answer(analysis), "; ".join(facts) + ".", tables, analysis.opening, pictures)
 
 
 def _trainings(study: results.Study) -> str:
