@@ -1,6 +1,6 @@
 """What fine-tuning on ten frames of another cohort gives: for docs/model_card.md.
 
-  python ablations/fine_tuning.py --workdir=RUN --data_dir=ACDC --json=ablations/results/acdc_causal/fine_tuning.json
+  python ablations/fine_tuning.py --weights=FILE --data_dir=ACDC --json=ablations/results/acdc_causal/fine_tuning.json
 
 The other cohort is made of the patients on whom the network was validated, whom it does not know: turned, of other voxels than the header says, and
 with dark blood. From a few of them it learns, on the others it is judged, as a user would do it by the commands.
@@ -29,6 +29,7 @@ from absl import flags  # noqa: E402
 from ica_unet_jax import launcher  # noqa: E402
 from ica_unet_jax.data.case import Cine  # noqa: E402
 from ica_unet_jax.evaluation.corruptions import coloured, turned  # noqa: E402
+from ica_unet_jax.inference import options  # noqa: E402
 from ica_unet_jax.labels import STRUCTURES  # noqa: E402
 from ica_unet_jax.reporting.markup import number, plain_table  # noqa: E402
 from ica_unet_jax.runs.run_folder import read_config  # noqa: E402
@@ -43,24 +44,23 @@ def main() -> None:
     from ica_unet_jax.data import reading
     from ica_unet_jax.evaluation import judging
     from ica_unet_jax.runs.provenance import commit, processor
-    from ica_unet_jax.runs.trained import Run
     from ica_unet_jax.runtime import files
 
     given = flags.FLAGS
     files.check_place(given.json)
-    run = Run(Path(given.workdir))
-    data = dataclasses.replace(run.config.data, data_dir=given.data_dir)
-    cases = judging.choose_cases(run.split, data, "val")
+    trained = options.network()
+    data = dataclasses.replace(trained.config.data, data_dir=given.data_dir)
+    cases = judging.choose_cases(trained.split, data, "val")
     cines = [reading.read(case, data.label_map, codes="") for case in cases if case.labelled]
     few = [cines[i] for i in np.linspace(0, len(cines) - 1, given.patients).astype(int)]  # of all groups, as ACDC sorts by them
     rest = [cine for cine in cines if cine not in few]
     with tempfile.TemporaryDirectory(prefix="fine_tuning_") as folder:
-        result = measured(Path(folder), run.path, few, rest, given.steps)
+        result = measured(Path(folder), trained.path.absolute(), few, rest, given.steps)
     files.write_json(given.json, {"commit": commit(), "machine": processor()} | result)
     print(table(result))
 
 
-def measured(folder: Path, run: Path, few: Sequence[Cine], rest: Sequence[Cine], steps: int | None) -> dict[str, Any]:
+def measured(folder: Path, network: Path, few: Sequence[Cine], rest: Sequence[Cine], steps: int | None) -> dict[str, Any]:
     """Trains in `folder`; {"dice": {what was done: {OTHER and OWN: Dice of each structure and "mean"}}, "minutes": of the fine-tuning, ...}."""
     for name, cines, change in (("few", few, another), ("rest", rest, another), ("rest_own", rest, lambda cine: cine)):
         for cine in cines:
@@ -68,11 +68,11 @@ def measured(folder: Path, run: Path, few: Sequence[Cine], rest: Sequence[Cine],
     here = [f"--data_dir={folder / 'few'}", "--nofinal_evaluation"]
     began = time.perf_counter()
     asked = [] if steps is None else [f"--steps={steps}"]
-    call("train", *RECOMMENDED, "--flagfile=launch/fine_tuning.flags", *here, *asked, f"--init_from={run}", f"--workdir={folder / 'tuned'}")
+    call("train", *RECOMMENDED, "--flagfile=launch/fine_tuning.flags", *here, *asked, f"--init_from={network}", f"--workdir={folder / 'tuned'}")
     minutes = (time.perf_counter() - began) / 60
     steps = read_config(folder / "tuned").train.steps
     call("train", *RECOMMENDED, *here, "--split_by=none", f"--steps={steps}", f"--evaluate_every={steps}", f"--workdir={folder / 'fresh'}")
-    dice = {BEFORE: judged(folder, run), AFTER: judged(folder, folder / "tuned"), FRESH: judged(folder, folder / "fresh")}
+    dice = {BEFORE: judged(folder, network), AFTER: judged(folder, folder / "tuned"), FRESH: judged(folder, folder / "fresh")}
     return dict(dice=dice, minutes=minutes, steps=steps, frames=sum(len(cine.labels) for cine in few), patients=len(few), judged=len(rest))
 
 
@@ -100,12 +100,12 @@ def write(folder: Path, cine: Cine) -> None:
         save(f"{cine.case.name}_frame{kept.index(frame) + 1:02d}_gt.nii.gz", labels)
 
 
-def judged(folder: Path, run: Path) -> dict[str, dict[str, float]]:
-    """The Dice of a network on the rest, as they became and as they were."""
-    found = {}
+def judged(folder: Path, network: Path) -> dict[str, dict[str, float]]:
+    """The Dice of a network, of a run folder or a file of weights, on the rest, as they became and as they were."""
+    found, flag = {}, "workdir" if network.is_dir() else "weights"
     for kind, data in ((OTHER, "rest"), (OWN, "rest_own")):
-        out = folder / f"{run.name}_{kind}"
-        call("evaluate", f"--workdir={run}", f"--data_dir={folder / data}", "--split=all", "--label_map=", f"--out={out}")
+        out = folder / f"{network.stem}_{kind}"
+        call("evaluate", f"--{flag}={network}", f"--data_dir={folder / data}", "--split=all", "--label_map=", f"--out={out}")
         found[kind] = json.loads((out / "summary.json").read_text(encoding="utf-8"))["dice"]
     return found
 
@@ -131,7 +131,7 @@ def sentence(result: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("workdir", None, "Run folder of a training of launch/recommended.flags.", required=True)
+    options.define_network()
     flags.DEFINE_string("data_dir", None, "The cohort that it was trained on.", required=True)
     flags.DEFINE_string("json", None, "File for the result.", required=True)
     flags.DEFINE_integer("patients", 5, "Of those who validated, from so many it learns.", lower_bound=1)

@@ -12,6 +12,7 @@ from ica_unet_jax.benchmarking import measuring
 from ica_unet_jax.benchmarking.rows import Row
 from ica_unet_jax.benchmarking.systems import SYSTEMS, System, network_name, widths
 from ica_unet_jax.config import Config
+from ica_unet_jax.data import splits
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.portable import runtimes
 from ica_unet_jax.portable.runtimes import JAX
@@ -44,6 +45,8 @@ def compare(
     Raises:
       UserError: bad data, a word of `only` that fits no system, or a folder that holds a run of other settings.
     """
+    if reference.data.split_by == splits.NONE and split == "val":
+        raise UserError(f"--split_by={splits.NONE}: nobody validates, so nothing can be compared; leave it out, or give --split=test.")
     folder = Path(reference.train.workdir)
     configs, left_out = fitting(reference)
     trials = []

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ica_unet_jax.config import Config
+from ica_unet_jax.data import splits
 from ica_unet_jax.errors import Diverged, UserError
 from ica_unet_jax.evaluation import pages
 from ica_unet_jax.labels import STRUCTURES
@@ -28,8 +29,9 @@ def run(config: Config, only_fold: int | None = None) -> list[int]:
       UserError: as `experiment.run` does; a split file, of which there are no folds; a fold that does not exist.
       Diverged: at the end, where a fold has, now or before.
     """
-    if config.data.split_file:
-        raise UserError("--split_file is one split and no folds: leave it out, or use ica_unet_jax.train.")
+    for flag, given in (("--split_file", config.data.split_file), (f"--split_by={config.data.split_by}", config.data.split_by != splits.FOLDS)):
+        if given:
+            raise UserError(f"{flag} is one split and no folds: leave it out, or use ica_unet_jax.train.")
     count = config.data.folds
     if only_fold is not None and not 0 <= only_fold < count:
         raise UserError(f"--only_fold={only_fold} does not exist: folds are 0 to {count - 1} (--folds={count}).")

@@ -12,6 +12,7 @@ from typing import Any
 
 from ica_unet_jax.benchmarking import work
 from ica_unet_jax.config import Config
+from ica_unet_jax.data import splits
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.runs.run_folder import MAY_CHANGE
 from ica_unet_jax.runtime.paths import ROOT
@@ -51,6 +52,10 @@ class Sweep:
     def __post_init__(self):
         if self.folds > 1 and self.base.data.split_file:
             raise UserError(f"--folds={self.folds} with --split_file: a file has one split; drop one of the two.")
+        by = self.base.data.split_by
+        if by == splits.NONE or self.folds > 1 and by != splits.FOLDS:
+            what = "nobody validates, so nothing can be compared" if by == splits.NONE else f"this is one split, and no {self.folds} folds"
+            raise UserError(f"--split_by={by}: {what}; leave it out.")
         if unknown := sorted(set(self.only_folds) - set(range(self.folds))):
             known = f"folds are 0 to {self.folds - 1}" if self.folds > 1 else "the one split is 0"
             raise UserError(f"--only_folds={','.join(map(str, unknown))} with --folds={self.folds}: {known}.")

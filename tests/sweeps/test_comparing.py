@@ -88,6 +88,8 @@ def test_tables_are_made_and_what_is_there_is_kept(reference, monkeypatch, capsy
     assert (folder / "tables.md").read_text() == text and timed == ["narrow", "steady"]
     with pytest.raises(UserError, match="holds a run with other settings"):
         comparing.compare(reference.replace(learning_rate=1.0))
+    with pytest.raises(UserError, match="--split_by=none: nobody validates, so nothing can be compared"):
+        comparing.compare(reference.replace(split_by="none"))
     split = json.loads((folder / "steady" / "split.json").read_text())
     write_json(folder / "steady" / "split.json", split | {"val": split["train"]})
     with pytest.raises(UserError, match=r"cannot stand in one table \(narrow and steady differ in split\)"):

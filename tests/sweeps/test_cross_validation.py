@@ -106,6 +106,8 @@ def test_what_makes_no_folds_is_refused(make, tmp_path):
         cross_validation.run(make("none"), only_fold=2)
     with pytest.raises(UserError, match="--split_file is one split and no folds"):
         cross_validation.run(make("none", split_file="split.json"))
+    with pytest.raises(UserError, match="--split_by=none is one split and no folds"):
+        cross_validation.run(make("none", split_by="none"))
 
 
 def test_patients_who_moved_between_the_folds_are_refused(done):

@@ -152,6 +152,11 @@ def test_folds_are_all_run_or_one_split_is(tmp_path):
     assert {run.config.data.fold for run in sweep(tmp_path).runs()} == {0}
     with pytest.raises(UserError, match="--folds=3 with --split_file"):
         sweep(tmp_path, folds=3, base=BASE.replace(split_file="a.json"))
+    with pytest.raises(UserError, match="--split_by=published: this is one split, and no 3 folds"):
+        sweep(tmp_path, folds=3, base=BASE.replace(split_by="published"))
+    for folds in (1, 3):
+        with pytest.raises(UserError, match="--split_by=none: nobody validates, so nothing can be compared"):
+            sweep(tmp_path, folds=folds, base=BASE.replace(split_by="none"))
 
 
 def test_a_study_of_ones_own_is_a_few_lines(tmp_path):
