@@ -192,6 +192,7 @@ class DataConfig(Part):
     bias_field: float = knob(0.0, "Augmentation: smooth brightness of receiver coils, standard deviation of its logarithm.", low=0, high=2)
     ghosting: float = knob(0.0, "Augmentation: ghost of a moving chest, largest share of the frame shifted by a half to a quarter of the grid.", low=0, high=1)
     spike: float = knob(0.0, "Augmentation: stripes of a spike in k-space, largest amplitude in standard deviations of the frame.", low=0)
+    damage: float = knob(1.0, "Augmentation: share of the samples that each of noise, blur, bias field, ghosts and stripes is done to.", low=0, high=1)
     depth_shift: int = knob(0, "Augmentation: shift of the stack through the grid's depth, slices, uniform in +-; it is cut at the ends.", low=0)
     drop_neighbour: float = knob(0.1, "Probability that a neighbour is replaced by the frame itself.", low=0, high=1)
     cyclic: bool = knob(False, "The cine is one closed beat: its last frame precedes its first.")

@@ -153,28 +153,34 @@ def _coordinates(key: jax.Array, shape: tuple[int, int, int], crop: tuple[int, i
 
 
 def _disturb(key: jax.Array, frames: jax.Array, config: DataConfig) -> jax.Array:
-    """What coils, a moving chest, a spark and coarse voxels do to z-scored frames (n, d, h, w), the same in all."""
+    """What coils, a moving chest, a spark and coarse voxels do to z-scored frames (n, d, h, w), the same in all; each in a share of the samples."""
     k = jax.random.split(key, 8)
     h, w = frames.shape[-2:]
+    blurred, shaded, ghostly, striped = (_happens(jax.random.fold_in(key, 8 + kind), config) for kind in range(4))
     if config.blur:
         padded = jnp.pad(frames, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
         mean = sum(padded[..., i : i + h, j : j + w] for i in range(3) for j in range(3)) / 9
-        frames += jax.random.uniform(k[0], maxval=config.blur) * (mean - frames)
+        frames += blurred * jax.random.uniform(k[0], maxval=config.blur) * (mean - frames)
     if config.bias_field:
-        field = config.bias_field * jax.random.normal(k[1], (ELASTIC_GRID, ELASTIC_GRID))
+        field = shaded * config.bias_field * jax.random.normal(k[1], (ELASTIC_GRID, ELASTIC_GRID))
         low = frames.min()  # air, which no coil makes brighter
         frames = (frames - low) * jnp.exp(jax.image.resize(field, (h, w), "cubic"))[None, None] + low
     if config.ghosting:
         apart = jax.random.randint(k[2], (), 2, 5)  # ghosts in a field of view
         along = [jnp.roll(frames, size // apart, axis) for axis, size in ((-2, h), (-1, w))]
         ghost = jnp.where(jax.random.bernoulli(k[3]), *along)
-        frames += jax.random.uniform(k[4], maxval=config.ghosting) * ghost
+        frames += ghostly * jax.random.uniform(k[4], maxval=config.ghosting) * ghost
     if config.spike:
         waves = jax.random.uniform(k[5], (2,), minval=-0.25, maxval=0.25)  # a voxel
         phase = 2 * jnp.pi * jax.random.uniform(k[6])
         angle = 2 * jnp.pi * (waves[0] * jnp.arange(h)[:, None] + waves[1] * jnp.arange(w)[None]) + phase
-        frames += jax.random.uniform(k[7], maxval=config.spike) * jnp.cos(angle)[None, None]
+        frames += striped * jax.random.uniform(k[7], maxval=config.spike) * jnp.cos(angle)[None, None]
     return frames
+
+
+def _happens(key: jax.Array, config: DataConfig) -> jax.Array | float:
+    """1 in a share --damage of the samples, else 0."""
+    return 1.0 if config.damage == 1 else jax.random.bernoulli(key, config.damage).astype(jnp.float32)
 
 
 def _recolour(key: jax.Array, frames: jax.Array, config: DataConfig) -> jax.Array:
@@ -188,5 +194,6 @@ def _recolour(key: jax.Array, frames: jax.Array, config: DataConfig) -> jax.Arra
     contrast = jnp.exp(config.brightness * jax.random.normal(k[1]))
     frames = frames * contrast + config.brightness * jax.random.normal(k[2])
     if config.noise:
-        frames = frames + jax.random.uniform(k[3], maxval=config.noise) * jax.random.normal(k[4], frames.shape)
+        strength = _happens(jax.random.fold_in(key, 5), config) * jax.random.uniform(k[3], maxval=config.noise)
+        frames = frames + strength * jax.random.normal(k[4], frames.shape)
     return frames
