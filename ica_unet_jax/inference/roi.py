@@ -10,6 +10,7 @@ import collections
 import itertools
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,8 +21,17 @@ from ica_unet_jax.labels import STRUCTURES
 MEMORY = 9  # masks that decide where the heart is: more than half of them must say so
 DEAD_ZONE = 1 / 16  # of the window's size: as far the heart may be off its centre before the window moves
 ROUNDS = 6  # looks at most from the best tile to the heart's centre
+SURENESS = 10.0  # by a nat of entropy less a window with e^10 times fewer voxels of a structure is as good; on the choosing fold
 
-Look = Callable[[Placement], np.ndarray]  # labels (s, h, w) of a frame, seen through the window of a placement
+
+class Sight(NamedTuple):
+    """What the network makes of a frame through one window."""
+
+    labels: np.ndarray  # (s, h, w)
+    unsure: float  # mean entropy where there may be heart, in nats; see `Segmenter.unsure`
+
+
+Look = Callable[[Placement], Sight]  # of a frame, seen through the window of a placement
 
 
 class Window:
@@ -83,7 +93,7 @@ def find(look: Look, placement: Placement) -> tuple[Placement, tuple[float, floa
     """
     seen = {place: look(place) for place in tiles(placement)}
     best = max(seen, key=lambda place: evidence(seen[place]))
-    labels = seen[best]
+    labels = seen[best].labels
     for _ in range(ROUNDS):
         centre = middle(labels, best)
         if centre is None:
@@ -91,7 +101,7 @@ def find(look: Look, placement: Placement) -> tuple[Placement, tuple[float, floa
         if best.at(*centre) == best:
             break
         best = best.at(*centre)
-        labels = look(best)
+        labels = look(best).labels
     return best, centre
 
 
@@ -104,6 +114,6 @@ def tiles(placement: Placement) -> list[Placement]:
     return [placement.at(*offset) for offset in itertools.product(*axes)]
 
 
-def evidence(labels: np.ndarray) -> float:
-    """How much of a heart a label volume shows: large where all three structures are, small where one is alone."""
-    return sum(math.log1p(np.count_nonzero(labels == label)) for label in STRUCTURES.values())
+def evidence(sight: Sight) -> float:
+    """How much of a heart is seen: large where all three structures are and the network is sure of them, as it is not of what it takes other organs for."""
+    return sum(math.log1p(np.count_nonzero(sight.labels == label)) for label in STRUCTURES.values()) - SURENESS * sight.unsure

@@ -19,7 +19,7 @@ from ica_unet_jax.errors import UserError
 from ica_unet_jax.inference import roi, way
 from ica_unet_jax.inference.native_grid import NativeGrid, Views, Windows
 from ica_unet_jax.inference.options import LOAD, Options, choose
-from ica_unet_jax.inference.roi import Window
+from ica_unet_jax.inference.roi import Sight, Window
 from ica_unet_jax.inference.way import Features, Way
 from ica_unet_jax.models.networks import build_model, init_variables
 from ica_unet_jax.portable import runtimes
@@ -217,9 +217,14 @@ class Segmenter:
         """A `watch` that appends how unsure the network is of each frame."""
         return lambda placement, windows: unsure.append(self.unsure(placement, windows))
 
-    def look(self, placement: Placement, frame: jax.Array) -> np.ndarray:
-        """Labels (s, h, w) uint8 of a frame on the device, its own neighbour, through the window of a placement."""
-        return way.look(way.InJax(self), placement, frame, self.decoded)
+    def look(self, placement: Placement, frame: jax.Array) -> Sight:
+        """What is seen of a frame on the device, its own neighbour, through the window of a placement."""
+        return self.sight(placement, self.decode(*[self.encode(placement, frame)] * self.decoded)[0])
+
+    def sight(self, placement: Placement, windows: Windows) -> Sight:
+        """What these logits show."""
+        labels, unsure = jax.device_get((self.to_labels(placement, windows), _entropy(self.to_logits(placement, windows))))
+        return Sight(labels, float(unsure))
 
     def logits(self, frames: Frames, placement: Placement, times: Iterable[Times]) -> Iterator[np.ndarray]:
         """Native logits (s, h, w, 4), one after the other, for the middle one of each of `times`, keys of `frames`.

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ica_unet_jax.data.geometry import Placement, limits
+from ica_unet_jax.inference.native_grid import Windows
+from ica_unet_jax.inference.roi import Sight
 from ica_unet_jax.runtime import compilation
 
 if TYPE_CHECKING:
@@ -33,11 +35,8 @@ class Way(Protocol):
     def labels(self, placement: Placement, frames: Sequence[Features], count: int) -> list[np.ndarray]:
         """Labels (s, h, w) uint8 on the native grid, of the first `count` frames that one run of the network answers."""
 
-
-def look(way: Way, placement: Placement, image: Any, decoded: int) -> np.ndarray:
-    """Labels (s, h, w) uint8 of what `put` gave, its own neighbour, through the window of a placement; `decoded` frames go into a run."""
-    [labels] = way.labels(placement, [way.encode(placement, image)] * decoded, 1)
-    return labels
+    def look(self, placement: Placement, image: Any) -> Sight:
+        """What is seen of what `put` gave, its own neighbour, through the window of a placement."""
 
 
 class InJax:
@@ -55,6 +54,9 @@ class InJax:
     def labels(self, placement: Placement, frames: Sequence[Features], count: int) -> list[np.ndarray]:
         answers = self._segmenter.decode(*frames)[:count]
         return jax.device_get([self._segmenter.to_labels(placement, windows) for windows in answers])
+
+    def look(self, placement: Placement, image: jax.Array) -> Sight:
+        return self._segmenter.look(placement, image)
 
 
 class StacksInJax(InJax):
@@ -77,21 +79,28 @@ class StacksInJax(InJax):
         return self._encode(self._segmenter.variables, image, self._grid.offset(placement))
 
     def labels(self, placement: Placement, frames: Sequence[Features], count: int) -> list[np.ndarray]:
+        return [jax.device_get(self._grid.labels(self._windows(frames), self._grid.offset(placement)))]
+
+    def look(self, placement: Placement, image: jax.Array) -> Sight:
+        return self._segmenter.sight(placement, self._windows([self.encode(placement, image)] * self._segmenter.decoded))
+
+    def _windows(self, frames: Sequence[Features]) -> Windows:
         [windows] = self._decode(self._segmenter.variables, *frames)
-        return jax.device_get([self._grid.labels(windows, self._grid.offset(placement))])
+        return windows
 
 
 class Elsewhere:
     """Two graphs of another runtime, for one native grid: normalization, resampling and the choice of labels are in them too.
 
-    Two small things are done on the host: the percentiles of a frame, and that labels are put where the window lies.
+    Two small things are done on the host: the percentiles of a frame, and that labels are put where the window lies. How sure the network is nobody
+    asks for in each frame: to look for the heart, the network alone is run elsewhere.
     """
 
     def __init__(self, segmenter: Segmenter, placement: Placement):
         from ica_unet_jax.portable import network  # needs onnx
 
         grid, encode_image, decode_images = segmenter.stack_functions(placement, exact=True)
-        self._grid, self._decoded = grid, segmenter.decoded
+        self._grid, self._segmenter = grid, segmenter
 
         def encode(frame: jax.Array, limits: jax.Array, offset: jax.Array) -> Features:
             found = [encode_image(segmenter.variables, *view) for view in grid.to_windows(frame, offset, limits)]
@@ -122,9 +131,12 @@ class Elsewhere:
             found.append(labels)
         return found
 
+    def look(self, placement: Placement, image: Image) -> Sight:
+        return self._segmenter.look(placement, self._segmenter.put(image[0]))
+
     def node_times(self, placement: Placement, image: Image) -> list[dict[str, Any]]:
         """Where a frame takes its time: [{part, kind of node, milliseconds}, ...]."""
-        found = self._network.node_times(*image, _offset(placement), frames=self._decoded, besides=[_offset(placement)])
+        found = self._network.node_times(*image, _offset(placement), frames=self._segmenter.decoded, besides=[_offset(placement)])
         return [{"part": part, "kind": kind, "ms": spent} for part, kinds in zip(("encode", "decode"), found, strict=True) for kind, spent in kinds.items()]
 
 

@@ -16,7 +16,7 @@ from ica_unet_jax.data.geometry import Placement
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.inference import roi
 from ica_unet_jax.inference.segmenters import Segmenter
-from ica_unet_jax.inference.way import Features, look
+from ica_unet_jax.inference.way import Features
 from ica_unet_jax.metrics.clinical import volumes_ml
 from ica_unet_jax.runtime import compilation
 
@@ -97,6 +97,8 @@ class StreamingSegmenter:
         noise = np.random.default_rng(0).standard_normal(self.shape, np.float32)
         for _ in range(2 + segmenter.config.model.answered):
             self.push(noise)
+        if window != "centre":
+            self.way.look(self._centre, self.way.put(noise))
         self._kind = window
         self.flush()
 
@@ -141,7 +143,7 @@ class StreamingSegmenter:
         """Searches the frame that is answered next for the heart, where the window has lost that."""
         if self._window.lost:
             image = self._waiting[0].image
-            self._window.search(lambda placement: look(self.way, placement, image, self.segmenter.decoded))
+            self._window.search(lambda placement: self.way.look(placement, image))
 
     def _answer(self, began: float) -> list[Result]:
         """The results of one run of the network, of the frames that have waited longest."""

@@ -17,7 +17,7 @@ from ica_unet_jax.data.heart import middle
 from ica_unet_jax.data.phantom.beating_heart import simulate
 from ica_unet_jax.data.reading import find_cases, read
 from ica_unet_jax.inference import roi
-from ica_unet_jax.inference.roi import MEMORY, FollowingWindow, Window, find, tiles
+from ica_unet_jax.inference.roi import MEMORY, FollowingWindow, Sight, Window, find, tiles
 from ica_unet_jax.inference.segmenters import Segmenter
 from ica_unet_jax.runtime.compilation import Compilations
 from ica_unet_jax.streaming.segmenter import StreamingSegmenter
@@ -41,7 +41,7 @@ def disc(row, column, shape=SHAPE, radius=9, value=1):
 
 def seen_through(truth):
     """A network that makes no mistake in what its window shows it."""
-    return lambda placement: np.where(placement.inside, truth, 0)
+    return lambda placement: Sight(np.where(placement.inside, truth, 0), 0.0)
 
 
 class Bright(Segmenter):
@@ -123,12 +123,23 @@ def test_the_heart_is_found_wherever_it_lies(placement, y, x):
     assert centre is not None and not truth[~found.inside].any()
 
 
+def test_what_the_network_is_sure_of_wins_over_more_of_what_it_is_not():
+    heart, liver = disc(40, 40, radius=12), disc(110, 140, radius=30, value=2)
+
+    def look(placement):
+        labels = np.where(placement.inside, heart + liver, 0)
+        return Sight(labels, 0.5 if (labels == 2).any() else 0.1)
+
+    found, centre = find(look, WIDE)
+    assert np.allclose(centre, (40 - 74.5, 40 - 89.5)) and not heart[~found.inside].any()
+
+
 def test_a_search_in_vain_stays_at_the_centre_and_is_repeated_after_as_many_empty_masks():
     window, looks = FollowingWindow(WIDE), []
 
     def nothing(placement):
         looks.append(placement)
-        return np.zeros(SHAPE, np.uint8)
+        return Sight(np.zeros(SHAPE, np.uint8), 0.0)
 
     assert window.lost
     window.search(nothing)
