@@ -245,3 +245,22 @@ def test_a_ghost_is_the_frame_beside_itself():
         best = int(np.argmax(shares))
         assert 0 <= shares[best] <= 0.5
         np.testing.assert_allclose(ghost, shares[best] * np.roll(image, shifts[best][1], shifts[best][0]), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["noise", "blur", "bias_field", "ghosting", "spike"])
+def test_each_kind_of_damage_is_done_to_a_share_of_the_samples(kind):
+    """Samples are left alone, or as with a share of 1."""
+    batch = sample(count=64)
+    there, whole, half, none = (
+        np.asarray(x) for x in (crop_centre(batch, CROP).frames, *(run(batch, **STILL | {kind: 0.5}, damage=share).frames for share in (1.0, 0.5, 0.0)))
+    )
+    same, damaged = (np.array([np.allclose(a, b, atol=1e-5) for a, b in zip(half, other, strict=True)]) for other in (there, whole))
+    assert np.all(same ^ damaged) and 16 < damaged.sum() < 48
+    np.testing.assert_allclose(none, there, atol=1e-5)
+
+
+def test_kinds_of_damage_come_apart():
+    batch = sample(count=64)
+    there = np.asarray(crop_centre(batch, CROP).frames)
+    hit = [[not np.allclose(a, b, atol=1e-5) for a, b in zip(run(batch, **STILL | {kind: 0.5}, damage=0.5).frames, there, strict=True)] for kind in ("blur", "ghosting", "spike")]
+    assert len(set(map(tuple, hit))) == 3
