@@ -28,6 +28,7 @@ from absl import flags  # noqa: E402
 
 from ica_unet_jax import launcher  # noqa: E402
 from ica_unet_jax.data.case import Cine  # noqa: E402
+from ica_unet_jax.errors import UserError  # noqa: E402
 from ica_unet_jax.evaluation.corruptions import coloured, turned  # noqa: E402
 from ica_unet_jax.inference import options  # noqa: E402
 from ica_unet_jax.labels import STRUCTURES  # noqa: E402
@@ -52,6 +53,8 @@ def main() -> None:
     data = dataclasses.replace(trained.config.data, data_dir=given.data_dir)
     cases = judging.choose_cases(trained.split, data, "val")
     cines = [reading.read(case, data.label_map, codes="") for case in cases if case.labelled]
+    if given.patients >= len(cines):
+        raise UserError(f"--patients={given.patients} leaves nobody to judge of the {len(cines)} who validated: take fewer.")
     few = [cines[i] for i in np.linspace(0, len(cines) - 1, given.patients).astype(int)]  # of all groups, as ACDC sorts by them
     rest = [cine for cine in cines if cine not in few]
     with tempfile.TemporaryDirectory(prefix="fine_tuning_") as folder:
@@ -111,7 +114,10 @@ def judged(folder: Path, network: Path) -> dict[str, dict[str, float]]:
 
 
 def call(command: str, *arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", f"ica_unet_jax.{command}", *arguments], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    """Runs a command of the package. Raises UserError where it fails, which has said why."""
+    done = subprocess.run([sys.executable, "-m", f"ica_unet_jax.{command}", *arguments], cwd=ROOT, stdout=subprocess.DEVNULL)
+    if done.returncode:
+        raise UserError(f"ica_unet_jax.{command} {' '.join(arguments)} ended with {done.returncode}: see above.")
 
 
 def table(result: dict[str, Any]) -> str:

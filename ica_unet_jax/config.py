@@ -171,7 +171,7 @@ class DataConfig(Part):
     skip_bad_cases: bool = knob(False, "Leave out the cases that check_data complains of, list them, and go on.")
     fold: int = knob(0, "Which of the folds is validation.", low=0)
     folds: int = knob(5, "Number of folds, stratified by vendor, centre and group.", low=2)
-    split_by: str = knob("folds", "Who validates: one of the folds (nnU-Net's own, if the data bring splits_final.json); published, the parts of the cohort's publishers; none: all train; or, as vendor=Philips, all of a vendor, centre, group or cohort.")
+    split_by: str = knob("folds", "Who validates: one of the folds (nnU-Net's own, if the data bring splits_final.json); published, the parts of the cohort's publishers; none: all but published test patients train, nobody validates; or, as vendor=Philips, all of a vendor, centre, group or cohort.")
     split_seed: int = knob(0, "Seed of the folds.")
     split_file: str = knob("", "JSON file {\"train\": [...], \"val\": [...]} that replaces the folds.")
     balance: str = knob("none", "Show the frames of each cohort (or vendor, centre, group) equally often in training; those of the smaller ones come more than once.", choices=("none", "cohort", "vendor", "centre", "group"))

@@ -62,6 +62,8 @@ def to_nnunet(config: DataConfig, out: str | Path) -> dict[str, int]:
 
 def folds_of(config: DataConfig, cases: list[Case]) -> Sequence[splits.Split]:
     """All folds by which `config` splits, one where it names a split without folds."""
+    if config.split_by == splits.NONE and not config.split_file:
+        raise UserError(f"--split_by={splits.NONE}: nnU-Net wants somebody to validate on; leave it out.")
     if config.split_file or config.split_by != splits.FOLDS:
         return [cohort.choose_split(config, cases)]
     count = min((len(case.folds) for case in cases if case.folds), default=config.folds)

@@ -88,11 +88,11 @@ def open_window(kind: str, placement: Placement) -> Window:
 def find(look: Look, placement: Placement) -> tuple[Placement, tuple[float, float] | None]:
     """Looks for the heart in a frame: the window centred on it, and the heart's centre; `placement`, None where none is.
 
-    Windows that overlap by half tile the frame; from the one that shows most of a heart it goes on to the centre of what
+    Windows that overlap by half tile the frame; from the one that shows most of a heart, of which the network is sure, it goes on to the centre of what
     was labelled there, until the window stays.
     """
     seen = {place: look(place) for place in tiles(placement)}
-    best = max(seen, key=lambda place: evidence(seen[place]))
+    best = max(seen, key=lambda place: (bool(seen[place].labels.any()), evidence(seen[place])))  # something is more than nothing
     labels = seen[best].labels
     for _ in range(ROUNDS):
         centre = middle(labels, best)

@@ -143,7 +143,7 @@ class Checkpoints:
         """
         best = self.best_step()
         if which == "best" and best is None and self.steps():
-            raise UserError(f"--checkpoint=best: in the training of {self.run_dir} nobody validated yet; take the last by --checkpoint=latest.")
+            raise UserError(f"--checkpoint=best: no checkpoint of {self.run_dir} tells of a validation; take the last by --checkpoint=latest.")
         steps = self.steps()[::-1] if which == "latest" else [] if best is None else [best]
         if not steps:
             raise UserError(f"{self.run_dir} holds no finished checkpoint: train there first, or name another run folder.")
@@ -209,7 +209,7 @@ class Checkpoints:
         return f"{changed[0][0]} is not what was saved" if changed else ""
 
     def _about(self, step: int) -> dict[str, Any] | None:
-        """{"dice": of its validation}, {} without one; None where this cannot be read."""
+        """{"dice": of its validation, "judged": whether that is over}, {} where neither is; None where this cannot be read."""
         path = self.folder / str(step) / "metrics" / "metrics"  # orbax's place for the metrics of `save`
         try:
             about = json.loads(path.read_text(encoding="utf-8"))

@@ -271,10 +271,12 @@ def _on_trends(
     for words, knobs in trends.items() if any(line.is_reference for line in lines) else ():
         turned = [set(setting.turned(configs[line.cell.name], configs[reference])) for line in lines]
         names = [line.cell.name for line, knob in zip(lines, turned, strict=True) if line.is_reference or knob == set(knobs)]
-        if len(names) < 3:
-            continue
         first = next(iter(knobs))
         cells = {configs[name].flat()[first]: name for name in names}
+        if len(cells) < len(names):
+            raise UserError(f"The trend {words!r} has two cells of one {first}: name the cells of a trend by knobs that say which they are.")
+        if len(cells) < 3:
+            continue
         found[f"{titles.SYMBOLS.get(first, first)} from {min(cells)} to {max(cells)}, {words}"] = cells
     return found
 

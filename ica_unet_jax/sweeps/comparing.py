@@ -45,7 +45,7 @@ def compare(
     Raises:
       UserError: bad data, a word of `only` that fits no system, or a folder that holds a run of other settings.
     """
-    if reference.data.split_by == splits.NONE and split == "val":
+    if reference.data.split_by == splits.NONE and not reference.data.split_file and split == "val":
         raise UserError(f"--split_by={splits.NONE}: nobody validates, so nothing can be compared; leave it out, or give --split=test.")
     folder = Path(reference.train.workdir)
     configs, left_out = fitting(reference)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from ica_unet_jax.runtime.files import replacing
 from ica_unet_jax.sweeps.analysis import Analysis
@@ -44,7 +44,7 @@ def trends(path: str | Path, analysis: Analysis) -> None:
         ax.xaxis.set_major_locator(FixedLocator(values))
         ax.xaxis.set_minor_locator(NullLocator())
         ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        ax.set_xlabel(next(iter(analysis.series)).split(" ", 1)[0])
+        ax.set_xlabel(" or ".join(dict.fromkeys(title.split(" ", 1)[0] for title in analysis.series)))
         ax.grid(alpha=0.25)
     _finish(path, figure, analysis)
 
@@ -69,7 +69,7 @@ def learning(path: str | Path, analysis: Analysis, curves: Mapping[str, Curve]) 
     for number, (title, curve) in enumerate(curves.items()):
         style = dict(color="black", linewidth=2, zorder=3) if title == reference else dict(color=f"C{number % 10}", linewidth=1.2)
         ax.plot(list(curve), list(curve.values()), marker=_MARKERS[number % len(_MARKERS)], markersize=4, label=title, **style)
-    ax.set_xticks(sorted({step for curve in curves.values() for step in curve}))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="step", ylabel="mean Dice of the validation patients")
     ax.grid(alpha=0.25)
     _finish(path, figure, analysis)

@@ -53,9 +53,10 @@ class Sweep:
         if self.folds > 1 and self.base.data.split_file:
             raise UserError(f"--folds={self.folds} with --split_file: a file has one split; drop one of the two.")
         by = self.base.data.split_by
-        if by == splits.NONE or self.folds > 1 and by != splits.FOLDS:
-            what = "nobody validates, so nothing can be compared" if by == splits.NONE else f"this is one split, and no {self.folds} folds"
-            raise UserError(f"--split_by={by}: {what}; leave it out.")
+        if by == splits.NONE and not self.base.data.split_file:
+            raise UserError(f"--split_by={by}: nobody validates, so nothing can be compared; leave it out.")
+        if self.folds > 1 and by != splits.FOLDS:
+            raise UserError(f"--split_by={by}: this is one split, and no {self.folds} folds; leave it out, or give --folds=1.")
         if unknown := sorted(set(self.only_folds) - set(range(self.folds))):
             known = f"folds are 0 to {self.folds - 1}" if self.folds > 1 else "the one split is 0"
             raise UserError(f"--only_folds={','.join(map(str, unknown))} with --folds={self.folds}: {known}.")

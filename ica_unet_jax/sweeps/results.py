@@ -142,8 +142,11 @@ def read(workdir: str | Path) -> Sweep:
         raise UserError(f"{workdir / 'sweep.json'} lacks {error}: run the sweep's command again.") from error
     ended = records.read(workdir)
     sweep.runs.update((key, _run(ended[key])) for key in sweep.planned() if key in ended)
-    for key, lines in records.curves(workdir, ended.values()).items():
-        sweep.curves[key] = {int(line["step"]): float(line["dice_mean"]) for line in lines if line.get("dice_mean") is not None}
+    try:
+        for key, lines in records.curves(workdir, [ended[key] for key in sweep.runs]).items():
+            sweep.curves[key] = {int(line["step"]): float(line["dice_mean"]) for line in lines if line.get("dice_mean") is not None}
+    except (KeyError, ValueError, TypeError) as error:
+        raise UserError(f"{workdir / 'curves.csv'}, or metrics.jsonl of a cell, is damaged ({error!r}): bring it back, or remove it.") from error
     wanted = {(run.config["bases"], run.fold) for run in sweep.runs.values() if run.ica}
     for (m, fold), lines in sorted(records.peers(workdir).items()):
         if (m, fold) in wanted:

@@ -31,6 +31,8 @@ def load(config: Config) -> tuple[list[LearningFrame], list[Cine], splits.Split,
     data = config.data
     cases = cohort.open_cohort(data)
     split = cohort.choose_split(data, cases)
+    if data.split_file and not split["val"]:
+        raise UserError(f"--split_file={data.split_file} has nobody in 'val': name at least one patient; if all are to train, give --split_by=none instead of it.")
     chosen, learning = [case for part in ("train", "val") if split[part] for case in splits.select(split, cases, part)], set(split["train"])
     for remark in splits.remarks(split, cases) if processes.is_first() else ():
         print(f"note: {remark}", file=sys.stderr)

@@ -87,16 +87,18 @@ def test_published_rows_stand_beside_their_twins():
         assert theirs.model == ours.model and theirs != ours
 
 
-def test_a_recommended_network_comes_first(monkeypatch, tmp_path):
-    for path in networks.LAUNCH.rglob("*.flags"):
-        (tmp_path / path.relative_to(networks.LAUNCH)).parent.mkdir(exist_ok=True, parents=True)
-        (tmp_path / path.relative_to(networks.LAUNCH)).write_text(path.read_text())
-    (tmp_path / "recommended.flags").write_text((tmp_path / "acdc.flags").read_text() + "--bases=8\n")
-    monkeypatch.setattr(networks, "LAUNCH", tmp_path)
+def test_the_method_is_what_the_main_table_compares_with():
     rows = titled("main")
-    assert [*rows][:2] == ["ICA-UNet, recommended", "ICA-UNet"]
-    assert [config.model.bases for config in rows.values()][:2] == [8, 32]
+    assert [*rows][:2] == ["ICA-UNet", "ICA-UNet, recommended, images as for all"]
+    assert [config.model.streams for config in rows.values()][:2] == ["independent", "dense"]
+    assert len({config.replace(train_window="heart").data for config in rows.values()}) == 1  # the window is a network's own
     assert rows["no ICA"].diff(rows["ICA-UNet"]).keys() == {"mixing", "decoder_frame", "decoder_width", "ica_weight"}
+
+
+def test_the_recommended_network_is_the_last_that_was_tried():
+    causal, recommended = (Config.make(**launch_files.read(networks.LAUNCH / f"{name}.flags")) for name in ("acdc_causal", "recommended"))
+    _, changes = networks.levers(causal)[-1]
+    assert recommended == causal.replace(crop=(10, 128, 128), **changes)
 
 
 @pytest.mark.parametrize("streams", ["independent", "dense"])

@@ -89,11 +89,13 @@ def test_a_compacted_sweep_goes_on(folder):
     ("runs.csv", "done", "won", "has a run with the status won: bring it back"),
     ("sweep.json", "configs", "settings", r"runs\.csv and the files beside it do not go together"),
     ("cases.csv", "A_0,", "", r"cases\.csv is damaged"),
+    ("curves.csv", "0.75", "none", r"curves\.csv, or metrics\.jsonl of a cell, is damaged"),
     ("cases.csv", "ref,0,0,", "ref,0,9,", r"cases\.csv has no line of ref, seed 0, fold 0"),
 ])  # fmt: skip
 def test_damage_is_named(tmp_path, file, old, new, told):
     plan(tmp_path, labels=())
     finish(tmp_path, "ref", {"A_0": [HALF]})
+    (tmp_path / "cells" / "ref" / "seed0_fold0" / "metrics.jsonl").write_text('{"step": 400, "dice_mean": 0.75}\n')
     records.compact(tmp_path)
     path = tmp_path / file
     path.write_text(path.read_text().replace(old, new))

@@ -191,7 +191,7 @@ def test_all_train_and_nobody_validates(make):
     assert (folder(config) / "metrics.jsonl").read_bytes() == before
     with pytest.raises(UserError, match="--split=val: in this training nobody validated; give --split=test"):
         judging.evaluate(folder(config))
-    with pytest.raises(UserError, match="--checkpoint=best: in the training of .* nobody validated yet"):
+    with pytest.raises(UserError, match="--checkpoint=best: no checkpoint of .* tells of a validation"):
         checkpoints.restore(folder(config), "best")
 
 
