@@ -11,6 +11,7 @@ from ica_unet_jax.metrics import cases
 from ica_unet_jax.reporting.markup import NONE, number, plain_table
 
 REFERENCE = "`launch/acdc_causal.flags`"
+LAUNCHED = {"the same, and some images damaged, none turned, 4,000 steps": "`launch/recommended.flags`"}  # rows that became one
 
 
 class Tried(NamedTuple):
@@ -44,12 +45,13 @@ def table(folder: Path) -> str:
     rows, known = [], tried(folder)
     for one in known:
         size = f"{one.parameters / 1e6:.2f}", f"{one.gflop:.2f}"
+        title = f"{one.title}: {LAUNCHED[one.title]}" if one.title in LAUNCHED else one.title
         if not one.steps:
-            rows.append((one.title, NONE, "not yet trained", *[NONE] * 4, *size))
+            rows.append((title, NONE, "not yet trained", *[NONE] * 4, *size))
             continue
         gain = NONE if one is known[0] else number(one.dice["mean"] - known[0].dice["mean"], 3, signed=True)
         each = ", ".join(number(dice, 3) for dice in one.seeds)
-        rows.append((one.title, f"{one.steps:,}", each, *(number(one.dice[name], 3) for name in STRUCTURES), gain, *size))
+        rows.append((title, f"{one.steps:,}", each, *(number(one.dice[name], 3) for name in STRUCTURES), gain, *size))
     heads = ("Training", "Steps", "Mean Dice, each seed", *(f"Dice {name}" for name in STRUCTURES), "Gain", "Parameters (M)", "GFLOP a frame")
     return plain_table(heads, rows, [False, *[True] * 8])
 
@@ -58,9 +60,9 @@ def answer(folder: Path, by_window: float) -> str:
     """The sentence of the best; `by_window` is what the reference's networks gain by a window that follows, without any training."""
     reference, *others = tried(folder)
     best = max((one for one in others if one.steps), key=lambda one: one.dice["mean"])
-    length = "as many steps" if best.steps == reference.steps else f"{best.steps / reference.steps:g} times the steps"
+    length = "as many steps" if best.steps == reference.steps else f"{best.steps / reference.steps:.1f} times the steps"
     times = {1: "one training", 2: "two trainings"}.get(len(best.seeds), f"{len(best.seeds)} trainings")
     return (
-        f"**The best, by {times}: {best.title}. Mean Dice {number(best.dice['mean'], 3)}, {number(best.dice['mean'] - reference.dice['mean'], 3, signed=True)} over {reference.title}, with "
+        f"**The best, by {times}: {LAUNCHED.get(best.title, best.title)}. Mean Dice {number(best.dice['mean'], 3)}, {number(best.dice['mean'] - reference.dice['mean'], 3, signed=True)} over {reference.title}, with "
         f"{best.gflop / reference.gflop:.2f} times the work a frame and {length}. Of this {number(by_window, 3, signed=True)} is the window's.**"
     )
