@@ -83,7 +83,8 @@ def test_a_stream_gives_the_labels_of_jax(runtime, neighbours):
     assert found["jax"].shape == frames.shape and (found["jax"] == found[runtime]).mean() > 0.9999
 
 
-@pytest.mark.parametrize("runtime", [pytest.param("openvino", marks=pytest.mark.skipif("openvino" not in INSTALLED, reason="needs openvino")), pytest.param("onnxruntime", marks=pytest.mark.slow)])
+@pytest.mark.slow  # MSU-Net's own graphs take half a minute
+@pytest.mark.parametrize("runtime", [pytest.param("openvino", marks=pytest.mark.skipif("openvino" not in INSTALLED, reason="needs openvino")), "onnxruntime"])
 def test_a_snippet_has_the_labels_of_jax(runtime):
     """Five frames in snippets of two, with a last one that is filled up."""
     config = Config.make(model="msu_net", span=2, width_multiplier=0.0625, crop=(2, 64, 64))
