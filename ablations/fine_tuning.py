@@ -1,6 +1,6 @@
-"""What fine-tuning on ten frames of another cohort gives: for docs/model_card.md.
+"""What fine-tuning on ten frames of another cohort gives.
 
-  python ablations/fine_tuning.py --weights=FILE --data_dir=ACDC --json=ablations/results/acdc_causal/fine_tuning.json
+  python ablations/fine_tuning.py --weights=FILE --data_dir=ACDC --json=FILE
 
 The other cohort is made of the patients on whom the network was validated, whom it does not know: turned, of other voxels than the header says, and
 with dark blood. From a few of them it learns, on the others it is judged, as a user would do it by the commands.
@@ -60,7 +60,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="fine_tuning_") as folder:
         result = measured(Path(folder), trained.path.absolute(), few, rest, given.steps)
     files.write_json(given.json, {"commit": commit(), "machine": processor()} | result)
-    print(table(result))
+    print(f"{sentence(result)}\n\n{table(result)}")
 
 
 def measured(folder: Path, network: Path, few: Sequence[Cine], rest: Sequence[Cine], steps: int | None) -> dict[str, Any]:

@@ -23,7 +23,7 @@ TIMES = ("seconds_per_step", "compile_seconds", "training_seconds", "evaluation_
 
 
 def write_all(workdir: str | Path, studies: Mapping[str, Study] | None = None, delta: float = DELTA) -> None:
-    """Writes NAME.md, .csv, .tex and .png of every study, timings.md and .csv, index.md and report.html into `workdir`.
+    """Writes NAME.md, .csv, .tex and the pictures of every study (see `draw`), timings.md and .csv, index.md and report.html into `workdir`.
 
     From what the folder holds and from what `studies` and launch/acdc.flags are now; called again whenever a cell has finished.
 
