@@ -314,6 +314,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "decided": lambda: contrasts(f"acdc_mini/{name}" for name in STUDIES),
     "bases": lambda: bases("acdc_mini/loss_terms"),
     "phantom": lambda: contrasts(f"phantom/{name}" for name in ("loss_terms", "basis_dimension")),
+    "phantom_others": lambda: contrasts(f"phantom_others/{name}" for name in ("contracting_blocks", "projection_width", "ica_weight", "alpha", "correlation", "supervision")),
     "phantom_bases": lambda: bases("phantom/loss_terms"),
     "levers": lambda: levers.table(RESULTS / "choosing_levers"),
     "levers_answer": lambda: levers.answer(RESULTS / "choosing_levers", lost.by_window(lost_by("acdc_causal"))),
