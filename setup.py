@@ -21,7 +21,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["ica_unet_jax", "ica_unet_jax.*"]),
-    package_data={"ica_unet_jax": ["weights/*.safetensors", "viewing/page/*"]},
+    package_data={"ica_unet_jax": ["weights/*", "viewing/page/*"]},
     entry_points={"console_scripts": ["ica-unet-jax = ica_unet_jax.__main__:main"]},
     install_requires=[
         "jax>=0.10.2",

@@ -11,7 +11,10 @@ from ica_unet_jax.metrics import cases
 from ica_unet_jax.reporting.markup import NONE, number, plain_table
 
 REFERENCE = "`launch/acdc_causal.flags`"
-LAUNCHED = {"the same, and some images damaged, none turned, 4,000 steps": "`launch/recommended.flags`"}  # rows that became one
+LAUNCHED = {  # rows that became one
+    "the same, and some images damaged, none turned, 4,000 steps": "`launch/recommended.flags`",
+    "the same, and all images turned and mirrored, some damaged, 10,000 steps": "`launch/any_orientation.flags`",
+}
 
 
 class Tried(NamedTuple):
@@ -20,6 +23,7 @@ class Tried(NamedTuple):
     title: str
     steps: int  # 0: not yet trained
     seeds: list[float]  # mean Dice of each training
+    devices: list[str]  # on which each was trained
     dice: dict[str, float]  # of each structure and "mean", over the trainings
     parameters: int
     gflop: float
@@ -37,7 +41,8 @@ def _of_cell(folder: Path, cell: dict[str, Any]) -> Tried:
     found = [cases.summarize(cases.read_cases_csv(run))["dice"] for run in runs]
     mean = {name: sum(dice[name] for dice in found) / len(found) for name in (*STRUCTURES, "mean") if found}
     steps = json.loads(runs[0].with_name("timing.json").read_text(encoding="utf-8"))["steps"] if runs else 0
-    return Tried(title, steps, [dice["mean"] for dice in found], mean, cell["parameters"], cell["gflop"])
+    devices = [json.loads(run.with_name("provenance.json").read_text(encoding="utf-8"))["device"] for run in runs]
+    return Tried(title, steps, [dice["mean"] for dice in found], devices, mean, cell["parameters"], cell["gflop"])
 
 
 def table(folder: Path) -> str:
@@ -47,13 +52,14 @@ def table(folder: Path) -> str:
         size = f"{one.parameters / 1e6:.2f}", f"{one.gflop:.2f}"
         title = f"{one.title}: {LAUNCHED[one.title]}" if one.title in LAUNCHED else one.title
         if not one.steps:
-            rows.append((title, NONE, "not yet trained", *[NONE] * 4, *size))
+            rows.append((title, NONE, "not yet trained", *[NONE] * 5, *size))
             continue
         gain = NONE if one is known[0] else number(one.dice["mean"] - known[0].dice["mean"], 3, signed=True)
         each = ", ".join(number(dice, 3) for dice in one.seeds)
-        rows.append((title, f"{one.steps:,}", each, *(number(one.dice[name], 3) for name in STRUCTURES), gain, *size))
-    heads = ("Training", "Steps", "Mean Dice, each seed", *(f"Dice {name}" for name in STRUCTURES), "Gain", "Parameters (M)", "GFLOP a frame")
-    return plain_table(heads, rows, [False, *[True] * 8])
+        where = ", ".join("CPU" if device == "cpu" else device.removeprefix("NVIDIA ") for device in one.devices)
+        rows.append((title, f"{one.steps:,}", each, where, *(number(one.dice[name], 3) for name in STRUCTURES), gain, *size))
+    heads = ("Training", "Steps", "Mean Dice, each seed", "Trained on", *(f"Dice {name}" for name in STRUCTURES), "Gain", "Parameters (M)", "GFLOP a frame")
+    return plain_table(heads, rows, [False, True, True, False, *[True] * 6])
 
 
 def answer(folder: Path, by_window: float) -> str:

@@ -49,8 +49,8 @@ def runtimes(rows: Measured) -> str:
     return plain_table(heads, found, [False, False, True, True, True, True])
 
 
-def answer(rows: Measured) -> str:
-    """The first sentences of the page, of the rows of a benchmark on the window."""
+def answer(rows: Measured, on_gpu: Measured) -> str:
+    """The first sentences of the page, of the rows of a benchmark on the window and of a stream on a GPU."""
     frame = {name: row["frame_ms"]["p50"] for name, row in rows.items()}
     own, dense, unet = (f"roi/{name}" for name in ("n4/independent/past", "n4/dense/past", "unet2d"))
     fast, half = "@openvino", "@openvino@bfloat16"
@@ -59,7 +59,22 @@ def answer(rows: Measured) -> str:
         f"**On two CPU cores a frame of the causal network takes {frame[own + fast]:.0f} ms with OpenVINO and {frame[own + half]:.0f} in bfloat16, of the {PERIOD:.0f} that 22 "
         f"frames a second leave; with dense streams {frame[dense + fast]:.0f} and {frame[dense + half]:.0f}. In JAX it takes {frame[own]:.0f}, dense {frame[dense]:.0f}. A 2D U-Net with OpenVINO {too} ({frame[unet + fast]:.0f} ms, "
         f"{frame[unet + half]:.0f} in bfloat16): over a plain network the method gains a factor of {frame[unet + fast] / frame[dense + fast]:.1f} with dense streams and "
-        f"{frame[unet + fast] / frame[own + fast]:.1f} with independent ones. No GPU has been timed.**"
+        f"{frame[unet + fast] / frame[own + fast]:.1f} with independent ones. On an {gpu(on_gpu)} a full frame through its window takes {on_gpu['compute_ms']['p50']:.0f} ms in JAX.**"
+    )
+
+
+def gpu(ran: Measured) -> str:
+    """The name of the GPU of a stream."""
+    return ran["provenance"]["device"]
+
+
+def streamed_on_gpu(ran: Measured) -> str:
+    """What became of the frames of a stream on a GPU."""
+    delay = ran["arrival_to_mask_ms"]
+    return (
+        f"`launch/recommended.flags` on an {gpu(ran)}, JAX {ran['provenance']['versions']['jax']}, {ran['compute_dtype']}: {ran['frames']} frames of {'x'.join(map(str, ran['shape']))}, {ran['rate']:g} a second, through a window of "
+        f"{'x'.join(map(str, ran['model']['crop']))}; {ran['dropped']} were dropped. Compute p50 {ran['compute_ms']['p50']:.1f} ms, p95 {ran['compute_ms']['p95']:.1f}; arrival to mask p50 {delay['p50']:.1f}, p95 {delay['p95']:.1f}; "
+        f"{ran['deadline_misses']} mask came later than {ran['deadline_ms']:.0f} ms (after {delay['max']:.0f})."
     )
 
 

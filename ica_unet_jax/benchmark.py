@@ -15,7 +15,7 @@ from ica_unet_jax.benchmarking import report
 from ica_unet_jax.errors import UserError
 from ica_unet_jax.portable import runtimes
 
-_WORKDIR = flags.DEFINE_list("workdir", [], "Run folder of a training: its network is timed, not the paper's rows. Several, as A,B, are timed in turn.")
+_WORKDIR = flags.DEFINE_list("workdir", [], "Run folder of a training, or weights: its network is timed, not the paper's rows. Several, as A,B, are timed in turn.")
 _ONLY = flags.DEFINE_list("only", [], "Rows whose name contains one of these; empty: all.")
 _SECONDS = flags.DEFINE_float("seconds", 3.0, "For each figure, of all rounds together.", lower_bound=0.0)
 _ROUNDS = flags.DEFINE_integer("rounds", 5, "The rows of a grid take turns so often.", lower_bound=1)

@@ -197,6 +197,10 @@ class DataConfig(Part):
     drop_neighbour: float = knob(0.1, "Probability that a neighbour is replaced by the frame itself.", low=0, high=1)
     cyclic: bool = knob(False, "The cine is one closed beat: its last frame precedes its first.")
 
+    @property
+    def any_orientation(self) -> bool:
+        """Whether a network so trained has seen hearts turned and mirrored in every way that leaves the slices slices."""
+        return self.rotation == 180 and self.flip and self.flip_slices
 
     @property
     def window(self) -> str:

@@ -115,14 +115,14 @@ def choose(names: tuple[str, ...], given: dict[str, Any]) -> Options:
 def define_network() -> None:
     """The flags that name a trained network; `network` reads them."""
     flags.DEFINE_string("workdir", None, "Run folder of a training.")
-    flags.DEFINE_string("weights", None, f"Instead of it: a file of weights, hf:OWNER/NAME, or the name of weights in the package, of which {DEFAULT} is taken by default if it is there.")
+    flags.DEFINE_string("weights", None, f"Instead of it: a file of weights, hf:OWNER/NAME, or the name of weights in the package, of which {DEFAULT} is taken by default.")
 
 
 def network() -> Trained:
     """The network that these flags name; which it is, where they name nothing, goes to stderr.
 
     Raises:
-      UserError: both are given, or neither and no weights are there.
+      UserError: both are given.
     """
     from ica_unet_jax.runs import trained  # jax, which no help text waits for
 
@@ -133,8 +133,6 @@ def network() -> Trained:
         return trained.Run(Path(workdir))
     if weights:
         return trained.weights(weights)
-    if DEFAULT not in trained.names():
-        raise UserError("no network is named: give the --workdir of a training, or a file of --weights.")
     trained_here = Path(TrainConfig().workdir)
     beside = f" The one in {trained_here} is taken by --workdir={trained_here}." if (trained_here / "config.json").is_file() else ""
     print(f"note: the network is {DEFAULT}, which comes with the package.{beside}", file=sys.stderr)

@@ -60,7 +60,8 @@ def train(config: Config, *, draw: Draw | None = None) -> State:
     samples, cines, split, left_out = load(config)
     teacher = distillation.given_teacher(config, split)
     lie = orientation_of(config)
-    if processes.is_first() and (told := orientation.remark(lie, config.data.reorient)):
+    told = "" if config.data.any_orientation else orientation.remark(lie, config.data.reorient)
+    if processes.is_first() and told:
         print(f"note: {told}", file=sys.stderr)
     folder = run_folder.open_run(config, split, left_out, lie)
     if own := distillation.own_teacher(config):

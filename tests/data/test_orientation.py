@@ -1,5 +1,6 @@
 """How cases lie in the patient: what their headers say, and that turning is exact."""
 
+import json
 import shutil
 
 import nibabel as nib
@@ -84,6 +85,18 @@ def test_a_mixed_cohort_is_brought_to_its_usual_letters_and_says_so(cohort, tmp_
     assert run_folder.read_orientation(folder) == began == loop.orientation_of(config)
 
 
+def test_a_network_for_any_orientation_finds_new_slices_alone_new(cohort, tiny_run, tmp_path):
+    """Mirrored, turned and reversed stacks were in its training; slices along another axis were not."""
+    folder = shutil.copytree(tiny_run, tmp_path / "run")
+    write_json(folder / "orientation.json", {"codes": {"LPS": 4}, "scaled": True})
+    cases = reading.find_cases(turned_cohort(cohort, tmp_path / "turned", ["RAI", "PLS", "LPS", "SLP"]))
+    assert turning.remark(Run(folder), cases, "").startswith("3 of 4 cases: by the affine they lie otherwise")
+    settings = json.loads((folder / "config.json").read_text())
+    write_json(folder / "config.json", settings | dict(rotation=180.0, flip=True, flip_slices=True))
+    assert turning.remark(Run(folder), cases[:3], "") == ""
+    assert turning.remark(Run(folder), cases, "").startswith("1 of 4 cases: by the affine they lie otherwise")
+
+
 def test_a_case_that_does_not_tell_cannot_be_turned(cohort, tmp_path):
     image = nib.load(reading.find_cases(cohort)[0].cine)
     image.set_sform(None, code=0)
@@ -108,6 +121,7 @@ def test_a_run_that_does_not_say_how_its_patients_lay_cannot_turn(tiny_run, coho
 @pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="needs the ACDC samples")
 def test_the_remark_says_whose_letters_differ_and_what_an_affine_without_scale_is_worth(tmp_path):
     write_json(tmp_path / "orientation.json", Cohort({"LPS": 80}, True)._asdict())
+    (tmp_path / "config.json").write_text(Config().to_json())
     told = {name: turning.remark(Run(tmp_path), reading.find_cases(SHARED_DATA / name), "") for name in ("acdc_full", "acdc_mini")}
     assert told["acdc_full"] == ""
     assert told["acdc_mini"].startswith("21 of 21 cases: by the affine they lie otherwise in the patient (21 LAS) than the training's (80 LPS).")

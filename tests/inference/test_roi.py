@@ -134,6 +134,16 @@ def test_what_the_network_is_sure_of_wins_over_more_of_what_it_is_not():
     assert np.allclose(centre, (40 - 74.5, 40 - 89.5)) and not heart[~found.inside].any()
 
 
+def test_what_is_larger_than_a_heart_is_no_more_of_one():
+    """As a network saw a patient's window on the heart, and one on the chest's wall (voxels of RV, myocardium and LV, entropy)."""
+
+    def sight(counts, unsure):
+        return Sight(np.repeat(np.arange(1, 4, dtype=np.uint8), counts)[None, None], unsure)
+
+    assert roi.evidence(sight((2622, 2284, 2987), 0.228)) > roi.evidence(sight((4801, 13480, 25383), 0.461)) + 1
+    assert roi.evidence(sight((9000, 9000, 9000), 0.2)) == roi.evidence(sight((90000, 9000, 9000), 0.2))
+
+
 def test_a_small_heart_that_nobody_is_sure_of_is_more_than_nothing():
     spot = disc(40, 40, radius=2)
     found, centre = find(lambda placement: Sight(np.where(placement.inside, spot, 0), 0.6 * (placement.inside & (spot > 0)).any()), WIDE)

@@ -96,10 +96,10 @@ def test_the_method_is_what_the_main_table_compares_with():
     assert rows["no ICA"].diff(rows["ICA-UNet"]).keys() == {"mixing", "decoder_frame", "decoder_width", "ica_weight"}
 
 
-def test_the_recommended_network_is_the_last_that_was_tried():
-    causal, recommended = (Config.make(**launch_files.read(networks.LAUNCH / f"{name}.flags")) for name in ("acdc_causal", "recommended"))
-    _, changes = networks.levers(causal)[-1]
-    assert recommended == causal.replace(crop=(10, 128, 128), **changes)
+def test_the_recommended_network_and_the_weights_are_the_last_that_were_tried():
+    read = {name: launch_files.read(networks.LAUNCH / f"{name}.flags") for name in ("acdc_causal", "recommended", "any_orientation")}
+    tried = [Config.make(**read["acdc_causal"]).replace(crop=(10, 128, 128), **changes) for _, changes in networks.levers(Config.make(**read["acdc_causal"]))]
+    assert tried[-2:] == [Config.make(**read["recommended"]), Config.make(**read["recommended"] | read["any_orientation"])]
 
 
 @pytest.mark.parametrize("streams", ["independent", "dense"])
