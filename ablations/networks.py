@@ -35,6 +35,7 @@ RIVALS = {
     "Ensemble U-Net": ("acdc", "baselines/ensemble_unet"),
     "Omega-Net": ("acdc", "baselines/omega_net"),
 }
+DESIGN = dict(encoder_width=12, decoder_frame=True, decoder_convs=2, decoder_width=24, reconstruction_weight=0.0, recalibration=100)  # of "recommended"
 RATES = (1.3e-3, 4e-3, 1.2e-2)
 TEN = ACDC | PAPER | PAPER_N3 | NO_ICA | RIVALS
 
@@ -157,10 +158,7 @@ def _short(rate: float) -> str:
 
 def levers(reference: Config) -> list[Cell]:
     """What may make the causal network more accurate in about the same time: groups of changes, each beside those before it."""
-    network = dict(
-        streams="dense", stream_width=64, encoder_width=12, decoder_frame=True, decoder_convs=2, decoder_width=24,
-        reconstruction_weight=0.0, recalibration=100, train_window="heart",
-    )  # fmt: skip
+    network = DESIGN | dict(streams="dense", stream_width=64, train_window="heart")
     images = dict(scaling=0.25, elastic=3.0, gamma=0.5, slice_shift=1.5, bias_field=0.3, blur=0.5)
     anywhere = images | dict(
         rotation=180.0, flip=True, flip_slices=True, noise=0.4, ghosting=0.4, spike=0.8, bias_field=0.4, missing_slice=0.2, thin_stack=0.2,
@@ -179,10 +177,7 @@ def levers(reference: Config) -> list[Cell]:
 
 def recommended_design(reference: Config) -> list[Cell]:
     """The design of the recommended network on another grid: one wide U-Net that works as much, the frame in wider decoders, no reconstruction."""
-    design = work.dense_twin(reference.model) | dict(
-        encoder_width=12, decoder_width=24, decoder_convs=2, decoder_frame=True, reconstruction_weight=0.0, recalibration=100
-    )
-    return [("the recommended network's design", design)]
+    return [("the recommended network's design", DESIGN | work.dense_twin(reference.model))]
 
 
 NETWORKS = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ica_unet_jax.benchmarking import report, work
@@ -59,7 +59,7 @@ def answer(rows: Measured, on_gpu: Measured) -> str:
         f"**On two CPU cores a frame of the causal network takes {frame[own + fast]:.0f} ms with OpenVINO and {frame[own + half]:.0f} in bfloat16, of the {PERIOD:.0f} that 22 "
         f"frames a second leave; with dense streams {frame[dense + fast]:.0f} and {frame[dense + half]:.0f}. In JAX it takes {frame[own]:.0f}, dense {frame[dense]:.0f}. A 2D U-Net with OpenVINO {too} ({frame[unet + fast]:.0f} ms, "
         f"{frame[unet + half]:.0f} in bfloat16): over a plain network the method gains a factor of {frame[unet + fast] / frame[dense + fast]:.1f} with dense streams and "
-        f"{frame[unet + fast] / frame[own + fast]:.1f} with independent ones. On an {gpu(on_gpu)} a full frame through its window takes {on_gpu['compute_ms']['p50']:.0f} ms in JAX.**"
+        f"{frame[unet + fast] / frame[own + fast]:.1f} with independent ones. On an {gpu(on_gpu)} the recommended network takes {on_gpu['compute_ms']['p50']:.0f} ms for a full frame through its window, in JAX.**"
     )
 
 
@@ -74,7 +74,16 @@ def streamed_on_gpu(ran: Measured) -> str:
     return (
         f"`launch/recommended.flags` on an {gpu(ran)}, JAX {ran['provenance']['versions']['jax']}, {ran['compute_dtype']}: {ran['frames']} frames of {'x'.join(map(str, ran['shape']))}, {ran['rate']:g} a second, through a window of "
         f"{'x'.join(map(str, ran['model']['crop']))}; {ran['dropped']} were dropped. Compute p50 {ran['compute_ms']['p50']:.1f} ms, p95 {ran['compute_ms']['p95']:.1f}; arrival to mask p50 {delay['p50']:.1f}, p95 {delay['p95']:.1f}; "
-        f"{ran['deadline_misses']} mask came later than {ran['deadline_ms']:.0f} ms (after {delay['max']:.0f})."
+        f"later than {ran['deadline_ms']:.0f} ms: {ran['deadline_misses']}, the latest after {delay['max']:.0f} ms."
+    )
+
+
+def trained_on_gpu(timings: Sequence[Measured], cpu: Measured) -> str:
+    """What a step of the recommended network took, of the `timing.json` of several trainings on a GPU and of one on CPU cores."""
+    steps, compiling = ([one[name] for one in timings] for name in ("seconds_per_step", "compile_seconds"))
+    return (
+        f"A training step of this network (batch 4) took {1000 * min(steps):.0f} to {1000 * max(steps):.0f} ms in {len(timings)} trainings, up to five of them at a time on the GPU, after {min(compiling):.0f} to "
+        f"{max(compiling):.0f} seconds of compilation; on {cpu['threads']} CPU cores {1000 * cpu['seconds_per_step']:.0f} ms."
     )
 
 

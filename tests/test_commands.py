@@ -45,6 +45,21 @@ def test_a_command_of_the_list_is_the_command_itself():
     assert listed.returncode == 2 and listed.stderr == "error: --patient is no flag of this command: --patients is, and --help lists them all.\n"
 
 
+def test_without_a_network_the_one_of_the_package_is_taken_and_named(tmp_path):
+    def export(name):
+        done = subprocess.run(
+            [sys.executable, "-m", "ica_unet_jax.export", "--format=weights", f"--output={name}.safetensors"], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0 and (tmp_path / f"{name}.safetensors").is_file()
+        return done.stderr
+
+    said = "note: the network is acdc_causal, which comes with the package."
+    assert export("a") == f"{said}\n"
+    (tmp_path / "runs" / "default").mkdir(parents=True)
+    (tmp_path / "runs" / "default" / "config.json").write_text("{}")
+    assert export("b") == f"{said} The one in runs/default is taken by --workdir=runs/default.\n"
+
+
 def test_the_version_of_the_package():
     assert run("--version").stdout == f"ica_unet_jax {ica_unet_jax.__version__}\n"
 

@@ -36,11 +36,6 @@ def is_codes(text: str) -> bool:
     return sorted(next((pair for pair in ("LR", "AP", "IS") if letter in pair), "") for letter in text) == ["AP", "IS", "LR"]
 
 
-def same_slices(one: str, other: str) -> bool:
-    """Whether slices lie along the same axis of the patient, in whatever order, by the letters of two images."""
-    return any(one[2] in pair and other[2] in pair for pair in ("LR", "AP", "IS"))
-
-
 def has_scale(header: nib.Nifti1Header) -> bool:
     """Whether the affine holds the voxel sizes. One that does not was made up, and its letters may be so too."""
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import collections
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +21,7 @@ from ica_unet_jax.labels import STRUCTURES
 MEMORY = 9  # masks that decide where the heart is: more than half of them must say so
 DEAD_ZONE = 1 / 16  # of the window's size: as far the heart may be off its centre before the window moves
 ROUNDS = 6  # looks at most from the best tile to the heart's centre
-# Chosen on the choosing fold, with four networks:
+# Chosen on the choosing fold, with four networks (docs/results/levers.md):
 SURENESS = 20.0  # by a nat of entropy less a window with e^20 times fewer voxels of a structure is as good
 ENOUGH = 3000  # voxels of a structure, beyond which more are no more of a heart: what a network takes for one can be far larger
 
@@ -118,5 +118,9 @@ def tiles(placement: Placement) -> list[Placement]:
 
 def evidence(sight: Sight) -> float:
     """How much of a heart is seen: large where all three structures are and the network is sure of them, as it is not of what it takes other organs for."""
-    counts = [np.count_nonzero(sight.labels == label) for label in STRUCTURES.values()]
-    return sum(math.log1p(min(count, ENOUGH)) for count in counts) - SURENESS * sight.unsure
+    return weighed([np.count_nonzero(sight.labels == label) for label in STRUCTURES.values()], sight.unsure)
+
+
+def weighed(counts: Iterable[float], unsure: float, sureness: float = SURENESS, enough: float = ENOUGH) -> float:
+    """The same, of the voxels of each structure and the entropy in nats."""
+    return sum(math.log1p(min(count, enough)) for count in counts) - sureness * unsure

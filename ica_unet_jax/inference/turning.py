@@ -50,15 +50,12 @@ def sound(seen: Examination) -> Cine:
 def remark(trained: Trained, cases: Iterable[Case], codes: str) -> str:
     """A sentence about the cases that lie otherwise than all training patients; "" where none does, or nothing says how these lay.
 
-    `codes` as `codes_for` gives them. To a network that was trained for any orientation slices along another axis alone are new.
+    `codes` as `codes_for` gives them. To a network that was trained for any orientation none is new.
     """
     learnt, cases = trained.orientation, list(cases)
     known = {codes} if codes else set(learnt.codes)
     others = [case for case in cases if reading.codes_of(case) not in known]
-    if learnt.usual and others and not codes and trained.config.data.any_orientation:
-        seen = [letters for letters in known if letters]
-        others = [case for case in others if (own := reading.codes_of(case)) and not any(orientation.same_slices(own, one) for one in seen)]
-    if not learnt.usual or not others:
+    if not learnt.usual or not others or (not codes and trained.config.data.any_orientation):
         return ""
     which, lie = f"{len(others)} of {len(cases)} cases" if len(cases) > 1 else f"{cases[0].image}", reading.lie(others)
     doubt = orientation.doubt(learnt, lie)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ablations import levers, model_card
+from ablations import levers, model_card, search
 from ica_unet_jax.evaluation import robustness
 from ica_unet_jax.evaluation.corruptions import CORRUPTIONS
 from ica_unet_jax.labels import STRUCTURES
@@ -35,8 +35,8 @@ def test_losses_beyond_the_limits_are_named():
 
 
 def test_the_first_screen_says_the_worst_orientation():
-    found = model_card.short([judged(0.9)], seen(**{"turned by 90 degrees": 0.021, "one slice": 0.3}))
-    assert "mean Dice of 0.900 on 1 patients" in found and "at most 0.021 less" in found
+    found = model_card.short([judged(0.9)], seen(**{"turned by 90 degrees": 0.021, "one slice": 0.3}), [judged(0.7)])
+    assert "mean Dice of 0.900 on 1;" in found and "at most 0.021 less" in found and "never saw, 0.700" in found
 
 
 @pytest.mark.parametrize("device, told", [("cpu", "CPU"), ("NVIDIA H200", "H200")])
@@ -49,3 +49,14 @@ def test_levers_tell_where_each_was_trained(tmp_path, device, told):
     (run / "timing.json").write_text('{"steps": 7}')
     (run / "provenance.json").write_text(json.dumps({"device": device}))
     assert f"| {levers.REFERENCE} | 7 | 0.500 | {told} | 0.500 |" in levers.table(tmp_path)
+
+
+def test_the_search_is_judged_by_where_the_best_window_lies():
+    """Another organ, larger than a heart and less sure, wins where voxels are counted, and loses where sureness weighs."""
+    window = dict(network="1", patient="p")
+    rows = [
+        window | dict(apart=0.1, RV=2622.0, MYO=2284.0, LV=2987.0, unsure=0.228),
+        window | dict(apart=0.9, RV=4801.0, MYO=13480.0, LV=25383.0, unsure=0.461),
+    ]
+    told = [line.split(" | ")[2] for line in search.table(rows).splitlines()[2:]]
+    assert told[0] == "1 of 1" and told[-2:] == ["0 of 1", "0 of 1"]

@@ -209,7 +209,7 @@ def simulate(
 
 
 def write_cohort(
-    out: Path,
+    out: str | Path,
     patients: int,
     seed: int = 0,
     shape: tuple[int, int, int] = (8, 96, 96),
