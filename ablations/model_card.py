@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ica_unet_jax.evaluation import robustness
 from ica_unet_jax.evaluation.corruptions import ORIENTATIONS, OTHERS
@@ -34,6 +35,17 @@ def corruptions(rows: Sequence[robustness.Row]) -> str:
 def doubted(rows: Sequence[robustness.Row], limits: Mapping[str, float]) -> str:
     """How well the signs of doubt, beyond these limits, find the frames that failed."""
     return f"{robustness.failures(rows, limits)}\n\n{robustness.doubts_table(rows, limits)}"
+
+
+def timed(streams: Sequence[Mapping[str, Any]]) -> str:
+    """How long a frame takes, in each of some streams of the same cine."""
+    first = streams[0]
+    each = "; ".join(
+        f"{ran['compute_dtype']}: arrival to mask p50 {ran['arrival_to_mask_ms']['p50']:.0f} ms, p95 {ran['arrival_to_mask_ms']['p95']:.0f}, {ran['answered']:,} of {ran['frames']:,} frames answered, "
+        f"{ran['deadline_misses']} later than {ran['deadline_ms']:.0f} ms, the latest after {ran['arrival_to_mask_ms']['max']:.0f}"
+        for ran in streams
+    )
+    return f"Frames of {'x'.join(map(str, first['shape']))}, {first['rate']:g} a second for {first['seconds']:.0f} seconds, {first['runtime']}, {first['provenance']['cores']} cores ({first['provenance']['machine']}). {each}."
 
 
 def short(rows: Sequence[cases.Row], seen: Sequence[robustness.Row], simulated: Sequence[cases.Row]) -> str:
