@@ -293,7 +293,7 @@ def answers() -> str:
         ),
         (
             "Does it need the neighbouring frames?",
-            f"**Apparently not.** To leave out the frame after changes Dice by {change(past)}, {past['decision']}. A network trained with both gives the same Dice with copies of the frame in their places.",
+            f"**{past['decision'].capitalize()}.** To leave out the frame after changes Dice by {change(past)}. A network trained with both gives the same Dice with copies of the frame in their places.",
             "[causal](docs/results/causal.md), [neighbours](docs/results/neighbours.md)",
         ),
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -17,7 +18,7 @@ from ica_unet_jax.errors import UserError
 from ica_unet_jax.portable import runtimes
 from ica_unet_jax.portable.runtimes import JAX
 from ica_unet_jax.runtime.files import write_json
-from ica_unet_jax.sweeps import paper_tables
+from ica_unet_jax.sweeps import paper_tables, system_results
 from ica_unet_jax.sweeps.trials import LEFT, Trial, run_missing
 from ica_unet_jax.training import loop
 
@@ -64,6 +65,26 @@ def compare(
         jax.clear_caches()  # a training has functions of its own
     run_missing(unfinished, on_end=lambda trial: paper_tables.write(folder, split, left_out))
     paper_tables.write(folder, split, left_out)  # also where nothing was left to do
+    return folder
+
+
+def compare_folds(reference: Config, folds: Sequence[int], *, split: str = "val", timed: bool = True, **how: Any) -> Path:
+    """`compare` of each fold, in WORKDIR/foldK with the seed --seed + K, and in WORKDIR the tables of all patients, each judged out of fold.
+
+    All are timed once, with the first fold. `how` is as in `compare`.
+
+    Raises:
+      UserError: as `compare`; or test patients, whom all folds share; or a fold that is none.
+    """
+    if split != "val":
+        raise UserError(f"--only_folds with --split={split}: all folds have the same {split} patients; leave one of them out.")
+    if wrong := [fold for fold in folds if not 0 <= fold < reference.data.folds]:
+        raise UserError(f"--only_folds={','.join(map(str, folds))}: there is no fold {wrong[0]} of {reference.data.folds}; they count from 0.")
+    folder, (_, left_out) = Path(reference.train.workdir), fitting(reference)
+    for number, fold in enumerate(folds):
+        config = reference.replace(fold=fold, seed=reference.train.seed + fold, workdir=str(folder / f"{system_results.FOLD}{fold}"))
+        compare(config, split=split, timed=timed and not number, **how)
+        paper_tables.write(folder, split, left_out)
     return folder
 
 

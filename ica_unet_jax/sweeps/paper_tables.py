@@ -19,7 +19,7 @@ from ica_unet_jax.runtime.files import write_text
 from ica_unet_jax.sweeps.lines import csv_text
 from ica_unet_jax.sweeps.paper_figures import TABLE_1, Accuracy, RealTime
 from ica_unet_jax.sweeps.paper_figures import clocks as printed_clocks
-from ica_unet_jax.sweeps.system_results import Network, Result, machine_of, networks, networks_of, read
+from ica_unet_jax.sweeps.system_results import FOLD, Network, Result, machine_of, networks, networks_of, read
 
 LIMIT_MS = 50.0
 FEW = 10  # patients below which differences are not tested
@@ -170,7 +170,8 @@ def write(folder: Path, split: str, left_out: Mapping[str, str]) -> None:
     """Writes tables.md, each table as CSV and LaTeX, and tables.png; `left_out` says why a system of that title is not in them."""
     results = read(folder, split)
     tables = {"table_1": table_1(results), "table_1_ratios": ratios(results), "table_2": table_2(results)}
-    facts = _facts(results, split)
+    folds = sorted(path.name.removeprefix(FOLD) for path in folder.glob(f"{FOLD}[0-9]*"))
+    facts = _facts(results, split + f" of fold {', '.join(folds)}" * bool(folds))
     blocks = ["# The paper's tables", facts, *(f"    {command}" for command in _commands(results)), *left_out.values()]
     for table in tables.values():
         blocks += [f"## {table.title}", markdown_table(table), table.note]

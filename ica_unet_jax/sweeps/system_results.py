@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 from ica_unet_jax.benchmarking.systems import SYSTEMS, System, network_name, widths
 from ica_unet_jax.errors import UserError
-from ica_unet_jax.metrics.cases import Row, read_cases_csv
+from ica_unet_jax.metrics.cases import Row, read_cases_csv, summarize
 from ica_unet_jax.reporting.markup import counted
 from ica_unet_jax.runs import log, run_folder, status
 from ica_unet_jax.sweeps.paper_figures import TABLE_1, TABLE_2, Accuracy, RealTime
 
+FOLD = "fold"  # before its number, a folder of the tables of one fold
 SHARED = ("crop", "spacing", "steps", "batch_size")  # by all rows, beside patients and metrics
 
 
@@ -32,11 +33,13 @@ class Result(NamedTuple):
 
 
 def read(folder: Path, split: str) -> list[Result]:
-    """The systems that have been begun, in the order of the tables.
+    """The systems that have been begun, in the order of the tables; where there are tables of folds, of all their patients.
 
     Raises:
       UserError: two of them cannot stand in one table; see `SHARED`.
     """
+    if folds := sorted(folder.glob(f"{FOLD}[0-9]*")):
+        return _pooled([{result.system.name: result for result in read(fold, split)} for fold in folds])
     results = [read_run(folder / system.name, system, split) for system in SYSTEMS if (folder / system.name).is_dir()]
     judged = [(result, _shared(folder / result.system.name, result)) for result in results if result.summary]
     for result, shared in judged[1:]:
@@ -47,6 +50,28 @@ def read(folder: Path, split: str) -> list[Result]:
                 f"{', '.join(differing)}): move one of them to another --workdir."
             )
     return results
+
+
+def _pooled(folds: list[dict[str, Result]]) -> list[Result]:
+    """Of each system one result: the patients of all folds, each judged by the network that did not learn from him, and the mean hours of a training."""
+    found = []
+    for system in SYSTEMS:
+        results = [fold[system.name] for fold in folds if system.name in fold]
+        if not results:
+            continue
+        judged = [result for result in results if result.summary]
+        rows = [row for result in judged for row in result.cases]
+        left = next((result.state for result in results if result.state), "")
+        state = "" if len(judged) == len(folds) else f"{len(judged)} of {len(folds)} folds" + f" ({left})" * bool(left)
+        hours = [result.hours for result in judged if result.hours]
+        found.append(
+            results[0]._replace(
+                summary=summarize(rows) if rows else None, cases=rows, state=state, hours=sum(hours) / len(hours) if hours else 0.0,
+                timings=next((result.timings for result in results if any(result.timings.values())), results[0].timings),
+                machine=next((result.machine for result in results if result.machine), ""),
+            )
+        )  # fmt: skip
+    return found
 
 
 def _shared(run: Path, result: Result) -> dict[str, Any]:

@@ -2,6 +2,9 @@
 
 import csv
 import json
+import re
+import shutil
+from pathlib import Path
 
 import pytest
 import tiny
@@ -94,6 +97,38 @@ def test_tables_are_made_and_what_is_there_is_kept(reference, monkeypatch, capsy
     write_json(folder / "steady" / "split.json", split | {"val": split["train"]})
     with pytest.raises(UserError, match=r"cannot stand in one table \(narrow and steady differ in split\)"):
         comparing.compare(reference)
+
+
+def test_folds_are_pooled_so_that_each_patient_is_judged_once(reference, monkeypatch):
+    seen, asked = [], []
+
+    def train(config):
+        seen.append((config.data.fold, config.train.seed))
+        tiny.write_run(config)
+        halves = [["patient001", "patient002"], ["patient003", "patient004"]]
+        write_json(Path(config.train.workdir) / "split.json", dict(train=halves[1 - config.data.fold], val=halves[config.data.fold]))
+
+    monkeypatch.setattr(trials.loop, "train", train)
+    monkeypatch.setattr(measuring, "benchmark", lambda rows, seconds: asked.append(rows) or made_up(rows, seconds))
+    folder = comparing.compare_folds(reference.replace(folds=2, seed=5), [0, 1], only=["narrow"])
+    assert seen == [(0, 5), (1, 6)] and len(asked) == 1  # timed once
+    [pooled] = system_results.read(folder, "val")
+    alone = [system_results.read(folder / f"fold{k}", "val")[0] for k in (0, 1)]
+    names = [{row["patient"] for row in result.cases} for result in alone]
+    assert not names[0] & names[1] and pooled.summary["n_patients"] == sum(map(len, names)) and not pooled.state and pooled.timings == alone[0].timings
+    weighed = sum(result.summary["dice"]["mean"] * len(patients) for result, patients in zip(alone, names, strict=True)) / pooled.summary["n_patients"]
+    assert pooled.summary["dice"]["mean"] == pytest.approx(weighed)
+    assert "split val of fold 0, 1, 4 patients" in (folder / "tables.md").read_text()
+    shutil.rmtree(folder / "fold1" / "narrow" / "evaluation_val")
+    assert system_results.read(folder, "val")[0].state == "1 of 2 folds (not trained yet)"
+
+
+@pytest.mark.parametrize(
+    "folds, split, why", [([0], "test", "all folds have the same test patients; leave one of them out."), ([0, 2], "val", "there is no fold 2 of 2; they count from 0.")]
+)
+def test_folds_that_cannot_be(reference, folds, split, why):
+    with pytest.raises(UserError, match=re.escape(why)):
+        comparing.compare_folds(reference.replace(folds=2), folds, split=split)
 
 
 def test_times_of_other_networks_and_other_judgements_are_not_kept(reference, monkeypatch):
