@@ -355,6 +355,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "card_doubts": lambda: model_card.doubted(corrupted(), kept().doubt_limits),
     "card_time": lambda: model_card.timed([result(f"acdc_causal/stream_{dtype}") for dtype in ("float32", "bfloat16")]),
     "card_tuning": tuned,
+    "small": lambda: cells("small_acdc_mini/small"),
     "search": lambda: search.table(search.read(RESULTS / "choosing_levers" / "search.csv")),
     "learning_rates": lambda: cells("choosing_learning_rate/learning_rate"),
     "systems": lambda: systems(
