@@ -7,9 +7,7 @@ results are read from ablations/results, the list of modules from their docstrin
 from __future__ import annotations
 
 import ast
-import csv
 import functools
-import json
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -22,23 +20,32 @@ if __name__ == "__main__":
 
 from ablations import claims, fine_tuning, levers, model_card, search, speed  # noqa: E402
 from ablations import where_lost as lost  # noqa: E402
+from ablations.answers import STUDIES, answers  # noqa: E402
+from ablations.committed import (  # noqa: E402
+    RESULTS,
+    Line,
+    change,
+    dice,
+    judged,
+    lines,
+    printed_in_paper,
+    result,
+    timed,
+    trained,
+    value,
+)
 from ablations.large_cohort import TABLES  # noqa: E402
 from ica_unet_jax.benchmarking import parallel, report  # noqa: E402
 from ica_unet_jax.config import fields  # noqa: E402
 from ica_unet_jax.evaluation import robustness, where_lost  # noqa: E402
 from ica_unet_jax.evaluation.pages import cases_table  # noqa: E402
 from ica_unet_jax.labels import STRUCTURES  # noqa: E402
-from ica_unet_jax.metrics import cases  # noqa: E402
 from ica_unet_jax.reporting import figures  # noqa: E402
 from ica_unet_jax.reporting.markup import NONE, number, p_value, plain_table  # noqa: E402
 from ica_unet_jax.runs.trained import Weights, weights  # noqa: E402
 from ica_unet_jax.runtime.files import write_text  # noqa: E402
 
-RESULTS = ROOT / "ablations" / "results"
 MARKED = re.compile(r"(<!-- made by python ablations/documents\.py: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-STUDIES = ("loss_terms", "bases_from", "streams", "basis_dimension")  # of acdc_mini
-
-Line = dict[str, str]
 
 
 def main() -> None:
@@ -58,47 +65,6 @@ def pages() -> list[Path]:
 def remade(text: str) -> str:
     """The text of a document with its parts made anew; KeyError for a part that is not in `PARTS`."""
     return MARKED.sub(lambda found: f"{found[1]}\n{PARTS[found[2]]()}\n\n{found[3]}", text)
-
-
-def lines(path: str) -> list[Line]:
-    """The lines of a CSV file below ablations/results, named without its ending."""
-    with (RESULTS / f"{path}.csv").open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def named(path: str, name: str) -> Line:
-    """The one line of such a file whose first column is `name`."""
-    [found] = [line for line in lines(path) if next(iter(line.values())) == name]
-    return found
-
-
-def result(path: str) -> dict[str, Any]:
-    """A JSON file below ablations/results, named without its ending."""
-    return json.loads((RESULTS / f"{path}.json").read_text(encoding="utf-8"))
-
-
-def value(line: Line, column: str) -> float | None:
-    """The number in a column; None where it is empty."""
-    return float(line[column]) if line.get(column) else None
-
-
-def dice(line: Line, structure: str) -> str:
-    return f"{number(value(line, f'dice_{structure}'), 3)} ± {number(value(line, f'dice_{structure}_sd'), 3)}"
-
-
-def change(line: Line, removed: bool = False) -> str:
-    """The change of Dice to the reference, with its 95 % interval where there is one; turned round for what the setting `removed`."""
-    difference, *limits = (value(line, column) for column in ("difference", *(("high", "low") if removed else ("low", "high"))))
-    if removed:
-        difference, *limits = (None if x is None else -x for x in (difference, *limits))
-    interval = "" if None in limits else f" [{', '.join(number(limit, 3) for limit in limits)}]"
-    return number(difference, 3, signed=True) + interval
-
-
-def ahead(plain: Line, own: Line) -> str:
-    """Which of two lines of the paper's tables has the higher Dice."""
-    difference = float(plain["Dice mean"]) - float(own["Dice mean"])
-    return "the same" if not difference else f"so {'the U-Net' if difference > 0 else 'ICA-UNet'} is ahead by {abs(difference):.3f}"
 
 
 def cells(path: str) -> str:
@@ -141,14 +107,6 @@ def systems(keep: Callable[[Line], bool], columns: Iterable[str], table: str = "
     found = sorted((line for line in lines(f"tables_acdc_mini/{table}") if keep(line)), key=lambda line: line["Dice mean"], reverse=True)
     columns = tuple(columns)
     return plain_table(columns, ([line[column] for column in columns] for line in found), [False, *[True] * (len(columns) - 1)])
-
-
-def trained(line: Line) -> bool:
-    return line["Dice mean"] != NONE and not printed_in_paper(line)
-
-
-def printed_in_paper(line: Line) -> bool:
-    return line["System"].endswith("(paper)")
 
 
 def ratios() -> str:
@@ -232,89 +190,9 @@ def modules() -> str:
     return "```text\n" + "\n".join(found).strip() + "\n```"
 
 
-def timed(name: str) -> dict[str, Any]:
-    """The rows of a committed benchmark of frames."""
-    return report.read(RESULTS / "real_time" / f"{name}.json")["rows"]
-
-
-def answers() -> str:
-    """The screen of the README: what committed results say to what people ask first."""
-    past = named("causal_acdc_mini/causal", "t-1 alone")
-    n4, causal, dense, plain, paper = (
-        named("tables_acdc_mini/table_1" if "ICA" in name else "tables_acdc_mini/table_2", name)
-        for name in (
-            "ICA-UNet, n = 4, independent", "ICA-UNet, n = 4, independent, past frame alone", "ICA-UNet, n = 4, dense", "U-Net 2D", "ICA-UNet, n = 4 (paper)"
-        )
-    )  # fmt: skip
-    rest = [line["Dice mean"] for line in lines("tables_acdc_mini/table_1") + lines("tables_acdc_mini/table_2") if trained(line) and "at 0.25" in line["System"]]
-    decided = [(PARTS_OF_THE_METHOD[line["title"]], line) for name in STUDIES for line in lines(f"acdc_mini/{name}") if line["decision"] == "worse"]
-    helps, hurts = ([f"{words} ({change(line, removed)})" for (words, removed), line in decided if removed == wanted] for wanted in (True, False))
-    undecided = [line for name in STUDIES for line in lines(f"acdc_mini/{name}") if line["decision"] == "undecided"]
-    bases_decided = [line for line in lines("acdc_mini/basis_dimension") if line["decision"] not in ("", "undecided")]
-    nothing = [PARTS_OF_THE_METHOD[line["title"]][0] for line in lines("acdc_mini/loss_terms") if line["decision"].startswith("no effect") and " x " not in line["title"]]
-    twin = named("acdc_mini/streams", "dense, equal work")
-    fast, jax, unet = (
-        timed("benchmark")[name] for name in ("roi/n4/independent/past@openvino", "roi/n4/independent/past", "roi/unet2d@openvino")
-    )
-    p50, p95, period = (*(fast["frame_ms"][name] for name in ("p50", "p95")), speed.PERIOD)
-    on_gpu, ours = result("real_time/h200"), cases.summarize(judged("recommended"))["dice"]
-    real_time = "**Yes**" if p95 < period else "**Most frames, not all**" if p50 < period else "**No**"
-    rows = [
-        (
-            "How accurate is it?",
-            f"Mean Dice **{number(ours['mean'], 3)}** (RV {number(ours['RV'], 3)}, MYO {number(ours['MYO'], 3)}, LV {number(ours['LV'], 3)}) at end-diastole and end-systole on 20 patients of ACDC whom it had not seen, by `launch/recommended.flags`, one "
-            f"training. The paper prints {paper['Dice mean'].split()[0]}, on labels of all frames that were never published.",
-            "[levers](docs/results/levers.md)",
-        ),
-        (
-            "Is it real time?",
-            f"{real_time}, with OpenVINO, two CPU cores of a shared machine and past frames alone: a frame (8 slices of 128x128) takes {p50:.0f} ms, 95 % at most "
-            f"{p95:.0f}, of {period:.0f} that 22 a second leave. In JAX it takes {jax['frame_ms']['p50']:.0f} ms. A 2D U-Net with OpenVINO takes "
-            f"{unet['frame_ms']['p50']:.0f} ms{', real time too' * (unet['frame_ms']['p95'] < period)}. `launch/recommended.flags` on an {speed.gpu(on_gpu)}, full frames: {on_gpu['compute_ms']['p50']:.0f} ms in JAX.",
-            "[speed](docs/results/speed.md)",
-        ),
-        (
-            "Which parts matter?",
-            f"After 250 steps, a tenth of a full training: **Helps:** {'; '.join(helps)}. **Hurts:** {'; '.join(hurts)}. **No effect** above 0.01: {', '.join(nothing)}. "
-            f"**Undecided:** {len(undecided)} other comparisons{', among them all of the number of bases' * (not bases_decided)}.",
-            "[ablations](docs/results/ablations.md)",
-        ),
-        (
-            "Is it better than a plain U-Net?",
-            f"**Not shown.** On 6 of the patients after 500 steps a 2D U-Net on the images has {plain['Dice mean']} and ICA-UNet {n4['Dice mean']}, {ahead(plain, n4)}; one training of each, so it "
-            f"may be chance. One U-Net for all coefficients (\"dense\") instead of one for each basis has {dense['Dice mean']} there; over three folds after 250 steps it differs by {change(twin)}, {twin['decision']}.",
-            "[rivals](docs/results/rivals.md)",
-        ),
-        (
-            "Better than the other rivals?",
-            f"**Not known.** U-Net 3D, MSU-Net, GridNet, Ω-Net and an ensemble reach {min(rest)} to {max(rest)} on the same 6 patients, but at a quarter of their width and "
-            "untuned. A fair trial, one recipe for all, was rehearsed on the patients for choosing; the comparison is not made.",
-            "[rivals](docs/results/rivals.md), [learning rates](docs/results/learning_rates.md)",
-        ),
-        (
-            "Does it need the neighbouring frames?",
-            f"**{past['decision'].capitalize()}.** To leave out the frame after changes Dice by {change(past)}. A network trained with both gives the same Dice with copies of the frame in their places.",
-            "[causal](docs/results/causal.md), [neighbours](docs/results/neighbours.md)",
-        ),
-    ]
-    return plain_table(("Question", "Answer today", "More"), rows).replace("\\*", "*")
-
-
-def judged(network: str, name: str = "cases") -> list[cases.Row]:
-    """The cases that a network was judged on."""
-    return cases.read_cases_csv(RESULTS / network / f"{name}.csv")
-
-
 def corrupted() -> list[robustness.Row]:
     """What corruptions cost the twin of the weights in the package."""
     return robustness.read_csv(RESULTS / "acdc_causal" / "robustness.csv")
-
-
-def timings() -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Of trainings of the recommended network, on a GPU and on CPU cores."""
-    runs = [RESULTS / "recommended", RESULTS / "acdc_causal", *(RESULTS / "choosing_levers" / "cells").glob("*streams=dense*/seed*")]
-    found = [json.loads((run / "timing.json").read_text(encoding="utf-8")) for run in sorted(runs)]
-    return [one for one in found if one["device"] != "cpu"], next(one for one in found if one["device"] == "cpu" and one["steps"] == 4000)
 
 
 def kept() -> Weights:
@@ -327,14 +205,10 @@ def tuned() -> str:
     return f"{fine_tuning.sentence(found)}\n\n{fine_tuning.table(found)}"
 
 
-PARTS_OF_THE_METHOD = {  # by titles of the tables: the part in the words of a newcomer, and whether the setting takes it away
-    "S": ("the sparsity term of the loss", False),
-    "I": ("the independence term of the loss", False),
-    "R": ("the reconstruction term of the loss", False),
-    "bases from the frame alone": ("learned bases (ours, not in the paper's text) beside those computed from the frame", True),
-    "shared streams": ("a U-Net of its own for each basis, instead of one that serves all in turn", True),
-}
-
+# Trainings of the recommended network.
+_LEVER = "choosing_levers/cells/stream_width=64_encoder_width=12_decoder_width=24_decoder_convs=2_streams=dense_"
+ON_GPU = ("recommended", "acdc_causal", f"{_LEVER}-4952379f94/seed1_fold4", f"{_LEVER}-192a95564e/seed0_fold4", f"{_LEVER}-192a95564e/seed1_fold4")
+ON_CPU = f"{_LEVER}-4952379f94/seed4_fold4"
 
 PARTS: dict[str, Callable[[], str]] = {
     "answers": answers,
@@ -370,7 +244,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "profile_frame": lambda: profiled("acdc/own"),
     "profile_step": lambda: profiled("acdc/train"),
     "speed_answer": lambda: speed.answer(timed("benchmark"), result("real_time/h200")),
-    "on_gpu": lambda: f"{speed.streamed_on_gpu(result('real_time/h200'))}\n\n{speed.trained_on_gpu(*timings())}",
+    "on_gpu": lambda: f"{speed.streamed_on_gpu(result('real_time/h200'))}\n\n{speed.trained_on_gpu([result(f'{run}/timing') for run in ON_GPU], result(f'{ON_CPU}/timing'))}",
     "runtimes": lambda: speed.runtimes(timed("benchmark")),
     "full_frames": lambda: speed.full_frames(timed("full_frames")),
     "hour": lambda: speed.hour(result("real_time/hour")),

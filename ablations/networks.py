@@ -176,8 +176,8 @@ def levers(reference: Config) -> list[Cell]:
 
 
 def recommended_design(reference: Config) -> list[Cell]:
-    """The design of the recommended network on another grid: one wide U-Net that works as much, the frame in wider decoders, no reconstruction."""
-    return [("the recommended network's design", DESIGN | work.dense_twin(reference.model))]
+    """The design of the recommended network on another grid: one wide U-Net that works as much, the frame in the decoders, no reconstruction."""
+    return [("the paper's design", {}), ("the recommended network's design", DESIGN | work.dense_twin(reference.model))]
 
 
 NETWORKS = (

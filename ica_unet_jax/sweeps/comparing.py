@@ -74,15 +74,16 @@ def compare_folds(reference: Config, folds: Sequence[int], *, split: str = "val"
     All are timed once, with the first fold. `how` is as in `compare`.
 
     Raises:
-      UserError: as `compare`; or test patients, whom all folds share; or a fold that is none.
+      UserError: as `compare`; or a fold that is none; or patients that are not divided into folds, whom each fold would judge again.
     """
-    if split != "val":
-        raise UserError(f"--only_folds with --split={split}: all folds have the same {split} patients; leave one of them out.")
-    if wrong := [fold for fold in folds if not 0 <= fold < reference.data.folds]:
-        raise UserError(f"--only_folds={','.join(map(str, folds))}: there is no fold {wrong[0]} of {reference.data.folds}; they count from 0.")
+    data = reference.data
+    for flag, given in (("split", split != "val" and split), ("split_file", data.split_file), ("split_by", data.split_by != splits.FOLDS and data.split_by)):
+        if given:
+            raise UserError(f"--only_folds with --{flag}={given}: these are the same patients for all folds; leave one of the two out.")
     folder, (_, left_out) = Path(reference.train.workdir), fitting(reference)
-    for number, fold in enumerate(folds):
-        config = reference.replace(fold=fold, seed=reference.train.seed + fold, workdir=str(folder / f"{system_results.FOLD}{fold}"))
+    places = {fold: str(folder / f"{system_results.FOLD}{fold}") for fold in folds}
+    configs = [reference.replace(fold=fold, seed=reference.train.seed + fold, workdir=place) for fold, place in places.items()]
+    for number, config in enumerate(configs):
         compare(config, split=split, timed=timed and not number, **how)
         paper_tables.write(folder, split, left_out)
     return folder

@@ -171,7 +171,7 @@ def write(folder: Path, split: str, left_out: Mapping[str, str]) -> None:
     results = read(folder, split)
     tables = {"table_1": table_1(results), "table_1_ratios": ratios(results), "table_2": table_2(results)}
     folds = sorted(path.name.removeprefix(FOLD) for path in folder.glob(f"{FOLD}[0-9]*"))
-    facts = _facts(results, split + f" of fold {', '.join(folds)}" * bool(folds))
+    facts = _facts(results, split + f" of fold {', '.join(folds)}, each row one network for each fold, hours their mean" * bool(folds))
     blocks = ["# The paper's tables", facts, *(f"    {command}" for command in _commands(results)), *left_out.values()]
     for table in tables.values():
         blocks += [f"## {table.title}", markdown_table(table), table.note]

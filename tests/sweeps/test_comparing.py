@@ -118,17 +118,24 @@ def test_folds_are_pooled_so_that_each_patient_is_judged_once(reference, monkeyp
     assert not names[0] & names[1] and pooled.summary["n_patients"] == sum(map(len, names)) and not pooled.state and pooled.timings == alone[0].timings
     weighed = sum(result.summary["dice"]["mean"] * len(patients) for result, patients in zip(alone, names, strict=True)) / pooled.summary["n_patients"]
     assert pooled.summary["dice"]["mean"] == pytest.approx(weighed)
-    assert "split val of fold 0, 1, 4 patients" in (folder / "tables.md").read_text()
+    assert "split val of fold 0, 1, each row one network for each fold, hours their mean, 4 patients" in (folder / "tables.md").read_text()
     shutil.rmtree(folder / "fold1" / "narrow" / "evaluation_val")
     assert system_results.read(folder, "val")[0].state == "1 of 2 folds (not trained yet)"
 
 
 @pytest.mark.parametrize(
-    "folds, split, why", [([0], "test", "all folds have the same test patients; leave one of them out."), ([0, 2], "val", "there is no fold 2 of 2; they count from 0.")]
+    "folds, split, changes, why",
+    [
+        ([0], "test", {}, "--split=test: these are the same patients for all folds; leave one of the two out."),
+        ([0], "val", dict(split_by="published"), "--split_by=published: these are the same patients"),
+        ([0, 2], "val", {}, "--fold=2 does not exist: folds are 0 to 1"),
+    ],
 )
-def test_folds_that_cannot_be(reference, folds, split, why):
+def test_folds_that_cannot_be(reference, monkeypatch, folds, split, changes, why):
+    """Before anything is trained."""
+    monkeypatch.setattr(trials.loop, "train", lambda config: pytest.fail("trained"))
     with pytest.raises(UserError, match=re.escape(why)):
-        comparing.compare_folds(reference.replace(folds=2), folds, split=split)
+        comparing.compare_folds(reference.replace(folds=2, **changes), folds, split=split)
 
 
 def test_times_of_other_networks_and_other_judgements_are_not_kept(reference, monkeypatch):
