@@ -10,6 +10,7 @@ from typing import Any
 
 from ica_unet_jax.benchmarking import work
 from ica_unet_jax.config import Config, ModelConfig, fields
+from ica_unet_jax.models import registry
 from ica_unet_jax.runtime import launch_files
 from ica_unet_jax.sweeps.study import Cell, Changes, Study
 
@@ -36,6 +37,7 @@ RIVALS = {
     "Omega-Net": ("acdc", "baselines/omega_net"),
 }
 DESIGN = dict(encoder_width=12, decoder_frame=True, decoder_convs=2, decoder_width=24, reconstruction_weight=0.0, recalibration=100)  # of "recommended"
+N = 4  # contracting blocks of launch/acdc.flags
 RATES = (1.3e-3, 4e-3, 1.2e-2)
 TEN = ACDC | PAPER | PAPER_N3 | NO_ICA | RIVALS
 
@@ -51,11 +53,20 @@ def rows(networks: dict[str, tuple[str, ...]], **changes: Any) -> list[Cell]:
 
 
 def main_table(reference: Config) -> list[Cell]:
-    return rows(ACDC | RECOMMENDED | PAPER | NO_ICA | RIVALS)
+    """Ten networks; where the grid does not take n = 4, ICA-UNet has the reference's n in all its forms."""
+    if (model := reference.model).contracting_blocks == N:
+        return rows(ACDC | RECOMMENDED | PAPER | NO_ICA | RIVALS)
+    n = dict(contracting_blocks=model.contracting_blocks)
+    literal = {f"paper, n = {model.contracting_blocks}": PAPER_N3["paper, n = 3"]}
+    [(title, no_ica)] = rows(NO_ICA)
+    return [*rows(ACDC | RECOMMENDED | literal, **n), (title, no_ica | n | without_ica(model)), *rows(RIVALS)]
 
 
-def acdc(reference: Config) -> Changes:
-    return settings(("acdc",))
+def acdc(base: Config) -> Changes:
+    """ICA-UNet as launched, with n = 4, or with the sweep's own n on a grid that does not take it."""
+    multiple = registry.NETWORKS["ica_unet"].grid(N)
+    fits = all(size % multiple == 0 for size in base.model.crop[1:])
+    return settings(("acdc",)) | dict(contracting_blocks=N if fits else base.model.contracting_blocks)
 
 
 def once(reference: Config) -> list[Cell]:

@@ -96,6 +96,19 @@ def test_the_method_is_what_the_main_table_compares_with():
     assert rows["no ICA"].diff(rows["ICA-UNet"]).keys() == {"mixing", "decoder_frame", "decoder_width", "ica_weight"}
 
 
+def test_where_the_grid_does_not_take_n_4_the_main_table_has_the_sweeps_n():
+    base = BASE.replace(crop=(6, 96, 96), contracting_blocks=3)
+    rows = titled("main", base)
+    assert len(rows) == 10 and next(iter(rows)) == "ICA-UNet"
+    ours = [config for config in rows.values() if config.model.model == "ica_unet"]
+    assert len(ours) == 4 and {config.model.contracting_blocks for config in ours} == {3}
+    read = Config.make(**launch_files.read(networks.LAUNCH / "paper_n3.flags")).flat()
+    assert {name: rows["paper, n = 3"].flat()[name] for name in networks.OWN} == {name: read[name] for name in networks.OWN}
+    assert work.parameters(rows["no ICA"].model) == pytest.approx(work.parameters(rows["ICA-UNet"].model), rel=0.02)
+    assert rows["ICA-UNet"] == choose("loss_terms")[0].titled(base)["all three"].replace(dice_weight=base.loss.dice_weight)
+    assert titled("main", BASE.replace(contracting_blocks=3))["ICA-UNet"].model.contracting_blocks == 4
+
+
 def test_the_recommended_network_and_the_weights_are_the_last_that_were_tried():
     read = {name: launch_files.read(networks.LAUNCH / f"{name}.flags") for name in ("acdc_causal", "recommended", "any_orientation")}
     tried = [Config.make(**read["acdc_causal"]).replace(crop=(10, 128, 128), **changes) for _, changes in networks.levers(Config.make(**read["acdc_causal"]))]
