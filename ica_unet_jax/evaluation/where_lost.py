@@ -23,6 +23,7 @@ Row = dict[str, Any]
 
 COLUMNS = ("patient", "group", "frame", "phase", "structure", "slice", "position", *COUNTS)
 _NUMBERS = ("frame", "slice", *COUNTS)
+PLACES = POSITIONS[:-1]
 MENDED = {
     "slice": "slices that have the structure in one of prediction and truth alone",
     "island": "islands beside the largest component",
@@ -87,11 +88,23 @@ def figures(rows: Sequence[Row]) -> dict[str, list[list[Any]]]:
         "places": [
             [phase or "other", place, _dice(rows, lambda row, phase=phase, place=place: (row["phase"], row["position"]) == (phase, place))]
             for phase in phases
-            for place in POSITIONS[:-1]
+            for place in PLACES
         ],
         "sizes": [[size, _dice(rows, lambda row, size=size: third[_frame(row)] == size)] for size in THIRDS],
         "kinds": [[kind, {name: _dice(rows, mended=kind)[name] - whole[name] for name in STRUCTURES}] for kind in KINDS],
     }
+
+
+def by_place(rows: Iterable[Row]) -> list[Row]:
+    """A row for each frame: patient, frame, phase, and dice_base_RV and so on, of the slices of each of `PLACES` together; NaN where nothing is."""
+    frames: dict[tuple, dict[tuple, list[Row]]] = {}
+    for row in rows:
+        frames.setdefault((row["patient"], row["frame"], row["phase"]), {}).setdefault((row["position"], row["structure"]), []).append(row)
+    return [
+        dict(zip(("patient", "frame", "phase"), frame, strict=True))
+        | {f"dice_{place}_{name}": dice_of(parts.get((place, name), [])) for place in PLACES for name in STRUCTURES}
+        for frame, parts in frames.items()
+    ]
 
 
 def tables(found: Mapping[str, list[list[Any]]]) -> dict[str, str]:

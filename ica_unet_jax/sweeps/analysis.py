@@ -54,6 +54,7 @@ class Line:
     levels: tuple[bool, ...] | None = None  # which factors of a factorial are there; None of a cell that is none of its
     dice: dict[str, Summary] = dataclasses.field(default_factory=dict)  # RV, MYO, LV, mean
     nsd: dict[str, Summary | None] = dataclasses.field(default_factory=dict)  # the same; empty where a run has none
+    places: dict[str, Summary | None] = dataclasses.field(default_factory=dict)  # Dice by `PLACES`; empty where a run has none
     trainings: dict[tuple[int, int], float] = dataclasses.field(default_factory=dict)  # mean Dice by seed and fold
     hd95: Summary | None = None  # mm; None where no case has a finite distance
     distances: Distances | None = None
@@ -190,6 +191,7 @@ def _line(sweep: Sweep, study: Study, cell: Cell, title: str) -> Line:
         line,
         dice={part: scores.summarize(values) for part, values in scores.overlaps(runs).items()},
         nsd={part: scores.summarize(values, pooled=True) for part, values in scores.overlaps(runs, "nsd").items()} if judged else {},
+        places={name: scores.summarize(values, pooled=True) for name, values in scores.by_place(runs).items()},
         trainings=scores.of_trainings(runs),
         hd95=scores.summarize(distances.scores, pooled=True),
         distances=distances,

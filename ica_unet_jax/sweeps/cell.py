@@ -74,8 +74,10 @@ def keep_figures(
 ) -> None:
     """Copies what the tables need of a run folder to `finished`, which appears by one rename; `spent` goes into timing.json."""
     from ica_unet_jax.config import Config
+    from ica_unet_jax.evaluation import where_lost
     from ica_unet_jax.metrics.cases import METRICS_VERSION
     from ica_unet_jax.runs.run_folder import MAY_CHANGE
+    from ica_unet_jax.sweeps import records
 
     temporary = finished.with_name(f".writing-{finished.name}")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -88,6 +90,8 @@ def keep_figures(
         wanted = status == "done" or name in ("split.json", "provenance.json", "metrics.jsonl")
         if wanted and source.is_file():
             shutil.copy(source, temporary / source.name)
+    if status == "done" and (faults := folder / "evaluation_val" / "faults.csv").is_file():
+        records.write_lines(temporary / "places.csv", where_lost.by_place(where_lost.read_csv(faults)))
     _anonymous(temporary / "provenance.json")
     (temporary / "timing.json").write_text(_json(timing(folder, step) | dict(spent or {})), encoding="utf-8")
     judged = folder / "evaluation_val" / "summary.json"

@@ -1,7 +1,7 @@
 """The finished trainings in a sweep's folder: a folder each while it runs, a few CSV files for all once it is compacted.
 
 A running sweep has WORKDIR/cells/CELL/seedS_foldF/, whole, for every run that ended, and WORKDIR/peers/fastica_mM_foldF.csv for what
-FastICA makes of the same frames. `compact` makes of them runs.csv (a line a run), cases.csv, ica.csv, curves.csv and peers.csv (their
+FastICA makes of the same frames. `compact` makes of them runs.csv (a line a run), cases.csv, ica.csv, places.csv, curves.csv and peers.csv (their
 lines, with cell, seed and fold or m and fold before them) and, in sweep.json, the configurations and splits. Where a kept sweep has
 gone on there is both, and what lies in cells/ is the later.
 """
@@ -37,7 +37,8 @@ CURVES = (
     "validation_cross_entropy", "dice_RV", "dice_MYO", "dice_LV", "dice_mean",
 )  # fmt: skip
 KEPT = ("configs", "splits")  # in sweep.json
-FILES = ("runs", "cases", "ica", "curves", "peers")
+PARTS = ("cases", "ica", "places")  # a CSV of each run
+FILES = ("runs", *PARTS, "curves", "peers")
 _NUMBERS = {"step", "metrics_version", "devices", "processes", "cores", *TIMING}
 _AGAIN = "delete it (of a cell the whole folder) and run the sweep's command again"
 _BACK = "bring it back as it was when the sweep was compacted"
@@ -54,7 +55,7 @@ class Record:
     facts: dict[str, Any]  # `ENDED`, `ORIGIN` and `TIMING`, as far as they are known
     config: dict[str, Any]  # as whatever version wrote it; {} where it is not there
     split: dict[str, list[str]]
-    figures: dict[str, list[Line]] = dataclasses.field(default_factory=dict)  # lines of "cases" and "ica", where they are there
+    figures: dict[str, list[Line]] = dataclasses.field(default_factory=dict)  # lines of `PARTS`, where they are there
 
     @property
     def key(self) -> Key:
@@ -106,7 +107,7 @@ def compact(workdir: str | Path) -> None:
     plan, records = read_object(workdir / "sweep.json", "name the folder of a sweep"), read(workdir)
     ordered = [records[key] for key in sorted(records)]
     kept = curves(workdir, ordered)
-    for part in ("cases", "ica"):
+    for part in PARTS:
         write_lines(workdir / f"{part}.csv", (_placed(record, line) for record in ordered for line in record.figures.get(part, ())))
     write_lines(workdir / "curves.csv", (_placed(record, line) for record in ordered for line in kept[record.key]))
     known = peers(workdir)
@@ -156,7 +157,7 @@ def _of_folder(folder: Path, figures: bool) -> Record:
     if versions := origin.get("versions"):
         origin = origin | {"versions": " ".join(f"{package}={version}" for package, version in versions.items())}
     facts = {name: part.get(name) for part, names in ((done, ENDED), (origin | timing, (*ORIGIN, *TIMING))) for name in names}
-    parts = [part for part in ("cases", "ica") if figures and (folder / f"{part}.csv").is_file()]
+    parts = [part for part in PARTS if figures and (folder / f"{part}.csv").is_file()]
     lines = {part: list(_lines(folder / f"{part}.csv", _AGAIN)) for part in parts}
     known = {name: value for name, value in facts.items() if value not in (None, "")}
     return Record(folder.parent.name, seed, fold, folder, known, of("config.json"), of("split.json"), lines)
@@ -169,7 +170,7 @@ def _compacted(workdir: Path, figures: bool) -> dict[Key, Record]:
     plan = read_object(workdir / "sweep.json", _BACK)
     found = {}
     try:
-        lines = {part: _by_run(workdir / f"{part}.csv") if figures else {} for part in ("cases", "ica")}
+        lines = {part: _by_run(workdir / f"{part}.csv") if figures else {} for part in PARTS}
         for line in _lines(path, _BACK):
             cell, seed, fold = key = line["cell"], int(line["seed"]), int(line["fold"])
             facts = {name: json.loads(line[name]) if name in _NUMBERS else line[name] for name in (*ENDED, *ORIGIN, *TIMING) if name in line}

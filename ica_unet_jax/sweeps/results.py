@@ -6,12 +6,14 @@ WORKDIR/sweep.json says what was to run (in files of earlier versions every seed
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ica_unet_jax.config import Config
 from ica_unet_jax.errors import UserError
+from ica_unet_jax.evaluation import where_lost
 from ica_unet_jax.labels import STRUCTURES
 from ica_unet_jax.metrics.cases import rows_of
 from ica_unet_jax.reporting.markup import counted
@@ -23,6 +25,7 @@ Frame = tuple[str, str]  # (patient, frame)
 Figures = dict[Frame, dict[str, Any]]  # the lines of a CSV by frame, numbers as numbers
 
 GRID = ("crop", "spacing", "label_map", "phantom_patients", "phantom_shape")  # knobs that say what is segmented
+PLACES = tuple(f"dice_{place}_{name}" for place in where_lost.PLACES for name in STRUCTURES)
 NSD = tuple(f"nsd_{name}" for name in STRUCTURES)  # NaN where the file is of a version that did not measure it
 ICA = (
     "hoyer", "kurtosis", "negentropy", "correlation", "mutual_information", "n_constant",
@@ -87,6 +90,7 @@ class Run:
     timing: dict[str, Any]
     cases: Figures
     ica: Figures
+    places: Figures  # Dice by place in the stack; empty where the run's version did not measure it
 
     def __str__(self) -> str:
         return f"{self.cell} (seed {self.seed}, fold {self.fold})"
@@ -203,7 +207,7 @@ def _run(record: Record) -> Run:
     status = facts.get("status")
     if status not in ("done", "diverged", "crashed"):
         raise UserError(f"{record.place} has a run with the status {status}: {record.advice}.")
-    judged, ica = (record.figures.get(part, []) if status == "done" else [] for part in ("cases", "ica"))
+    judged, ica, places = (record.figures.get(part, []) if status == "done" else [] for part in records.PARTS)
     if status == "done" and not judged:
         raise UserError(f"{record.place / 'cases.csv'} has no line of {record.cell}, seed {record.seed}, fold {record.fold}: {record.advice}.")
     return Run(
@@ -220,6 +224,7 @@ def _run(record: Record) -> Run:
         timing={name: facts[name] for name in (*records.TIMING, "device") if name in facts},
         cases=_cases(judged, record.place / "cases.csv", record.advice),
         ica=_figures(ica, ICA, ICA_EXTRA, record.place / "ica.csv", record.advice) if ica else {},
+        places={frame: dict.fromkeys(PLACES, math.nan) | row for frame, row in _figures(places, (), PLACES, record.place / "places.csv", record.advice).items()} if places else {},
     )
 
 

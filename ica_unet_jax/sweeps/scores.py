@@ -14,7 +14,7 @@ import numpy as np
 
 from ica_unet_jax.labels import STRUCTURES
 from ica_unet_jax.metrics import cases
-from ica_unet_jax.sweeps.results import Figures, Run
+from ica_unet_jax.sweeps.results import PLACES, Figures, Run
 
 Scores = dict[tuple[int, str], float]  # (fold, patient) -> score
 Cases = Mapping[tuple, float]  # (seed, fold, patient, frame, structure) -> score
@@ -43,6 +43,11 @@ def overlaps(runs: Sequence[Run], measure: str = "dice") -> dict[str, Scores]:
     """By "RV", "MYO", "LV", and "mean": a patient's mean over the three. A patient without a finite figure is left out."""
     parts = {name: [f"{measure}_{name}"] for name in STRUCTURES} | {"mean": [f"{measure}_{name}" for name in STRUCTURES]}
     return {part: _averaged(((run.fold, run.cases) for run in runs), columns) for part, columns in parts.items()}
+
+
+def by_place(runs: Sequence[Run]) -> dict[str, Scores]:
+    """By the columns of `PLACES`; empty where a run has none."""
+    return {name: _averaged(((run.fold, run.places) for run in runs), [name]) for name in PLACES} if all(run.places for run in runs) else {}
 
 
 def of_trainings(runs: Sequence[Run]) -> dict[tuple[int, int], float]:

@@ -10,7 +10,7 @@ from ica_unet_jax.labels import STRUCTURES
 from ica_unet_jax.reporting.markup import NONE, Column, Item, Row, Table, counted, number, p_value
 from ica_unet_jax.sweeps import setting, statistics
 from ica_unet_jax.sweeps.analysis import Analysis, Finding, Line
-from ica_unet_jax.sweeps.results import ICA, ICA_EXTRA
+from ica_unet_jax.sweeps.results import ICA, ICA_EXTRA, PLACES
 from ica_unet_jax.sweeps.scores import Summary
 
 PARTS = (*STRUCTURES, "mean")
@@ -25,6 +25,9 @@ _NOTE = (
     "within {delta:g}: two one-sided tests, Holm over the same. HD95: mean over patients of the distances that are finite with "
     "every seed and of known voxel size; a case is one structure of one frame; missed: only one of prediction and truth has it; "
     "Δ HD95 is over the cases finite in both. GFLOP, ms: of one streamed frame, ms the median over runs as each ended, FPS 1000 / ms."
+)
+_PLACES = (
+    "Thirds of the slices that show a heart, those of a frame together; mean over all patients whose frames have the structure there, in prediction or truth."
 )
 _FACTORIAL = (
     "A main effect is the mean Dice of the cells with a term minus that of the cells without it, so a term that helps has a positive one; "
@@ -90,6 +93,13 @@ def effects_table(analysis: Analysis) -> Table:
     return Table("Effects", columns, rows, note, _caption(analysis))
 
 
+def places_table(analysis: Analysis) -> Table:
+    """Dice by place in the stack, of the cells that were judged so."""
+    rows = [Row([Item(line.title), *(item(found and found.mean, 3) for found in line.places.values())]) for line in analysis.lines if line.places]
+    heads = [" ".join(name.split("_")[1:]) for name in PLACES]
+    return Table("Dice by place in the stack", [Column("Cell", number=False), *map(Column, heads)], rows, _PLACES, "Dice by place in the stack.")
+
+
 def limits(analysis: Analysis) -> str:
     """The smallest effects that the study could have decided, in words; empty where nothing is compared."""
     decided = analysis.decided
@@ -135,6 +145,7 @@ def _csv_line(line: Line, analysis: Analysis) -> dict[str, Any]:
     values |= {"hd95_mm": line.hd95 and line.hd95.mean, "hd95_mm_sd": line.hd95 and line.hd95.sd}
     values |= {f"hd95_{name}": getattr(line.distances, name, None) for name in ("finite", "missed", "total")}
     values |= {"hd95_difference": line.hd95_difference, "hd95_difference_cases": line.hd95_pairs or None, "bases": line.bases}
+    values |= {name: line.places[name] and line.places[name].mean for name in PLACES if line.places}
     return values | {name: line.ica.get(name) for name in (*ICA, *ICA_EXTRA)}
 
 

@@ -76,6 +76,8 @@ def page(analysis: Analysis, pictures: Mapping[str, str]) -> Page:
     tables = [segmentation.main_table(analysis)]
     if analysis.effects:
         tables.append(segmentation.effects_table(analysis))
+    if any(line.places for line in analysis.lines):
+        tables.append(segmentation.places_table(analysis))
     if any(line.ica for line in analysis.lines):
         tables.append(quality.ica_table(analysis))
     question = f"{analysis.question} (Sect. {section})" if section else analysis.question

@@ -41,6 +41,15 @@ def test_tables_by_hand(rows):
     assert mended == {"slices": f"+{(1 - whole) / 3:.3f}", "voxels": "+0.033", "island": "0.000"}
 
 
+def test_by_place_by_hand(rows):
+    found = {row["patient"]: row for row in where_lost.by_place(rows)}
+    assert (found["A"]["frame"], found["A"]["phase"], found["A"]["dice_base_LV"], found["A"]["dice_apex_LV"]) == (9, "ES", 1, 0)
+    assert found["C"]["dice_middle_LV"] == pytest.approx(0.9) and np.isnan(found["C"]["dice_middle_RV"])
+    by_hand = np.mean([row["dice_apex_LV"] for row in found.values()])
+    [[_, _, dice]] = [line for line in where_lost.figures(rows)["places"] if line[1] == "apex"]
+    assert len(found) == 3 and dice["LV"] == pytest.approx(by_hand)
+
+
 def test_csv_comes_back(rows, tmp_path):
     where_lost.write_csv(tmp_path / "faults.csv", rows)
     assert where_lost.read_csv(tmp_path / "faults.csv") == rows

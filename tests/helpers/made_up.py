@@ -43,9 +43,10 @@ def plan(folder, labels=("a=1",), seeds=(0,), folds=(0,), runs=None, name="trial
     return folder
 
 
-def finish(folder, cell, dice, seed=0, fold=0, *, hd95=None, nsd=None, ica=None, split=None, version=1, nominal=(), commit="", frame_ms=None, **config):  # fmt: skip
+def finish(folder, cell, dice, seed=0, fold=0, *, hd95=None, nsd=None, ica=None, split=None, version=1, nominal=(), commit="", frame_ms=None, places=None, **config):  # fmt: skip
     """A run that is done.
 
+    places: {patient: [{column: Dice} of each frame]}.
     dice, hd95, nsd: {patient: [(RV, MYO, LV) of each frame]}; ica: {patient: [a figure a frame]}, or with names a figure each.
     """
     run = folder / "cells" / cell / f"seed{seed}_fold{fold}"
@@ -61,6 +62,9 @@ def finish(folder, cell, dice, seed=0, fold=0, *, hd95=None, nsd=None, ica=None,
                 row |= {f"nsd_{name}": value for name, value in zip(STRUCTURES, nsd[patient][i], strict=True)}
             rows.append(row)
     write_csv(run / "cases.csv", [name for name in cases.COLUMNS if nsd or name not in cases.LATER], rows)
+    if places:
+        lines = [dict(patient=patient, frame=i + 1) | values for patient, frames in places.items() for i, values in enumerate(frames)]
+        write_csv(run / "places.csv", list(dict.fromkeys(name for line in lines for name in line)), lines)
     if ica:
         write_ica(run / "ica.csv", ica)
     (run / "config.json").write_text(json.dumps(CONFIG | dict(seed=seed, fold=fold) | config))

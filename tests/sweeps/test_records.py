@@ -18,7 +18,7 @@ def folder(tmp_path):
     run = folder / "cells" / "ref" / "seed0_fold0"
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (run / "provenance.json").write_text(json.dumps(dict(commit="abc", python="3.11", versions=dict(jax="1.0", numpy="2.0"), cores=2, machine="x86")))
-    finish(folder, "ref", {"A": [HALF]}, seed=7, nsd={"A": [HALF]})  # not planned: kept too, with the columns of a later version
+    finish(folder, "ref", {"A": [HALF]}, seed=7, nsd={"A": [HALF]}, places={"A": [{"dice_apex_RV": 0.25}]})  # not planned: kept too, with the columns of a later version
     return folder
 
 

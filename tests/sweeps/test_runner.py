@@ -90,7 +90,7 @@ def test_a_divergence_and_a_crash_are_rows_and_the_others_finish(finished):
 def test_a_finished_folder_is_small_whole_and_names_no_place(finished):
     sweep, _ = finished
     names = {path.name for path in folder(sweep, "reference").iterdir()}
-    assert names == {"config.json", "split.json", "provenance.json", "metrics.jsonl", "cases.csv", "timing.json", "done.json"}
+    assert names == {"config.json", "split.json", "provenance.json", "metrics.jsonl", "cases.csv", "places.csv", "timing.json", "done.json"}
     text = "".join(path.read_text() for path in folder(sweep, "reference").iterdir())
     assert str(sweep.workdir) not in text and str(ROOT) not in text and sys.executable not in text
     assert not list((sweep.workdir / "running").rglob("checkpoints"))  # of what ended; the crash came before the first

@@ -226,3 +226,18 @@ def test_simulated_hearts_are_no_patients(tmp_path):
     assert "Data: 2 simulated hearts of a phantom cohort of 6. Reference:" in text
     assert "\n2 simulated hearts; fold 0, with seed 0; 2 of 2 cells finished.\n" in text
     assert "over 2 simulated hearts" in (tmp_path / "trial.tex").read_text()
+
+
+def test_dice_by_place_in_the_stack(tmp_path):
+    """A has two frames, the first without an RV at the apex; of B one place is known."""
+    plan(tmp_path, seeds=(0, 1))
+    places = {"A": [{"dice_base_RV": 0.5, "dice_apex_RV": ""}, {"dice_base_RV": 0.7, "dice_apex_RV": 0.2}], "B": [{"dice_base_RV": 0.8, "dice_apex_RV": ""}]}
+    for seed in (0, 1):
+        finish(tmp_path, "ref", {"A": [HALF] * 2, "B": [HALF]}, seed=seed, places=places)
+        finish(tmp_path, "c1", {"A": [HALF] * 2, "B": [HALF]}, seed=seed, places=None if seed else places)  # one of an earlier version
+    tables.write_all(tmp_path)
+    assert markdown(tmp_path, table=1).keys() == {"reference"}
+    row = markdown(tmp_path, table=1)["reference"]
+    assert (row["base RV"], row["apex RV"], row["middle LV"]) == ("0.700", "0.200", "–")  # A .6, B .8
+    assert float(lines_of_csv(tmp_path)["reference"]["dice_base_RV"]) == pytest.approx(0.7)
+    assert lines_of_csv(tmp_path)["a = 1"]["dice_base_RV"] == ""
