@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ica_unet_jax.reporting.markup import number
+
 RESULTS = Path(__file__).resolve().parent / "results"
 SOURCES = ("acdc100", "acdc_mini", "causal_acdc_mini")  # the first that has the study answers
 CONFIRMED, REFUTED, UNDECIDED, NOT_TESTED = "confirmed", "refuted", "undecided", "not tested"
@@ -38,11 +40,12 @@ class Contrast:
         return NOT_TESTED, "", self.study
 
     def _word(self, decision: str) -> str:
-        if decision == self.expected:
+        verdict, within, _ = decision.partition(", within")
+        if verdict == self.expected or (self.as_good and within):
             return CONFIRMED
         if decision.startswith(("no effect", "as good")):
             return CONFIRMED if self.as_good else REFUTED
-        return REFUTED if decision == OPPOSITE[self.expected] else UNDECIDED
+        return REFUTED if verdict == OPPOSITE[self.expected] else UNDECIDED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +65,9 @@ class Claim:
 
 def figures(line: Mapping[str, str]) -> str:
     """The change of mean Dice, its interval and what was decided."""
-    interval = f" [{float(line['low']):+.3f}, {float(line['high']):+.3f}]" if line["low"] else ""
-    return f"{line['title']}: {float(line['difference']):+.3f}{interval}, {line['decision']}"
+    difference, *ends = (number(float(line[name]), 3, signed=True) for name in ("difference", *(("low", "high") if line["low"] else ())))
+    interval = f" [{', '.join(ends)}]" if ends else ""
+    return f"{line['title']}: {difference}{interval}, {line['decision']}"
 
 
 def _line(path: Path, title: str) -> dict[str, str] | None:
@@ -80,8 +84,11 @@ def throughput(rows: Rows, _: Any) -> Verdict:
 
 def latency(rows: Rows, _: Any) -> Verdict:
     frame, wait = rows[JUDGED_BY]["frame_ms"], 1000 / 22
-    text = f"p50 {frame['p50']:.0f} ms, p95 {frame['p95']:.0f}; {MACHINE}. The paper's network waits for frame t+1 as well, {wait:.0f} ms, and would be beyond it"
-    return _by(frame, 50.0), text, "real_time"
+    text = (
+        f"computing: p50 {frame['p50']:.0f} ms, p95 {frame['p95']:.0f}; {MACHINE}. From a frame's arrival to its mask the paper's network waits for frame t+1 too, {wait:.0f} ms at 22 a "
+        f"second, and {'is beyond 50 ms' if wait + frame['p50'] > 50 else 'keeps 50 ms'}"
+    )
+    return f"{_by(frame, 50.0)} by the paper's clock", text, "real_time"
 
 
 def latency_ratio(_: Rows, __: Any) -> Verdict:
@@ -131,7 +138,7 @@ CLAIMS = (
         "a stream of its own for each coefficient, rather than one for all in turn or one dense U-Net",
         (Contrast("streams", "shared streams", "worse"), Contrast("streams", "dense, equal work", "worse")),
     ),
-    Claim("Section 3", "bases and coefficients instead of features (bases as long skips)", (Contrast("design", "no ICA", "worse"),)),
+    Claim("Section 3", "bases and coefficients instead of features (bases as long skips)", (Contrast("main", "no ICA", "worse"),)),
     Claim("Section 3", "bases are computed from the frame alone", (Contrast("bases_from", "bases from the frame alone", "better", as_good=True),)),
     Claim("Section 3", "the frame after helps", (Contrast("causal", "t-1 alone", "worse"),)),
     Claim("Section 3, Eq. 1", "the sparsity term helps", (Contrast("loss_terms", "S", "better"),)),

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # not this folder, whose modules would hide the standard library's
 
-from ablations import claims, fine_tuning, levers, model_card, search, speed  # noqa: E402
+from ablations import acdc100, claims, fine_tuning, levers, model_card, search, speed  # noqa: E402
 from ablations import where_lost as lost  # noqa: E402
 from ablations.answers import STUDIES, answers  # noqa: E402
 from ablations.committed import (  # noqa: E402
@@ -28,6 +28,7 @@ from ablations.committed import (  # noqa: E402
     dice,
     judged,
     lines,
+    named,
     printed_in_paper,
     result,
     timed,
@@ -40,6 +41,7 @@ from ica_unet_jax.config import fields  # noqa: E402
 from ica_unet_jax.evaluation import robustness, where_lost  # noqa: E402
 from ica_unet_jax.evaluation.pages import cases_table  # noqa: E402
 from ica_unet_jax.labels import STRUCTURES  # noqa: E402
+from ica_unet_jax.metrics import cases  # noqa: E402
 from ica_unet_jax.reporting import figures  # noqa: E402
 from ica_unet_jax.reporting.markup import NONE, number, p_value, plain_table  # noqa: E402
 from ica_unet_jax.runs.trained import Weights, weights  # noqa: E402
@@ -67,8 +69,8 @@ def remade(text: str) -> str:
     return MARKED.sub(lambda found: f"{found[1]}\n{PARTS[found[2]]()}\n\n{found[3]}", text)
 
 
-def cells(path: str) -> str:
-    """Every setting of a study that has been trained, and what it changes."""
+def cells(path: str, decided: bool = True) -> str:
+    """Every setting of a study that has been trained, and what it changes; `decided`: with what was decided."""
     heads = ("Setting", "Parameters (M)", "Dice RV", "Dice MYO", "Dice LV", "Dice mean", "Change [95 %]", "Decision")
     rows = [
         (
@@ -81,7 +83,18 @@ def cells(path: str) -> str:
         for line in lines(path)
         if line["kind"] in ("reference", "cell") and not line["state"]
     ]
-    return plain_table(heads, rows, [False, *[True] * 6, False])
+    kept = len(heads) if decided else -1
+    return plain_table(heads[:kept], [row[:kept] for row in rows], [False, *[True] * 6, *([False] if decided else [])])
+
+
+def accuracy() -> str:
+    """The best that was reached, and what the paper prints."""
+    best = cases.summarize(judged("recommended"))
+    paper = named("tables_acdc_mini/table_1", "ICA-UNet, n = 4 (paper)")["Dice mean"].split()[0]
+    return (
+        f"**The best so far: mean Dice {number(best['dice']['mean'], 3)} on {best['n_patients']} unseen patients, by one training of `launch/recommended.flags` "
+        f"([levers](levers.md)).** The paper prints {paper} on other data, so whether its accuracy is reached is not known."
+    )
 
 
 def contrasts(paths: Iterable[str]) -> str:
@@ -164,6 +177,8 @@ def report_of_streams() -> dict[str, Any]:
 def pictures() -> None:
     """The pictures of the documents that are made of committed results."""
     figures.parallel_streams(ROOT / "docs" / "streams_in_parallel.png", parallel.panels(report_of_streams()))
+    acdc100.latency(ROOT / "docs" / "acdc100_latency.png")
+    acdc100.by_place(ROOT / "docs" / "acdc100_places.png")
     found = lost_by("acdc_causal")
     figures.by_place(
         ROOT / "docs" / "where_lost.png",
@@ -212,9 +227,10 @@ ON_CPU = f"{_LEVER}-4952379f94/seed4_fold4"
 
 PARTS: dict[str, Callable[[], str]] = {
     "answers": answers,
+    "accuracy_answer": accuracy,
+    "rehearsal": lambda: cells("choosing_rehearsal/rehearsal", decided=False),
     "accuracy": lambda: cells("causal_acdc_mini/causal"),
     "decided": lambda: contrasts(f"acdc_mini/{name}" for name in STUDIES),
-    "bases": lambda: bases("acdc_mini/loss_terms"),
     "phantom": lambda: contrasts(f"phantom/{name}" for name in ("loss_terms", "basis_dimension")),
     "phantom_others": lambda: contrasts(f"phantom_others/{name}" for name in ("contracting_blocks", "projection_width", "ica_weight", "alpha", "correlation", "supervision")),
     "phantom_bases": lambda: bases("phantom/loss_terms"),
@@ -231,7 +247,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "card_tuning": tuned,
     "small": lambda: cells("small_acdc_mini/small"),
     "search": lambda: search.table(search.read(RESULTS / "choosing_levers" / "search.csv")),
-    "learning_rates": lambda: cells("choosing_learning_rate/learning_rate"),
+    "learning_rates": lambda: cells("choosing_learning_rate/learning_rate", decided=False),
     "systems": lambda: systems(
         trained, ("System", "Parameters (M)", "GFLOP a frame", "Dice RV", "Dice MYO", "Dice LV", "Dice mean", "Compute (ms)", "Training (h)"), "table_2"
     ),
@@ -251,6 +267,9 @@ PARTS: dict[str, Callable[[], str]] = {
     "served": lambda: speed.served(result("serving/stream"), {name: result(f"serving/{name}") for name in speed.PROTOCOLS}),
     **{f"large_{name}": functools.partial(large_cohort, name) for name in TABLES},
     "claims": claimed,
+    **{f"acdc100_{name}": part for name, part in acdc100.PARTS.items()},
+    "acdc100_terms": lambda: contrasts(["acdc100/loss_terms"]),
+    "acdc100_bases": lambda: bases("acdc100/loss_terms"),
     "lost_answer": lambda: lost.answer(lost_by("acdc_causal")),
     "lost_made": lambda: lost.made(lost_by("acdc_causal")),
     **{f"lost_{name}": functools.partial(lost_in, name) for name in ("whole", "places", "sizes", "kinds")},

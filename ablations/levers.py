@@ -12,8 +12,8 @@ from ica_unet_jax.reporting.markup import NONE, number, plain_table
 
 REFERENCE = "`launch/acdc_causal.flags`"
 LAUNCHED = {  # rows that became one
-    "the same, and some images damaged, none turned, 4,000 steps": "`launch/recommended.flags`",
-    "the same, and all images turned and mirrored, some damaged, 10,000 steps": "`launch/any_orientation.flags`",
+    "D: B with some images damaged, 4,000 steps": "`launch/recommended.flags`",
+    "E: D with all images turned and mirrored, 10,000 steps": "`launch/any_orientation.flags`",
 }
 
 

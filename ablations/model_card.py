@@ -53,6 +53,6 @@ def short(rows: Sequence[cases.Row], seen: Sequence[robustness.Row], simulated: 
     lost, found = robustness.losses(seen), cases.summarize(rows)
     worst, phantom = min(lost[name] for name in ORIENTATIONS), cases.summarize(simulated)["dice"]["mean"]
     return (
-        f"Its twin, trained on other patients of ACDC, has a mean Dice of {number(found['dice']['mean'], 3)} on {found['n_patients']}; turned or mirrored at most "
+        f"It learned from all 100 patients. Its twin, trained on 80 of them, has a mean Dice of {number(found['dice']['mean'], 3)} on the other {found['n_patients']}; turned or mirrored at most "
         f"{number(-worst, 3)} less; on simulated hearts, which it never saw, {number(phantom, 3)}. It is not a medical device ([model card](docs/model_card.md))."
     )

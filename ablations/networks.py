@@ -178,11 +178,11 @@ def levers(reference: Config) -> list[Cell]:
     launched = some | dict(steps=4000, evaluate_every=1000)
     any_orientation = dict(rotation=180.0, flip=True, flip_slices=True, spike=1.2, thin_stack=0.25, steps=10_000, evaluate_every=5000)
     return [
-        ("window on the heart, one wide U-Net for all bases, the frame and two convolutions in the decoders, no reconstruction", network),
-        ("the same, and more augmentation", network | images),
-        ("the same, and all images turned, mirrored and damaged, 6,000 steps", network | anywhere | dict(steps=6000, evaluate_every=1000)),
-        ("the same, and some images damaged, none turned, 4,000 steps", network | launched),
-        ("the same, and all images turned and mirrored, some damaged, 10,000 steps", network | launched | any_orientation),
+        ("A: window on the heart, one wide U-Net for all bases, the frame and two convolutions in the decoders, no reconstruction", network),
+        ("B: A with more augmentation", network | images),
+        ("C: B with all images turned, mirrored and damaged, 6,000 steps", network | anywhere | dict(steps=6000, evaluate_every=1000)),
+        ("D: B with some images damaged, 4,000 steps", network | launched),
+        ("E: D with all images turned and mirrored, 10,000 steps", network | launched | any_orientation),
     ]
 
 

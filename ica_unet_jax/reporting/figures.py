@@ -5,8 +5,9 @@ matplotlib is loaded by the first picture: whoever draws none, as a training, do
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -234,13 +235,21 @@ def learning_curves(path: str | Path, runs: Mapping[str, Sequence[Mapping[str, A
     save(figure, path)
 
 
-def accuracy_and_latency(path: str | Path, networks: Mapping[str, tuple[float, float]], limit: float) -> None:
+def accuracy_and_latency(
+    path: str | Path,
+    networks: Mapping[str, tuple[float, float]],
+    limit: float,
+    intervals: Mapping[str, tuple[float, float]] = MappingProxyType({}),
+    hollow: Collection[str] = (),
+) -> None:
     """Networks as points: the farther up and to the left, the better.
 
     Args:
       path: of the PNG file.
       networks: {name: (milliseconds a frame, mean Dice)}; those whose name begins alike, up to the first comma, look alike.
       limit: milliseconds that are marked.
+      intervals: {name: (low, high)} of the Dice of some of them.
+      hollow: names of those that were not measured with the rest.
     """
     figure = _figure(9, 5)
     ax = figure.subplots()
@@ -248,8 +257,10 @@ def accuracy_and_latency(path: str | Path, networks: Mapping[str, tuple[float, f
     ordered = sorted(networks.items(), key=lambda item: -item[1][1])
     for number, (name, (latency, dice)) in enumerate(ordered, start=1):
         kind = kinds.index(name.partition(",")[0])
-        marker = "osD^vP*X"[kind % 8]
-        ax.plot([latency], [dice], marker, color=f"C{kind}", markersize=7, label=f"{number}  {name}", linestyle="none")
+        look = dict(color=f"C{kind % 10}", marker="osD^vP*X"[kind % 8], markersize=7, linestyle="none")
+        ax.plot([latency], [dice], label=f"{number}  {name}", **look, **(dict(markerfacecolor="white") if name in hollow else {}))
+        if name in intervals:
+            ax.plot([latency] * 2, intervals[name], color=f"C{kind % 10}", linewidth=1.2)
         ax.annotate(f"{number}", (latency, dice), xytext=(5, 4), textcoords="offset points", fontsize=8)
     ax.axvline(limit, color="0.4", linewidth=1, linestyle="--")
     ax.annotate(f"{limit:g} ms", (limit, 0), xycoords=("data", "axes fraction"), xytext=(3, 4), textcoords="offset points", fontsize=8, color="0.4")
@@ -285,17 +296,17 @@ def parallel_streams(path: str | Path, panels: Mapping[str, Mapping[str, Mapping
 
 
 def by_place(path: str | Path, panels: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
-    """Dice by places in the stack, a panel for each structure, a line for each kind of patients.
+    """Dice by places in the stack, a panel for each structure, a line for each kind of patients, or each network.
 
     Args:
       path: of the PNG file.
-      panels: {structure: {patients: {place: Dice}}}; the places are the same in all.
+      panels: {structure: {patients or network: {place: Dice}}}; the places are the same in all.
     """
     figure = _figure(4 * len(panels), 3.6)
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for ax, (structure, lines) in zip(axes, panels.items(), strict=True):
-        for number, (patients, dice) in enumerate(lines.items()):
-            ax.plot(range(len(dice)), list(dice.values()), ("o-", "s--")[number % 2], color=PALETTE[structure], label=patients)
+        for number, (name, dice) in enumerate(lines.items()):
+            ax.plot(range(len(dice)), list(dice.values()), ("o-", "s--", "^:", "D-.")[number % 4], color=PALETTE[structure], label=name)
             ax.set_xticks(range(len(dice)), labels=list(dice), rotation=30, fontsize=8)
         ax.set_title(structure)
         ax.grid(alpha=0.25)

@@ -36,7 +36,7 @@ def test_losses_beyond_the_limits_are_named():
 
 def test_the_first_screen_says_the_worst_orientation():
     found = model_card.short([judged(0.9)], seen(**{"turned by 90 degrees": 0.021, "one slice": 0.3}), [judged(0.7)])
-    assert "mean Dice of 0.900 on 1;" in found and "at most 0.021 less" in found and "never saw, 0.700" in found
+    assert "mean Dice of 0.900 on the other 1;" in found and "at most 0.021 less" in found and "never saw, 0.700" in found
 
 
 @pytest.mark.parametrize("device, told", [("cpu", "CPU"), ("NVIDIA H200", "H200")])

@@ -1,0 +1,105 @@
+"""The page of 100 patients says what the statistics decide, of made-up sweeps that can be checked by hand."""
+
+import json
+
+import pytest
+from made_up import finish, plan
+
+from ablations import acdc100, committed
+
+RECORDS = {"U-Net 2D": 0.05, "U-Net 3D": 0.0, "no ICA": 0.0005, "paper, n = 3": -0.3}  # more than ICA-UNet's
+
+
+@pytest.fixture
+def main(tmp_path, monkeypatch):
+    """Two folds of two patients; A0 is worst, by its RV at the apex in frame 2."""
+    monkeypatch.setattr(acdc100, "FOLDER", tmp_path)
+    monkeypatch.setattr(acdc100, "KNOWN", {})  # titles are those of the plan
+    plan(tmp_path, [f"bases={i}" for i in range(2, 2 + len(RECORDS))], runs=[(0, 0), (1, 1)], name="main")
+    described = json.loads((tmp_path / "sweep.json").read_text())
+    for cell, title in zip(described["studies"][0]["cells"], ["ICA-UNet", *RECORDS], strict=True):
+        cell["title"] = title
+    (tmp_path / "sweep.json").write_text(json.dumps(described))
+    places = {"dice_base_RV": 0.9, "dice_apex_RV": 0.3, "dice_base_LV": 0.1}
+    for number, more in enumerate([0.0, *RECORDS.values()]):
+        cell = f"c{number}" if number else "ref"
+        for fold in (0, 1):
+            noise = 0.001 * (-1) ** (number + fold)  # cells and folds do not explain it
+            dice = {f"A{fold}": [(0.6, 0.6, 0.6), (0.4 + 0.4 * fold, 0.6, 0.6)], f"B{fold}": [(0.8,) * 3]}
+            dice = {patient: [tuple(value + more + noise for value in frame) for frame in frames] for patient, frames in dice.items()}
+            where = {patient: [places] * len(frames) for patient, frames in dice.items()}
+            finish(tmp_path, cell, dice, seed=fold, fold=fold, places=where, bases=4 if not number else number + 1, frame_ms=20.0)
+            curve = [dict(step=step, dice_mean=0.5 + (more + noise) * step / 200) for step in (100, 200)]
+            folder = tmp_path / "cells" / cell / f"seed{fold}_fold{fold}"
+            (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in curve))
+    return tmp_path
+
+
+def rows(table):
+    return {cells[0]: cells[1:] for cells in ([cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines())}
+
+
+def test_sentences_follow_from_decisions(main):
+    said = rows(acdc100.answers())
+    [plain] = said["What would a plain U-Net have given?"]
+    assert plain.startswith("**More.** Beside ICA-UNet (0.700): ") and "**better**: U-Net 2D (+0.050 [" in plain
+    assert "**as good within 0.01**: U-Net 3D" in plain
+    [without] = said["Is ICA needed at all, once the decoder sees the frame?"]
+    assert without.startswith("**It does not harm.** ") and "as good within 0.01" in without
+    assert "**worse**: paper, n = 3 (-0.300 [" in said["And the paper, read literally?"][0]
+    assert said["What does the recommended network gain?"] == said["What does each ICA term of the loss do?"] == [acdc100.NOT_FINISHED]
+
+
+def test_without_a_sweep_nothing_is_finished(tmp_path, monkeypatch):
+    monkeypatch.setattr(acdc100, "FOLDER", tmp_path)
+    for name, part in acdc100.PARTS.items():
+        assert name == "answers" or part() == acdc100.NOT_FINISHED
+    acdc100.latency(tmp_path / "a.png")
+    acdc100.by_place(tmp_path / "b.png")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_worst_patients_by_hand(main):
+    found = acdc100.worst().splitlines()[2:]
+    assert len(found) == 4  # fewer than five there are
+    patient, _, dice, words, best = (cell.strip() for cell in found[0].strip("|").split("|"))
+    assert patient == "A0" and dice == "0.568"  # (0.6 + (0.4 + 0.6 + 0.6) / 3) / 2 + 0.001
+    assert words.startswith("RV at ") and "(0.401), most at the apex (0.300); 0 mL for 0 mL" in words
+    assert best == "U-Net 2D: 0.616"  # + 0.05 - 0.002
+
+
+def test_networks_and_their_places(main):
+    found = rows(acdc100.networks())
+    assert found["paper, n = 3"][-2] == "0.900 / 0.869 / 0.934" and found["U-Net 2D"][-2:] == ["–", "–"]
+    assert found["ICA-UNet"][-3] == "reference" and found["U-Net 2D"][-3] == "better"
+    assert rows(acdc100.places())["no ICA"][:3] == ["0.900", "–", "0.100"]
+
+
+def test_differences_while_they_learn(main):
+    found = rows(acdc100.by_step("main"))
+    assert [cell.split()[0] for cell in found["paper, n = 3"]] == ["-0.150", "-0.300"]
+
+
+def test_pictures(main):
+    acdc100.latency(main / "a.png")
+    acdc100.by_place(main / "b.png")
+    assert (main / "a.png").stat().st_size > 5000 < (main / "b.png").stat().st_size
+
+
+def test_what_the_page_says_of_the_bases_is_so():
+    """Of the committed study: the sentences below the table of bases."""
+    lines = {line["title"]: line for line in committed.lines("acdc100/loss_terms") if line["hoyer"]}
+    fast = lines.pop(next(title for title in lines if title.startswith("FastICA")))
+
+    def of(title, column):
+        return float(lines[title][column])
+
+    pairs = [("all three", "without R"), ("without S", "I alone"), ("without I", "S alone"), ("R alone", "none")]  # with and without R
+    assert all(of(a, "correlation") > 1.8 * of(b, "correlation") and of(a, "explained_variance") > 0.7 > 0.1 > of(b, "explained_variance") for a, b in pairs)
+    pairs = [("all three", "without S"), ("without I", "R alone"), ("without R", "I alone"), ("S alone", "none")]
+    assert all(of(a, "hoyer") > of(b, "hoyer") for a, b in pairs)
+    pairs = [("all three", "without I"), ("without S", "R alone"), ("without R", "S alone"), ("I alone", "none")]
+    assert all(abs(of(a, column) - of(b, column)) < 0.02 for a, b in pairs for column in ("correlation", "mutual_information"))
+    for title in lines:
+        assert float(fast["hoyer"]) > of(title, "hoyer") and float(fast["explained_variance"]) > of(title, "explained_variance")
+    assert float(fast["correlation"]) < 0.005
