@@ -198,7 +198,7 @@ def test_links_lead_somewhere(name):
         if target.startswith("http"):
             continue
         path, _, anchor = target.partition("#")
-        found = (ROOT / name.parent / path).resolve()
+        found = (ROOT / (name.parent / path if path else name)).resolve()
         assert found.is_file(), target
         assert not anchor or anchor in anchors(found), target
 
