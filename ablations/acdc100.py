@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ablations.committed import RESULTS, named
+from ablations.committed import change as committed_change
 from ablations.studies import KNOWN
 from ica_unet_jax.evaluation import where_lost
 from ica_unet_jax.labels import STRUCTURES
@@ -24,8 +25,7 @@ from ica_unet_jax.reporting import figures
 from ica_unet_jax.reporting.markup import NONE, counted, number, plain_table
 from ica_unet_jax.sweeps import results, segmentation, setting, statistics
 from ica_unet_jax.sweeps.analysis import Analysis, Finding, Line, analyse
-from ica_unet_jax.sweeps.paper_figures import TABLE_1, TABLE_2, clocks
-from ica_unet_jax.sweeps.paper_tables import LIMIT_MS
+from ica_unet_jax.sweeps.paper_figures import TABLE_1, TABLE_2
 from ica_unet_jax.sweeps.results import PLACES
 from ica_unet_jax.sweeps.statistics import Contrast
 
@@ -36,7 +36,7 @@ PRINTED = {  # {title of a row: what the paper prints of it}
     "ICA-UNet": "ica_unet_n3_independent", "paper, n = 3": "ica_unet_n3_independent", "MSU-Net, span 2": "msu_net_span2",
     "GridNet": "grid_net", "Ensemble U-Net": "ensemble_unet", "Omega-Net": "omega_net",
 }  # fmt: skip
-CHALLENGE = "Ensemble U-Net"  # the best of the challenge's entries, as the paper's Table 2 has it
+STUDIED = ("loss_terms", "main")
 RECOMMENDED = "ICA-UNet, recommended, images as for all"
 NOT_FINISHED = "Not finished."
 WORST = 5
@@ -89,7 +89,8 @@ def made() -> str:
     """How all networks were trained, on what, and how long it took."""
     if not analyses(FOLDER):
         return NOT_FINISHED
-    runs = [run for run in sweep(FOLDER).runs.values() if run.status == "done"]
+    studies = [found.study for name in STUDIED if (found := analyses(FOLDER).get(name))]
+    runs = [run for of in studies for run in sweep(FOLDER).of(of) if run.status == "done"]
     [shared] = {(c["steps"], c["batch_size"], tuple(c["crop"]), c["spacing"], len(run.split["train"]), len(run.split["val"])) for run in runs for c in [run.config]}
     steps, batch, crop, spacing, learned, judged = shared
     folds = sorted({run.fold for run in runs})
@@ -97,7 +98,7 @@ def made() -> str:
     threads, devices = (", ".join(sorted({str(run.timing.get(part)) for run in runs})) for part in ("threads", "device"))
     return (
         f"{counted(len(runs), 'training')} of {steps:,} steps of {batch} frames, on a window of {'x'.join(map(str, crop))} voxels of {spacing:g} mm "
-        f"round the heart, in training and in judging. Each learns from {learned} patients and is judged on {judged} others, in {results.numbered('fold', folds)} "
+        f"round the heart: in training the labelled one, in judging where the network finds it. Each learns from {learned} patients and is judged on {judged} others, in {results.numbered('fold', folds)} "
         f"of five, with {results.numbered('seed', sorted({run.seed for run in runs}))}. Together {hours:.1f} hours of one core of an {sweep(FOLDER).hardware['machine']} "
         f"({devices}, {threads} thread each). {setting.commits(Counter(run.commit for run in runs))}"
     )
@@ -118,17 +119,28 @@ def terms() -> str:
     return f"A term changes mean Dice by: {said} {segmentation.limits(found)}"
 
 
-def beside(name: str, titles: Sequence[str], yes: str = "", no: str = "") -> str:
-    """What a study decides about some of its cells against its reference; before it `yes` or `no` where the first cell is better or not better."""
-    found = study(name)
-    known = [(title, one) for title in titles if (one := finding(name, title))]
-    if len(known) < len(titles):
+def beside(name: str, titles: Sequence[str], **leads: str) -> str:
+    """What a study decides about some of its cells against its reference.
+
+    leads: by "better", "worse" and "as_good" what stands first where it decides so of all of them.
+    """
+    if not (found := study(name)):
         return NOT_FINISHED
-    decision, lead = known[0][1].decision, ""
-    if yes and decision != "undecided" and known[0][1].contrast.error is not None:
-        lead = f"**{yes if decision.startswith('better') else no}** "
-    own = number(found.reference.dice["mean"].mean, 3)
-    return f"{lead}Beside {found.reference.title} ({own}): {_grouped(known)}"
+    lines = [line for line in found.lines if line.title in titles]
+    if not lines or any(not line.state and not line.finding for line in lines):
+        return NOT_FINISHED
+    kinds = {kind(line.finding.decision) if line.finding else "" for line in lines}
+    lead = f"**{leads[word]}** " if len(kinds) == 1 and (word := kinds.pop()) in leads else ""
+    said = [_grouped([(line.title, line.finding) for line in lines if line.finding])] if any(line.finding for line in lines) else []
+    said += [f"{line.title}: {line.state}." for line in lines if line.state]
+    return f"{lead}Beside {found.reference.title} ({number(found.reference.dice['mean'].mean, 3)}): {' '.join(said)}"
+
+
+def kind(decision: str) -> str:
+    """A decision as "better", "worse", "as_good" or none of these; what is smaller than delta is as good."""
+    if "within" in decision or decision.startswith("no effect"):
+        return "as_good"
+    return decision if decision in ("better", "worse") else ""
 
 
 def _grouped(known: Sequence[tuple[str, Finding]]) -> str:
@@ -142,8 +154,7 @@ def _grouped(known: Sequence[tuple[str, Finding]]) -> str:
 def fewer(source: Source) -> str:
     """What an older study says, on the 21 patients of ACDC-mini."""
     line = named(source.csv, source.title)
-    interval = f" [{number(float(line['low']), 3)}, {number(float(line['high']), 3)}]" if line["low"] else ""
-    return f"{source.title}: {number(float(line['difference']), 3, signed=True)}{interval}, {line['decision']}"
+    return f"{source.title}: {committed_change(line)}, {line['decision']}"
 
 
 def on_mini(*sources: Source, why: str = "Not run on 100 patients.") -> str:
@@ -154,10 +165,10 @@ def on_mini(*sources: Source, why: str = "Not run on 100 patients.") -> str:
 
 QUESTIONS: dict[str, Callable[[], str]] = {
     "What does each ICA term of the loss do?": terms,
-    "What would a plain U-Net have given?": lambda: beside("main", RIVALS[:2], "More.", "Not more."),
-    "And the rivals of the paper?": lambda: beside("main", RIVALS[2:]),
-    "Is ICA needed at all, once the decoder sees the frame?": lambda: beside("main", ["no ICA"], "No.", "It does not harm."),
-    "What does the recommended network gain?": lambda: beside("main", [RECOMMENDED], "Dice.", "Nothing."),
+    "What would a plain U-Net have given?": lambda: beside("main", RIVALS[:2], better="More.", worse="Less.", as_good="As much."),
+    "And the rivals of the paper?": lambda: beside("main", RIVALS[2:], better="More.", worse="Less.", as_good="As much."),
+    "Is ICA needed at all, once the decoder sees the frame?": lambda: beside("main", ["no ICA"], better="No.", worse="Yes.", as_good="No."),
+    "What does the recommended network gain?": lambda: beside("main", [RECOMMENDED], better="Dice.", worse="Nothing.", as_good="Nothing."),
     "And the paper, read literally?": lambda: beside("main", ["paper, n = 3"]),
     "Are independent streams worth their time?": lambda: on_mini(
         Source("acdc_mini/streams", "shared streams", "ablations.md"), Source("acdc_mini/streams", "dense, equal work", "ablations.md")
@@ -179,6 +190,8 @@ def by_step(name: str) -> str:
     lines = [line for line in found.lines if not line.state and bool(found.factors) <= bool(line.levels)]
     curves = [[sweep(FOLDER).curves.get((line.cell.name, *training), {}) for training in found.study.trainings] for line in lines]
     steps = sorted(set.intersection(*(set(curve) for of_cell in curves for curve in of_cell)))
+    if len(lines) < 2 or not steps:
+        return NOT_FINISHED
     if found.factors:
         effects = statistics.factorial(np.array([line.levels for line in lines]))
         weights = {f"{found.factors[place]}, {TERMS[found.factors[place]]}": effects[place,] for place in range(len(found.factors))}
@@ -194,28 +207,34 @@ def by_step(name: str) -> str:
 
 
 def networks() -> str:
-    """The paper's Tables 1 and 2 on our patients: ours, the paper's and the challenge's figures."""
+    """The paper's Tables 1 and 2 on our patients, with its figures beside ours."""
     if not (found := study("main")):
         return NOT_FINISHED
-    heads = ["Network", "Parameters (M)", "ms", *(f"Dice {name}" for name in (*STRUCTURES, "mean")), "Change of mean [95 %]", "Decision"]
-    heads += [f"Dice {' / '.join(STRUCTURES)} (paper)", "The same (challenge's best)"]
+    heads = ["Network", "Parameters (M)", "ms", *(f"Dice {name}" for name in (*STRUCTURES, "mean")), "Change of mean [95 %]", "Change, each fold", "Decision"]
+    heads += [f"Dice {' / '.join(STRUCTURES)} in the paper"]
     rows = []
     for line in found.lines:
+        row = [line.title, number(1e-6 * line.cell.parameters, 2)]
         if line.state:
+            rows.append([*row, *[NONE] * 7, line.state, printed(line.title)])
             continue
-        row = [line.title, number(1e-6 * line.cell.parameters, 2), number(line.frame_ms, 0)]
-        row += [number(line.dice[name].mean, 3) for name in STRUCTURES]
+        row += [number(line.frame_ms, 0), *(number(line.dice[name].mean, 3) for name in STRUCTURES)]
         row += [f"{number(line.dice['mean'].mean, 3)} ± {number(line.dice['mean'].sd, 3)}"]
-        row += [change(line.finding), line.finding.decision] if line.finding else [NONE, "reference"]
-        rows.append([*row, printed(line.title), printed(line.title) if line.title == CHALLENGE else NONE])
-    return plain_table(heads, rows, [False, *[True] * 7, False, False, False])
+        each = [number(value - found.reference.trainings[training], 3, signed=True) for training, value in line.trainings.items()]
+        row += [change(line.finding), ", ".join(each), line.finding.decision] if line.finding else [NONE, NONE, "reference"]
+        rows.append([*row, printed(line.title)])
+    picture = "![Mean Dice against the time of a frame](../acdc100_latency.png)\n\n*The time is of computing, a frame, of ours in JAX on one core beside another training. "
+    picture += "Lines: the 95 % interval of the difference to ICA-UNet. Hollow: what the paper prints, of its data and machine.*"
+    return f"{plain_table(heads, rows, [False, *[True] * 8, False, False])}\n\n{segmentation.limits(found)}\n\n{picture}"
 
 
 def printed(title: str) -> str:
-    """What the paper prints of a network."""
-    if (name := PRINTED.get(title, "")) in TABLE_1:
-        return " / ".join(number(TABLE_1[name].dice[part].mean, 3) for part in STRUCTURES)
-    return " / ".join(number(TABLE_2[name].dice[part], 3) for part in STRUCTURES) if name else NONE
+    """What the paper prints of a network, and in which of its tables."""
+    if not (name := PRINTED.get(title)):
+        return NONE
+    of, table = (TABLE_1[name].dice, 1) if name in TABLE_1 else (TABLE_2[name].dice, 2)
+    values = (of[part].mean if table == 1 else of[part] for part in STRUCTURES)
+    return f"{' / '.join(number(value, 3) for value in values)} (Table {table})"
 
 
 def whole() -> list[tuple[Line, list[cases.Row]]]:
@@ -230,13 +249,15 @@ def latency(path: Path) -> None:
     """Draws Dice against time a frame, with the paper's points; nothing where nothing is finished."""
     networks, intervals = {}, {}
     for line, _ in whole():
+        if line.frame_ms is None:
+            continue
         networks[line.title] = line.frame_ms, line.dice["mean"].mean
         if line.finding and line.finding.contrast.low is not None:
             middle, contrast = study("main").reference.dice["mean"].mean, line.finding.contrast
             intervals[line.title] = middle + contrast.low, middle + contrast.high
     if networks:
-        paper = {f"{row.title} (paper)": (clocks(row).compute_ms, row.dice["mean"].mean) for row in TABLE_1.values()}
-        figures.accuracy_and_latency(path, networks | paper, LIMIT_MS, intervals, list(paper))
+        paper = {f"{row.title} (paper)": (1000 / row.fps, row.dice["mean"].mean) for row in TABLE_1.values()}
+        figures.accuracy_and_latency(path, networks | paper, round(1000 / 22), intervals, list(paper), "computing (ms a frame)")
 
 
 def by_place(path: Path) -> None:
@@ -275,8 +296,8 @@ def clinical() -> str:
         values = []
         for name, of, _, digits in parts:
             one, scale = (found[name][of] if of else found[name]), 100 if name == "ef" else 1
-            low, high = (number(scale * limit, digits) for limit in one["limits"])
-            values.append(f"{number(scale * one['bias'], digits, signed=True)} [{low}, {high}]")
+            bias, low, high = (None if value is None else scale * value for value in (one["bias"], *one["limits"]))
+            values.append(f"{number(bias, digits, signed=True)} [{number(low, digits)}, {number(high, digits)}]")
         table.append([line.title, *values])
     return plain_table(["Network", *(words for *_, words, _ in parts)], table, [False, *[True] * len(parts)]) if table else NOT_FINISHED
 
@@ -286,7 +307,10 @@ def places() -> str:
     found = study("main")
     rows = [[line.title, *(number(x and x.mean, 3) for x in line.places.values())] for line in found.lines if line.places] if found else []
     heads = ["Network", *(" ".join(name.split("_")[1:]) for name in PLACES)]
-    return plain_table(heads, rows, [False, *[True] * len(PLACES)]) if rows else NOT_FINISHED
+    if not rows:
+        return NOT_FINISHED
+    picture = "![Dice by place in the stack, four networks](../acdc100_places.png)"
+    return f"{plain_table(heads, rows, [False, *[True] * len(PLACES)])}\n\n{picture}"
 
 
 def worst() -> str:
@@ -304,13 +328,13 @@ def worst() -> str:
 
 
 def lost_most(frames: Sequence[tuple[cases.Row, Mapping[str, float]]]) -> str:
-    """The structure and frame of a patient with the least Dice, its volumes, and the place in the stack that lost most."""
+    """The structure and frame of a patient with the least Dice, its volumes, and the place in the stack with the lowest."""
     name, row, of_places = min(((name, row, of_places) for row, of_places in frames for name in STRUCTURES), key=lambda part: part[1][f"dice_{part[0]}"])
     words = f"{name} at {row['phase']} ({number(row[f'dice_{name}'], 3)})"
     known = {place.split("_")[1]: value for place, value in of_places.items() if place.endswith(f"_{name}") and math.isfinite(value)}
     if known:
         place = min(known, key=known.get)
-        words += f", most at the {place} ({number(known[place], 3)})"
+        words += f", lowest at the {place} ({number(known[place], 3)})"
     return f"{words}; {number(row[f'volume_ml_{name}'], 0)} mL for {number(row[f'volume_ml_true_{name}'], 0)} mL"
 
 

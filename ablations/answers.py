@@ -69,7 +69,7 @@ def answers() -> str:
         ),
         (
             "Is it better than a plain U-Net, or another rival?",
-            f"**Not shown.** {rehearsed('U-Net 2D', 'U-Net 3D', 'MSU-Net, span 2', 'GridNet', 'Ensemble U-Net', 'Omega-Net')} One U-Net for all coefficients (\"dense\") instead of one "
+            f"**Not shown.** {rehearsed('no ICA', 'U-Net 2D', 'U-Net 3D', 'MSU-Net, span 2', 'GridNet', 'Ensemble U-Net', 'Omega-Net')} One U-Net for all coefficients (\"dense\") instead of one "
             f"for each basis changes Dice by {change(twin)}, {twin['decision']} (21 patients, 250 steps).",
             "[rivals](docs/results/rivals.md)",
         ),

@@ -241,6 +241,7 @@ def accuracy_and_latency(
     limit: float,
     intervals: Mapping[str, tuple[float, float]] = MappingProxyType({}),
     hollow: Collection[str] = (),
+    time: str = "compute latency (ms)",
 ) -> None:
     """Networks as points: the farther up and to the left, the better.
 
@@ -248,8 +249,9 @@ def accuracy_and_latency(
       path: of the PNG file.
       networks: {name: (milliseconds a frame, mean Dice)}; those whose name begins alike, up to the first comma, look alike.
       limit: milliseconds that are marked.
-      intervals: {name: (low, high)} of the Dice of some of them.
+      intervals: {name: (low, high)} of some of them, drawn beside their Dice.
       hollow: names of those that were not measured with the rest.
+      time: what the milliseconds are.
     """
     figure = _figure(9, 5)
     ax = figure.subplots()
@@ -264,7 +266,7 @@ def accuracy_and_latency(
         ax.annotate(f"{number}", (latency, dice), xytext=(5, 4), textcoords="offset points", fontsize=8)
     ax.axvline(limit, color="0.4", linewidth=1, linestyle="--")
     ax.annotate(f"{limit:g} ms", (limit, 0), xycoords=("data", "axes fraction"), xytext=(3, 4), textcoords="offset points", fontsize=8, color="0.4")
-    ax.set(xscale="log", xlabel="compute latency (ms)", ylabel="mean Dice")
+    ax.set(xscale="log", xlabel=time, ylabel="mean Dice")
     _mark(ax.xaxis)
     ax.grid(alpha=0.25)
     figure.legend(loc="outside right center", fontsize=8, frameon=False)

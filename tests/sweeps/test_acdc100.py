@@ -1,6 +1,7 @@
 """The page of 100 patients says what the statistics decide, of made-up sweeps that can be checked by hand."""
 
 import json
+import shutil
 
 import pytest
 from made_up import finish, plan
@@ -42,12 +43,35 @@ def rows(table):
 def test_sentences_follow_from_decisions(main):
     said = rows(acdc100.answers())
     [plain] = said["What would a plain U-Net have given?"]
-    assert plain.startswith("**More.** Beside ICA-UNet (0.700): ") and "**better**: U-Net 2D (+0.050 [" in plain
+    assert plain.startswith("Beside ICA-UNet (0.700): ") and "**better**: U-Net 2D (+0.050 [" in plain
     assert "**as good within 0.01**: U-Net 3D" in plain
     [without] = said["Is ICA needed at all, once the decoder sees the frame?"]
-    assert without.startswith("**It does not harm.** ") and "as good within 0.01" in without
+    assert without.startswith("**No.** ") and "as good within 0.01" in without
     assert "**worse**: paper, n = 3 (-0.300 [" in said["And the paper, read literally?"][0]
     assert said["What does the recommended network gain?"] == said["What does each ICA term of the loss do?"] == [acdc100.NOT_FINISHED]
+
+
+@pytest.mark.parametrize(
+    "titles, lead",
+    [(["U-Net 2D"], "More."), (["paper, n = 3"], "Less."), (["no ICA", "U-Net 3D"], "As much."), (["U-Net 2D", "no ICA"], "")],
+)
+def test_a_lead_stands_where_all_are_decided_alike(main, titles, lead):
+    said = acdc100.beside("main", titles, better="More.", worse="Less.", as_good="As much.")
+    assert said.startswith(f"**{lead}** Beside" if lead else "Beside")
+
+
+def test_a_network_that_diverged_is_told(main):
+    folder = main / "cells" / "c1" / "seed1_fold1"
+    (folder / "done.json").write_text(json.dumps(dict(status="diverged", message="the loss is nan", step=7, metrics_version=1)))
+    assert "U-Net 2D: incomplete: 1 of 2 trainings; diverged at step 7" in acdc100.beside("main", ["U-Net 2D", "U-Net 3D"])
+    assert "diverged at step 7" in rows(acdc100.networks())["U-Net 2D"][-2]
+
+
+def test_while_the_reference_is_alone_nothing_is_compared(main):
+    for cell in ("c1", "c2", "c3", "c4"):
+        shutil.rmtree(main / "cells" / cell)
+    assert acdc100.by_step("main") == acdc100.NOT_FINISHED
+    assert "U-Net 2D: incomplete: 0 of 2 trainings" in acdc100.beside("main", ["U-Net 2D"])
 
 
 def test_without_a_sweep_nothing_is_finished(tmp_path, monkeypatch):
@@ -64,14 +88,16 @@ def test_the_worst_patients_by_hand(main):
     assert len(found) == 4  # fewer than five there are
     patient, _, dice, words, best = (cell.strip() for cell in found[0].strip("|").split("|"))
     assert patient == "A0" and dice == "0.568"  # (0.6 + (0.4 + 0.6 + 0.6) / 3) / 2 + 0.001
-    assert words.startswith("RV at ") and "(0.401), most at the apex (0.300); 0 mL for 0 mL" in words
+    assert words.startswith("RV at ") and "(0.401), lowest at the apex (0.300); 0 mL for 0 mL" in words
     assert best == "U-Net 2D: 0.616"  # + 0.05 - 0.002
 
 
 def test_networks_and_their_places(main):
     found = rows(acdc100.networks())
-    assert found["paper, n = 3"][-2] == "0.900 / 0.869 / 0.934" and found["U-Net 2D"][-2:] == ["–", "–"]
-    assert found["ICA-UNet"][-3] == "reference" and found["U-Net 2D"][-3] == "better"
+    assert found["paper, n = 3"][-1] == "0.900 / 0.869 / 0.934 (Table 1)" and found["U-Net 2D"][-1] == "–"
+    assert found["ICA-UNet"][-2] == "reference" and found["U-Net 2D"][-3:-1] == ["+0.048, +0.052", "better"]
+    assert "Smallest effect that could have been decided" in acdc100.networks()
+    assert rows(acdc100.clinical())["ICA-UNet"] == ["– [–, –]"] * 7  # there are no phases here
     assert rows(acdc100.places())["no ICA"][:3] == ["0.900", "–", "0.100"]
 
 
