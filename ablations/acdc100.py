@@ -344,9 +344,15 @@ def patient_dice(rows: Sequence[cases.Row]) -> dict[str, float]:
     return {patient: float(values.mean()) for patient, values in means.items()}
 
 
-def limits(name: str) -> str:
-    """The smallest effects that a study could have decided."""
-    return segmentation.limits(study(name)) if study(name) else NOT_FINISHED
+def terms_of_folds() -> str:
+    """The smallest effect that could have been decided of the terms of the loss, and their effects in each fold."""
+    if not (found := study("loss_terms")) or not found.factors:
+        return NOT_FINISHED
+    lines = [line for line in found.lines if line.levels]
+    table = np.array([list(line.trainings.values()) for line in lines])  # (cells, folds)
+    effects = statistics.factorial(np.array([line.levels for line in lines]))
+    each = [f"{letter} {', '.join(number(value, 3, signed=True) for value in effects[place,] @ table)}" for place, letter in enumerate(found.factors)]
+    return f"{segmentation.limits(found)} In each fold: {'; '.join(each)}."
 
 
 PARTS: dict[str, Callable[[], str]] = {
@@ -358,6 +364,6 @@ PARTS: dict[str, Callable[[], str]] = {
     "places": places,
     "worst": worst,
     "networks_by_step": functools.partial(by_step, "main"),
-    "terms_limits": functools.partial(limits, "loss_terms"),
+    "terms_limits": terms_of_folds,
     "terms_by_step": functools.partial(by_step, "loss_terms"),
 }
