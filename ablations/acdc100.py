@@ -69,18 +69,8 @@ def study(name: str) -> Analysis | None:
     return found if found and not found.reference.state else None
 
 
-def finding(name: str, title: str) -> Finding | None:
-    """A contrast of a study: a cell against the reference, an effect or a trend."""
-    found = study(name)
-    return next((x for x in [*found.effects, *found.findings] if x.title == title), None) if found else None
-
-
-def change(found: Finding) -> str:
-    """As in "+0.012 [0.004, 0.020]"."""
-    return contrast_words(found.contrast)
-
-
-def contrast_words(contrast: Contrast) -> str:
+def change(contrast: Contrast) -> str:
+    """As in "+0.012 [0.004, 0.020]"; without an interval where there is one block."""
     interval = f" [{number(contrast.low, 3)}, {number(contrast.high, 3)}]" if contrast.low is not None else ""
     return number(contrast.difference, 3, signed=True) + interval
 
@@ -147,7 +137,7 @@ def _grouped(known: Sequence[tuple[str, Finding]]) -> str:
     """Names and changes behind the decision that they share."""
     groups: dict[str, list[str]] = {}
     for title, one in known:
-        groups.setdefault(one.decision, []).append(f"{title} ({change(one)})")
+        groups.setdefault(one.decision, []).append(f"{title} ({change(one.contrast)})")
     return "; ".join(f"**{decision}**: {', '.join(names)}" for decision, names in groups.items()) + "."
 
 
@@ -201,7 +191,7 @@ def by_step(name: str) -> str:
     columns = []
     for step in steps:
         table = np.array([[curve[step] for curve in of_cell] for of_cell in curves])
-        columns.append([contrast_words(one) for one in statistics.contrasts(table, np.array(list(weights.values())))])
+        columns.append([change(one) for one in statistics.contrasts(table, np.array(list(weights.values())))])
     heads = ["Effect" if found.factors else "Network", *(f"step {step}" for step in steps)]
     return plain_table(heads, [[title, *row] for title, row in zip(weights, zip(*columns, strict=True), strict=True)], [False, *[True] * len(steps)])
 
@@ -221,7 +211,7 @@ def networks() -> str:
         row += [number(line.frame_ms, 0), *(number(line.dice[name].mean, 3) for name in STRUCTURES)]
         row += [f"{number(line.dice['mean'].mean, 3)} ± {number(line.dice['mean'].sd, 3)}"]
         each = [number(value - found.reference.trainings[training], 3, signed=True) for training, value in line.trainings.items()]
-        row += [change(line.finding), ", ".join(each), line.finding.decision] if line.finding else [NONE, NONE, "reference"]
+        row += [change(line.finding.contrast), ", ".join(each), line.finding.decision] if line.finding else [NONE, NONE, "reference"]
         rows.append([*row, printed(line.title)])
     picture = "![Mean Dice against the time of a frame](../acdc100_latency.png)\n\n*The time is of computing, a frame, of ours in JAX on one core beside another training. "
     picture += "Lines: the 95 % interval of the difference to ICA-UNet. Hollow: what the paper prints, of its data and machine.*"
