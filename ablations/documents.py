@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # not this folder, whose modules would hide the standard library's
 
-from ablations import acdc100, claims, fine_tuning, levers, model_card, search, speed  # noqa: E402
+from ablations import acdc100, acdc100_networks, claims, fine_tuning, levers, model_card, search, speed  # noqa: E402
 from ablations import where_lost as lost  # noqa: E402
 from ablations.answers import STUDIES, answers  # noqa: E402
 from ablations.committed import (  # noqa: E402
@@ -177,8 +177,8 @@ def report_of_streams() -> dict[str, Any]:
 def pictures() -> None:
     """The pictures of the documents that are made of committed results."""
     figures.parallel_streams(ROOT / "docs" / "streams_in_parallel.png", parallel.panels(report_of_streams()))
-    acdc100.latency(ROOT / "docs" / "acdc100_latency.png")
-    acdc100.by_place(ROOT / "docs" / "acdc100_places.png")
+    acdc100_networks.latency(ROOT / "docs" / "acdc100_latency.png")
+    acdc100_networks.by_place(ROOT / "docs" / "acdc100_places.png")
     found = lost_by("acdc_causal")
     figures.by_place(
         ROOT / "docs" / "where_lost.png",
@@ -267,7 +267,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "served": lambda: speed.served(result("serving/stream"), {name: result(f"serving/{name}") for name in speed.PROTOCOLS}),
     **{f"large_{name}": functools.partial(large_cohort, name) for name in TABLES},
     "claims": claimed,
-    **{f"acdc100_{name}": part for name, part in acdc100.PARTS.items()},
+    **{f"acdc100_{name}": part for name, part in (acdc100.PARTS | acdc100_networks.PARTS).items()},
     "acdc100_terms": lambda: contrasts(["acdc100/loss_terms"]),
     "acdc100_bases": lambda: bases("acdc100/loss_terms"),
     "lost_answer": lambda: lost.answer(lost_by("acdc_causal")),

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from made_up import finish, plan
 
-from ablations import acdc100, committed
+from ablations import acdc100, acdc100_networks, committed
 
 RECORDS = {"U-Net 2D": 0.05, "U-Net 3D": 0.0, "no ICA": 0.0005, "paper, n = 3": -0.3}  # more than ICA-UNet's
 
@@ -64,7 +64,7 @@ def test_a_network_that_diverged_is_told(main):
     folder = main / "cells" / "c1" / "seed1_fold1"
     (folder / "done.json").write_text(json.dumps(dict(status="diverged", message="the loss is nan", step=7, metrics_version=1)))
     assert "U-Net 2D: incomplete: 1 of 2 trainings; diverged at step 7" in acdc100.beside("main", ["U-Net 2D", "U-Net 3D"])
-    assert "diverged at step 7" in rows(acdc100.networks())["U-Net 2D"][-2]
+    assert "diverged at step 7" in rows(acdc100_networks.networks())["U-Net 2D"][-2]
 
 
 def test_while_the_reference_is_alone_nothing_is_compared(main):
@@ -76,15 +76,15 @@ def test_while_the_reference_is_alone_nothing_is_compared(main):
 
 def test_without_a_sweep_nothing_is_finished(tmp_path, monkeypatch):
     monkeypatch.setattr(acdc100, "FOLDER", tmp_path)
-    for name, part in acdc100.PARTS.items():
+    for name, part in (acdc100.PARTS | acdc100_networks.PARTS).items():
         assert name == "answers" or part() == acdc100.NOT_FINISHED
-    acdc100.latency(tmp_path / "a.png")
-    acdc100.by_place(tmp_path / "b.png")
+    acdc100_networks.latency(tmp_path / "a.png")
+    acdc100_networks.by_place(tmp_path / "b.png")
     assert not list(tmp_path.iterdir())
 
 
 def test_the_worst_patients_by_hand(main):
-    found = acdc100.worst().splitlines()[2:]
+    found = acdc100_networks.worst().splitlines()[2:]
     assert len(found) == 4  # fewer than five there are
     patient, _, dice, words, best = (cell.strip() for cell in found[0].strip("|").split("|"))
     assert patient == "A0" and dice == "0.568"  # (0.6 + (0.4 + 0.6 + 0.6) / 3) / 2 + 0.001
@@ -93,12 +93,12 @@ def test_the_worst_patients_by_hand(main):
 
 
 def test_networks_and_their_places(main):
-    found = rows(acdc100.networks())
+    found = rows(acdc100_networks.networks())
     assert found["paper, n = 3"][-1] == "0.900 / 0.869 / 0.934 (Table 1)" and found["U-Net 2D"][-1] == "–"
     assert found["ICA-UNet"][-2] == "reference" and found["U-Net 2D"][-3:-1] == ["+0.048, +0.052", "better"]
-    assert "Smallest effect that could have been decided" in acdc100.networks()
-    assert rows(acdc100.clinical())["ICA-UNet"] == ["– [–, –]"] * 7  # there are no phases here
-    assert rows(acdc100.places())["no ICA"][:3] == ["0.900", "–", "0.100"]
+    assert "Smallest effect that could have been decided" in acdc100_networks.networks()
+    assert rows(acdc100_networks.clinical())["ICA-UNet"] == ["– [–, –]"] * 7  # there are no phases here
+    assert rows(acdc100_networks.places())["no ICA"][:3] == ["0.900", "–", "0.100"]
 
 
 def test_differences_while_they_learn(main):
@@ -107,8 +107,8 @@ def test_differences_while_they_learn(main):
 
 
 def test_pictures(main):
-    acdc100.latency(main / "a.png")
-    acdc100.by_place(main / "b.png")
+    acdc100_networks.latency(main / "a.png")
+    acdc100_networks.by_place(main / "b.png")
     assert (main / "a.png").stat().st_size > 5000 < (main / "b.png").stat().st_size
 
 
