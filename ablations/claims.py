@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ablations.committed import RESULTS
 from ica_unet_jax.reporting.markup import number
 
-RESULTS = Path(__file__).resolve().parent / "results"
 SOURCES = ("acdc100", "acdc_mini", "causal_acdc_mini")  # the first that has the study answers
 CONFIRMED, REFUTED, UNDECIDED, NOT_TESTED = "confirmed", "refuted", "undecided", "not tested"
 OPPOSITE = {"better": "worse", "worse": "better"}

@@ -178,6 +178,7 @@ def levers(reference: Config) -> list[Cell]:
     launched = some | dict(steps=4000, evaluate_every=1000)
     any_orientation = dict(rotation=180.0, flip=True, flip_slices=True, spike=1.2, thin_stack=0.25, steps=10_000, evaluate_every=5000)
     return [
+        ("acdc_causal", {}),
         ("A: window on the heart, one wide U-Net for all bases, the frame and two convolutions in the decoders, no reconstruction", network),
         ("B: A with more augmentation", network | images),
         ("C: B with all images turned, mirrored and damaged, 6,000 steps", network | anywhere | dict(steps=6000, evaluate_every=1000)),
