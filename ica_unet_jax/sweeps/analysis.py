@@ -78,7 +78,8 @@ class Analysis:
     lines: tuple[Line, ...]
     effects: tuple[Finding, ...]  # of a factorial, and trends
     delta: float
-    residual: float | None  # SD of a training round cell + block; None of one block
+    residual: float | None  # SD of a training round cell + block, of the cells that share an error; None of one block
+    far: frozenset[str]  # titles of the cells that do not
     commits: Mapping[str, int]  # runs by commit
     peers: dict[int, dict[str, float]]  # FastICA's figures by m; empty ones where a fold is missing
     series: Mapping[str, Mapping[int, Line]]  # of each trend the cells on its line, by the first knob's value
@@ -117,7 +118,7 @@ def analyse(sweep: Sweep, study: Study, definition: Definition | None = None, de
     whole = {line.levels for line in lines if not line.state} - {None}
     letters = tuple(factors.values()) if factors and len(whole) == 2 ** len(factors) else ()
     trends = definition.trends if definition else {}
-    lines, effects, residual = _contrasts(sweep, study, lines, configs, letters, trends, delta)
+    lines, effects, residual, far = _contrasts(sweep, study, lines, configs, letters, trends, delta)
     ended = list(sweep.of(study))
     by_name = {line.cell.name: line for line in lines}
     points = _on_trends([line for line in lines if not line.state], configs, study.reference, trends)
@@ -135,6 +136,7 @@ def analyse(sweep: Sweep, study: Study, definition: Definition | None = None, de
         effects=tuple(effects),
         delta=delta,
         residual=residual,
+        far=far,
         commits=dict(Counter(run.commit for run in ended if run.status == "done")),
         series={title: {value: by_name[name] for value, name in sorted(cells.items())} for title, cells in points.items()},
         peers={m: _peer(sweep, study, m) for m in sorted({line.bases for line in lines if line.ica} & set(sweep.peers))},
@@ -209,12 +211,12 @@ def _contrasts(
     letters: Sequence[str],
     trends: Mapping[str, Collection[str]],
     delta: float,
-) -> tuple[list[Line], list[Finding], float | None]:
-    """The lines with their contrasts to the reference, effects and trends, and the residual SD."""
+) -> tuple[list[Line], list[Finding], float | None, frozenset[str]]:
+    """The lines with their contrasts to the reference, effects and trends, the residual SD, and the titles of cells far off."""
     finished = [line for line in lines if not line.state]
     place = next((i for i, line in enumerate(finished) if line.is_reference), None)
     if place is None:
-        return list(lines), [], None
+        return list(lines), [], None, frozenset()
     runs = [list(sweep.of(study, line.cell.name)) for line in finished]
     dice = [scores.by_fold(scores.overlaps(part)["mean"]) for part in runs]
     of_patients = {fold: np.array([cell[fold] for cell in dice]) for fold in dice[0]}  # (cells, patients) each
@@ -222,7 +224,8 @@ def _contrasts(
     pairs = statistics.against(len(finished), place)
     named = _effects(finished, letters) | _trends(finished, configs, study.reference, trends)
     weights = np.concatenate([pairs, np.array(list(named.values())).reshape(-1, len(finished))])
-    found = statistics.contrasts(table, weights, delta)
+    alike = statistics.near(table, place)
+    found = statistics.contrasts(table, weights, delta, alike)
     rivals = [line for line in finished if not line.is_reference]
     family = [i for i, line in enumerate(rivals) if not (letters and line.levels)] + list(range(len(pairs), len(weights)))
     for i, contrast in zip(family, statistics.corrected([found[i] for i in family]), strict=True):
@@ -237,9 +240,10 @@ def _contrasts(
     for line in rivals:
         changes[line.cell.name] |= _distance_difference(*(list(sweep.of(study, name)) for name in (line.cell.name, study.reference)))
     effects = [finding(title, len(pairs) + i, True) for i, title in enumerate(named)]
-    _, square, freedom = statistics.additive(table)
+    _, square, freedom = statistics.additive(table[alike])
     compared = [dataclasses.replace(line, **changes.get(line.cell.name, {})) for line in lines]
-    return compared, effects, math.sqrt(square) if freedom else None
+    far = frozenset(line.title for line, one in zip(finished, alike, strict=True) if not one)
+    return compared, effects, math.sqrt(square) if freedom else None, far
 
 
 def _effects(lines: Sequence[Line], letters: Sequence[str]) -> dict[str, np.ndarray]:

@@ -109,15 +109,19 @@ def limits(analysis: Analysis) -> str:
         seeds = f", of which {counted(len(analysis.study.seeds), 'seed')} are averaged" if len(analysis.study.seeds) > 1 else ""
         return f"One block (fold {analysis.study.folds[0]}){seeds}: differences only, no p, no decision."
     groups: dict[str, float] = {}
+    sharing = next((found for found in decided if found.title not in analysis.far), decided[0])
     for found in decided:
         words = "a cell against the reference"
+        if found.title in analysis.far:
+            words = f"a cell more than {statistics.FAR:g} from it"
         if found.is_effect:
             words = "a main effect or an interaction" if analysis.factors else f"the trend of {found.title}"
         groups.setdefault(words, statistics.smallest(found.contrast, len(decided)))
     smallest = "; ".join(f"{number(value, 3)} for {words}" for words, value in groups.items())
+    without = f", without {', '.join(sorted(analysis.far))}" if analysis.far else ""
     return (
         f"Smallest effect that could have been decided, at the first of Holm's {counted(len(decided), 'step')}: {smallest} "
-        f"(residual SD {number(analysis.residual, 4)}, {counted(decided[0].contrast.freedom, 'degree')} of freedom)."
+        f"(residual SD {number(analysis.residual, 4)}, {counted(sharing.contrast.freedom, 'degree')} of freedom{without})."
     )
 
 

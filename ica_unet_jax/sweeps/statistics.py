@@ -1,7 +1,8 @@
 """What a study may say. The unit is a training: the score of a cell in a block is one number, and a block is a fold.
 
 Scores follow the additive model cell + block + error; the error is how differently a fold and its training treat the cells. All
-contrasts of a study share its residual mean square, with (C - 1)(K - 1) degrees of freedom of C cells and K blocks. Further
+contrasts of a study share its residual mean square, with (C - 1)(K - 1) degrees of freedom of C cells and K blocks. A cell that lies
+far from the reference has not learned what the others have, and varies as it likes: the error of the others is without it. Further
 trainings of a fold are averaged within it before: they share the fold's deviation, and are no blocks.
 """
 
@@ -16,6 +17,7 @@ from scipy import stats
 
 ALPHA = 0.05  # of the intervals and of the corrected p
 DELTA = 0.01  # of Dice: what is smaller is as good as none
+FAR = 0.1  # of Dice: a cell that is further from the reference has no part in the error of the others
 PATIENTS_NEEDED = 10  # for an interval over patients
 REPLICATES = 4000
 RESOLUTION = 1e-9  # finer figures are round-off
@@ -100,11 +102,28 @@ def holm(p: np.ndarray) -> np.ndarray:
     return corrected
 
 
-def contrasts(table: np.ndarray, weights: np.ndarray, delta: float = DELTA) -> list[Contrast]:
+def near(table: np.ndarray, reference: int) -> np.ndarray:
+    """(cells,): which lie at most `FAR` from the reference, so that they share an error; the reference does."""
+    means = table.mean(axis=1)
+    return np.abs(means - means[reference]) <= FAR + RESOLUTION
+
+
+def contrasts(table: np.ndarray, weights: np.ndarray, delta: float = DELTA, alike: np.ndarray | None = None) -> list[Contrast]:
     """A table (cells, blocks), whole, and weights (contrasts, cells) -> the contrasts, not corrected for their number.
 
+    alike: (cells,), which share an error, as `near` tells; None for all. A contrast with any other cell has the error of all cells.
     One block, or a single cell, has differences alone.
     """
+    alike = np.ones(len(table), bool) if alike is None else alike
+    groups = [(alike, apart := ~weights[:, ~alike].any(axis=1)), (np.ones_like(alike), ~apart)]
+    found: dict[int, Contrast] = {}
+    for cells, rows in groups:
+        if rows.any():
+            found |= zip(np.flatnonzero(rows).tolist(), _of_one_error(table[cells], weights[rows][:, cells], delta), strict=True)
+    return [found[row] for row in range(len(weights))]
+
+
+def _of_one_error(table: np.ndarray, weights: np.ndarray, delta: float) -> list[Contrast]:
     differences, errors, freedom = t_tests(table, weights)
     blocks = table.shape[1]
     if not freedom:

@@ -71,6 +71,24 @@ def test_decided_as_good_and_undecided(tmp_path, pictures):
     assert f"undecided, too noisy for effects below {limit:.3f}: `b = 1`." in sentence(tmp_path)
 
 
+def test_a_cell_far_off_is_told_and_leaves_the_error_to_the_others(tmp_path, pictures):
+    plan(tmp_path, ["a=1", "b=1", "d=1"], runs=[(k, k) for k in range(4)])
+    noise = 0.002
+    blocks(tmp_path, "ref", (noise, -noise, noise, -noise))
+    blocks(tmp_path, "c1", (-0.2, -0.3, -0.3, -0.2))
+    blocks(tmp_path, "c2", (0, 0, 0, 0))
+    blocks(tmp_path, "c3", (0.02, 0.02, 0.02, 0.02))
+    tables.write_all(tmp_path)
+    lines = lines_of_csv(tmp_path)
+    # Of three cells: residuals of 2, 1 and 1 thirds of the noise in four folds, six degrees of freedom.
+    error = math.sqrt(4 * (4 + 1 + 1) / 9 * noise**2 / 6 * 2 / 4)
+    assert [float(lines[f"{name} = 1"]["error"]) for name in "bd"] == pytest.approx([error, error], rel=1e-5)
+    assert [lines[f"{name} = 1"]["freedom"] for name in "abd"] == ["9", "6", "6"] and float(lines["a = 1"]["error"]) > 5 * error
+    assert [lines[f"{name} = 1"]["decision"] for name in "abd"] == ["worse", "as good within 0.01", "better"]
+    text = (tmp_path / "trial.md").read_text()
+    assert "for a cell more than 0.1 from it;" in text and f"(residual SD {math.sqrt(2) * error:.4f}, 6 degrees of freedom, without a = 1)" in text
+
+
 FACTORS = ("sparsity_weight", "independence_weight", "reconstruction_weight")
 
 

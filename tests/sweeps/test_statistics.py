@@ -22,6 +22,7 @@ from ica_unet_jax.sweeps.statistics import (
     corrected,
     factorial,
     holm,
+    near,
     patients_interval,
     smallest,
     trend,
@@ -101,6 +102,23 @@ def test_a_small_study_by_hand():
     assert (found.low, found.high) == pytest.approx((0.02 - half, 0.02 + half))
     assert smallest(found, 1) == pytest.approx(half)
     assert smallest(found, 2) == pytest.approx(6.205347 * 0.01 / math.sqrt(3))
+
+
+def test_a_cell_far_off_has_no_part_in_the_error_of_the_others():
+    table = random_table(6, 5, 3)
+    apart = np.vstack([table[:3], table[3] - 0.3 + np.array([0.05, -0.05, 0.0]), table[4:]])
+    alike = near(apart, 0)
+    assert alike.tolist() == [True, True, True, False, True]
+    found, all_share = contrasts(apart, against(5, 0), alike=alike), contrasts(apart, against(5, 0))
+    others = contrasts(apart[alike], against(4, 0))
+    assert [found[i] for i in (0, 1, 3)] == others != [all_share[i] for i in (0, 1, 3)]
+    assert found[2] == all_share[2] and {c.freedom for c in found} == {6, 8}
+
+
+def test_an_effect_of_cells_far_off_has_the_error_of_all():
+    table = random_table(7, 4, 3) - np.array([[0.0], [0.0], [0.3], [0.3]])
+    weights = np.array(list(factorial(LEVELS[:4, :2]).values()))
+    assert contrasts(table, weights, alike=near(table, 0)) == contrasts(table, weights)
 
 
 def test_a_factorial_by_hand():
