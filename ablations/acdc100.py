@@ -179,7 +179,7 @@ def by_step(name: str) -> str:
     columns = []
     for step in steps:
         table = np.array([[curve[step] for curve in of_cell] for of_cell in curves])
-        alike = statistics.near(table, lines.index(found.reference))
+        alike = np.array([line.title not in found.far for line in lines])
         columns.append([change(one) for one in statistics.contrasts(table, np.array(list(weights.values())), alike=alike)])
     heads = ["Effect" if found.factors else "Network", *(f"step {step}" for step in steps)]
     return plain_table(heads, [[title, *row] for title, row in zip(weights, zip(*columns, strict=True), strict=True)], [False, *[True] * len(steps)])

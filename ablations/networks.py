@@ -91,11 +91,14 @@ def one_change_each(reference: Config) -> list[Cell]:
     """The parts of a network of bases taken out or the other way round, one at a time."""
     model, loss = reference.model, reference.loss
     over, weight = ("all", "stream")[model.concatenation_over == "all"], float(not loss.reconstruction_weight)
-    cells: list[Cell] = [
-        ("n = 3", dict(contracting_blocks=3)),
+    cells: list[Cell] = [("the whole network", {})]
+    if model.contracting_blocks != 3:
+        cells += [("n = 3", dict(contracting_blocks=3))]
+    if model.streams != "dense":  # which concatenates over all streams in any case
+        cells += [(f"concatenation over {'all streams' if over == 'all' else 'each stream'}", dict(concatenation_over=over))]
+    cells += [
         ("no ICA", without_ica(model)),
         (f"{'without' if model.decoder_frame else 'with'} the frame in the decoders", dict(decoder_frame=not model.decoder_frame)),
-        (f"concatenation over {'all streams' if over == 'all' else 'each stream'}", dict(concatenation_over=over)),
         ("independent streams, equal work", independent_twin(model)) if model.streams == "dense" else ("dense, equal work", work.dense_twin(model)),
         ("shared streams", dict(streams="shared", stream_width=independent_twin(model)["stream_width"])),
         ("bases from the frame alone", dict(bases_from="frame")),

@@ -64,7 +64,8 @@ def page() -> str:
         f"Of {STUDIES:,} simulated studies without any effect at most {float(largest[3]):.1%} find one all the same (upper 95 % limit\n"
         f"{float(largest[4]):.1%}). An effect of {EFFECT:g} is found, with 4 folds, in a share of {min(of_four)} to {max(of_four)} of the studies that compare 4 cells with a\n"
         f"reference, and in {min(of_factors)} to {max(of_factors)} of the factorials of three. Where one cell deviates {UNEVEN:g} times as much from fold to fold as the\n"
-        f"others, up to {uneven():.0%} of the studies with 2 folds find an effect that is none, as all contrasts share one error."
+        f"others, up to {uneven():.0%} of the studies with 2 folds find an effect that is none, as all contrasts share one error. (Here no cell is\n"
+        f"far from the reference: [one that is](ablations.md#how-settings-are-compared) has no part in the error of the others.)"
     )
     table = plain_table(heads, rows, [False] + [True] * 6)
     return _PAGE.format(sentence=sentence, effect=EFFECT, delta=DELTA, table=table)

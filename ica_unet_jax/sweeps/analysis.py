@@ -79,6 +79,7 @@ class Analysis:
     effects: tuple[Finding, ...]  # of a factorial, and trends
     delta: float
     residual: float | None  # SD of a training round cell + block, of the cells that share an error; None of one block
+    freedom: int  # its degrees of freedom
     far: frozenset[str]  # titles of the cells that do not
     commits: Mapping[str, int]  # runs by commit
     peers: dict[int, dict[str, float]]  # FastICA's figures by m; empty ones where a fold is missing
@@ -118,7 +119,7 @@ def analyse(sweep: Sweep, study: Study, definition: Definition | None = None, de
     whole = {line.levels for line in lines if not line.state} - {None}
     letters = tuple(factors.values()) if factors and len(whole) == 2 ** len(factors) else ()
     trends = definition.trends if definition else {}
-    lines, effects, residual, far = _contrasts(sweep, study, lines, configs, letters, trends, delta)
+    lines, effects, residual, freedom, far = _contrasts(sweep, study, lines, configs, letters, trends, delta)
     ended = list(sweep.of(study))
     by_name = {line.cell.name: line for line in lines}
     points = _on_trends([line for line in lines if not line.state], configs, study.reference, trends)
@@ -136,6 +137,7 @@ def analyse(sweep: Sweep, study: Study, definition: Definition | None = None, de
         effects=tuple(effects),
         delta=delta,
         residual=residual,
+        freedom=freedom,
         far=far,
         commits=dict(Counter(run.commit for run in ended if run.status == "done")),
         series={title: {value: by_name[name] for value, name in sorted(cells.items())} for title, cells in points.items()},
@@ -211,12 +213,12 @@ def _contrasts(
     letters: Sequence[str],
     trends: Mapping[str, Collection[str]],
     delta: float,
-) -> tuple[list[Line], list[Finding], float | None, frozenset[str]]:
-    """The lines with their contrasts to the reference, effects and trends, the residual SD, and the titles of cells far off."""
+) -> tuple[list[Line], list[Finding], float | None, int, frozenset[str]]:
+    """The lines with their contrasts to the reference, effects and trends; the residual SD, its freedom, the titles of cells far off."""
     finished = [line for line in lines if not line.state]
     place = next((i for i, line in enumerate(finished) if line.is_reference), None)
     if place is None:
-        return list(lines), [], None, frozenset()
+        return list(lines), [], None, 0, frozenset()
     runs = [list(sweep.of(study, line.cell.name)) for line in finished]
     dice = [scores.by_fold(scores.overlaps(part)["mean"]) for part in runs]
     of_patients = {fold: np.array([cell[fold] for cell in dice]) for fold in dice[0]}  # (cells, patients) each
@@ -243,7 +245,7 @@ def _contrasts(
     _, square, freedom = statistics.additive(table[alike])
     compared = [dataclasses.replace(line, **changes.get(line.cell.name, {})) for line in lines]
     far = frozenset(line.title for line, one in zip(finished, alike, strict=True) if not one)
-    return compared, effects, math.sqrt(square) if freedom else None, far
+    return compared, effects, math.sqrt(square) if freedom else None, freedom, far
 
 
 def _effects(lines: Sequence[Line], letters: Sequence[str]) -> dict[str, np.ndarray]:

@@ -109,7 +109,6 @@ def limits(analysis: Analysis) -> str:
         seeds = f", of which {counted(len(analysis.study.seeds), 'seed')} are averaged" if len(analysis.study.seeds) > 1 else ""
         return f"One block (fold {analysis.study.folds[0]}){seeds}: differences only, no p, no decision."
     groups: dict[str, float] = {}
-    sharing = next((found for found in decided if found.title not in analysis.far), decided[0])
     for found in decided:
         words = "a cell against the reference"
         if found.title in analysis.far:
@@ -121,7 +120,7 @@ def limits(analysis: Analysis) -> str:
     without = f", without {', '.join(sorted(analysis.far))}" if analysis.far else ""
     return (
         f"Smallest effect that could have been decided, at the first of Holm's {counted(len(decided), 'step')}: {smallest} "
-        f"(residual SD {number(analysis.residual, 4)}, {counted(sharing.contrast.freedom, 'degree')} of freedom{without})."
+        f"(residual SD {number(analysis.residual, 4)}, {counted(analysis.freedom, 'degree')} of freedom{without})."
     )
 
 

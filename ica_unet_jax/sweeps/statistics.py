@@ -103,9 +103,10 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def near(table: np.ndarray, reference: int) -> np.ndarray:
-    """(cells,): which lie at most `FAR` from the reference, so that they share an error; the reference does."""
+    """(cells,): which share an error: those at most `FAR` from the reference, with it; all where there are none but it."""
     means = table.mean(axis=1)
-    return np.abs(means - means[reference]) <= FAR + RESOLUTION
+    found = np.abs(means - means[reference]) <= FAR + RESOLUTION
+    return found if found.sum() > 1 else np.ones_like(found)
 
 
 def contrasts(table: np.ndarray, weights: np.ndarray, delta: float = DELTA, alike: np.ndarray | None = None) -> list[Contrast]:

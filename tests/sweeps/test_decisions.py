@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import shutil
 
 import pytest
 from made_up import (  # noqa: F401
@@ -121,6 +122,17 @@ def test_a_factorial_speaks_by_its_effects(tmp_path, pictures):
     assert text.count("at the first of Holm's 8 steps") == 2  # seven effects and a cell; under both tables
     assert "**What does each of the three ICA terms do" in text and "(Sect. 3, Eq. 1)**" in text  # not what the sweep says
     assert lines_of_csv(tmp_path, "loss_terms")["S x R"]["kind"] == "effect"
+
+
+def test_a_cell_far_off_has_no_part_in_the_error_of_other_cells_of_a_factorial(tmp_path, pictures):
+    factorial(tmp_path)
+    shutil.rmtree(tmp_path / "cells" / "c8")  # whitened bases
+    blocks(tmp_path, "c8", (-0.3, -0.5, -0.4), **dict.fromkeys(FACTORS, 1.0), whiten_bases=True)
+    tables.write_all(tmp_path, KNOWN)
+    lines, text = lines_of_csv(tmp_path, "loss_terms"), (tmp_path / "loss_terms.md").read_text()
+    assert [lines[title]["freedom"] for title in ("S", "R", "whitened bases")] == ["14", "14", "16"]  # of eight cells, and of nine
+    assert lines["R"]["decision"] == "worse" and float(lines["whitened bases"]["error"]) > 5 * float(lines["R"]["error"])
+    assert "14 degrees of freedom, without whitened bases)" in text
 
 
 def test_without_all_of_its_cells_there_is_no_factorial(tmp_path):

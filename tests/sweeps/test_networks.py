@@ -119,7 +119,8 @@ def test_the_recommended_network_and_the_weights_are_the_last_that_were_tried():
 def test_design_changes_one_thing_each(streams):
     base = BASE.replace(streams=streams, stream_width=39 if streams == "dense" else 8)
     reference, *cells = titled("design", base).values()
-    assert reference == base and len(cells) == 9
+    assert reference == base and len(cells) == (8 if streams == "dense" else 9) and next(iter(titled("design", base))) == "the whole network"
+    assert len(titled("design", base.replace(contracting_blocks=3))) == len(cells)  # which has n = 3 already
     together = {"no ICA": {"mixing", "decoder_frame", "decoder_width", "ica_weight"}, "dense, equal work": {"streams", "stream_width"}}
     together |= {"independent streams, equal work": {"streams", "stream_width"}, "shared streams": {"streams", "stream_width"}}
     for title, config in titled("design", base).items():
