@@ -82,6 +82,14 @@ def made() -> str:
     )
 
 
+def briefly(name: str) -> str:
+    """Of how much a study is, in brackets."""
+    if not (found := study(name)):
+        return ""
+    [steps] = {run.config["steps"] for run in sweep(FOLDER).of(found.study) if run.status == "done"}
+    return f"(All trained alike: {steps:,} steps, {counted(len(found.study.folds), 'fold')}, {found.patients} patients.)"
+
+
 def answers() -> str:
     """The questions of the page, each with a sentence."""
     rows = [(question, tell()) for question, tell in QUESTIONS.items()]
@@ -100,7 +108,7 @@ def terms() -> str:
 def beside(name: str, titles: Sequence[str], **leads: str) -> str:
     """What a study decides about some of its cells against its reference.
 
-    leads: by "better", "worse" and "as_good" what stands first where it decides so of all of them.
+    leads: by "better", "worse" and "as_good" what stands first where it decides so of all of them, by "mixed" where it does not.
     """
     if not (found := study(name)):
         return NOT_FINISHED
@@ -108,7 +116,8 @@ def beside(name: str, titles: Sequence[str], **leads: str) -> str:
     if not lines or any(not line.state and not line.finding for line in lines):
         return NOT_FINISHED
     kinds = {kind(line.finding.decision) if line.finding else "" for line in lines}
-    lead = f"**{leads[word]}** " if len(kinds) == 1 and (word := kinds.pop()) in leads else ""
+    word = (next(iter(kinds)) if len(kinds) == 1 else "") or "mixed"
+    lead = f"**{leads[word]}** " if word in leads else ""
     said = [_grouped([(line.title, line.finding) for line in lines if line.finding])] if any(line.finding for line in lines) else []
     said += [f"{line.title}: {line.state}." for line in lines if line.state]
     return f"{lead}Beside {found.reference.title} ({number(found.reference.dice['mean'].mean, 3)}): {' '.join(said)}"

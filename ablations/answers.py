@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ablations import speed
+from ablations import acdc100, speed
 from ablations.committed import change, judged, lines, named, result, timed
 from ica_unet_jax.metrics import cases
 from ica_unet_jax.reporting.markup import number, plain_table
@@ -69,8 +69,7 @@ def answers() -> str:
         ),
         (
             "Is it better than a plain U-Net, or another rival?",
-            f"**Not shown.** {rehearsed('no ICA', 'U-Net 2D', 'U-Net 3D', 'MSU-Net, span 2', 'GridNet', 'Ensemble U-Net', 'Omega-Net')} One U-Net for all coefficients (\"dense\") instead of one "
-            f"for each basis changes Dice by {change(twin)}, {twin['decision']} (21 patients, 250 steps).",
+            f"{rivals()} One U-Net for all coefficients (\"dense\") instead of one for each basis: {change(twin)}, {twin['decision']} (21 patients, 250 steps).",
             "[rivals](docs/results/rivals.md)",
         ),
         (
@@ -82,7 +81,7 @@ def answers() -> str:
     return plain_table(("Question", "Answer today", "More"), rows).replace("\\*", "*")
 
 
-def rehearsed(*titles: str) -> str:
-    """How some networks did beside ICA-UNet in the rehearsal of the fair trial."""
-    each = ", ".join(f"{title} {change(named('choosing_rehearsal/rehearsal', title))}" for title in titles)
-    return f"In a rehearsal (one recipe for all, 600 steps, one training each, on patients for choosing) Dice differs from ICA-UNet's by: {each}."
+def rivals() -> str:
+    """How the rivals do beside ICA-UNet, and where that was measured."""
+    said = acdc100.beside("main", ["no ICA", *acdc100.RIVALS], better="No, all are ahead.", worse="Yes.", as_good="As good.", mixed="Not shown.")
+    return f"{said} {acdc100.briefly('main')}"

@@ -9,7 +9,7 @@ from typing import Any
 
 from ica_unet_jax.benchmarking import report
 from ica_unet_jax.metrics import cases
-from ica_unet_jax.reporting.markup import NONE, number
+from ica_unet_jax.reporting.markup import number
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -59,10 +59,6 @@ def timed(name: str) -> dict[str, Any]:
 def judged(network: str, name: str = "cases") -> list[cases.Row]:
     """The cases that a network was judged on."""
     return cases.read_cases_csv(RESULTS / network / f"{name}.csv")
-
-
-def trained(line: Line) -> bool:
-    return line["Dice mean"] != NONE and not printed_in_paper(line)
 
 
 def printed_in_paper(line: Line) -> bool:

@@ -20,7 +20,7 @@ if __name__ == "__main__":
 
 from ablations import acdc100, acdc100_networks, claims, fine_tuning, levers, model_card, search, speed  # noqa: E402
 from ablations import where_lost as lost  # noqa: E402
-from ablations.answers import STUDIES, answers  # noqa: E402
+from ablations.answers import STUDIES, answers, rivals  # noqa: E402
 from ablations.committed import (  # noqa: E402
     RESULTS,
     Line,
@@ -32,7 +32,6 @@ from ablations.committed import (  # noqa: E402
     printed_in_paper,
     result,
     timed,
-    trained,
     value,
 )
 from ablations.large_cohort import TABLES  # noqa: E402
@@ -115,9 +114,9 @@ def bases(path: str) -> str:
     return plain_table(("Setting", *columns.values()), rows, [False, *[True] * 4])
 
 
-def systems(keep: Callable[[Line], bool], columns: Iterable[str], table: str = "table_1") -> str:
-    """Lines of the paper's tables, the best Dice first."""
-    found = sorted((line for line in lines(f"tables_acdc_mini/{table}") if keep(line)), key=lambda line: line["Dice mean"], reverse=True)
+def systems(keep: Callable[[Line], bool], columns: Iterable[str]) -> str:
+    """Lines of the paper's Table 1, the best Dice first."""
+    found = sorted((line for line in lines("tables_acdc_mini/table_1") if keep(line)), key=lambda line: line["Dice mean"], reverse=True)
     columns = tuple(columns)
     return plain_table(columns, ([line[column] for column in columns] for line in found), [False, *[True] * (len(columns) - 1)])
 
@@ -228,7 +227,6 @@ ON_CPU = f"{_LEVER}-4952379f94/seed4_fold4"
 PARTS: dict[str, Callable[[], str]] = {
     "answers": answers,
     "accuracy_answer": accuracy,
-    "rehearsal": lambda: cells("choosing_rehearsal/rehearsal", decided=False),
     "accuracy": lambda: cells("causal_acdc_mini/causal"),
     "decided": lambda: contrasts(f"acdc_mini/{name}" for name in STUDIES),
     "phantom": lambda: contrasts(f"phantom/{name}" for name in ("loss_terms", "basis_dimension")),
@@ -248,12 +246,10 @@ PARTS: dict[str, Callable[[], str]] = {
     "small": lambda: cells("small_acdc_mini/small"),
     "search": lambda: search.table(search.read(RESULTS / "choosing_levers" / "search.csv")),
     "learning_rates": lambda: cells("choosing_learning_rate/learning_rate", decided=False),
-    "systems": lambda: systems(
-        trained, ("System", "Parameters (M)", "GFLOP a frame", "Dice RV", "Dice MYO", "Dice LV", "Dice mean", "Compute (ms)", "Training (h)"), "table_2"
-    ),
+    "rivals": rivals,
     "real_time": lambda: systems(
         lambda line: not printed_in_paper(line),
-        ("System", "Parameters (M)", "GFLOP a frame", "Dice mean", "FPS", "Compute (ms)", "Waits for frames", "Keeps 22 FPS", "Training (h)"),
+        ("System", "Parameters (M)", "GFLOP a frame", "FPS", "Compute (ms)", "Waits for frames", "Keeps 22 FPS", "Training (h)"),
     ),
     "in_the_paper": lambda: systems(printed_in_paper, ("System", "Dice RV", "Dice MYO", "Dice LV", "Dice mean", "FPS", "Latency (ms, paper)")),
     "ratios": ratios,
