@@ -105,10 +105,10 @@ def terms() -> str:
     return f"A term changes mean Dice by: {said} {segmentation.limits(found)}"
 
 
-def beside(name: str, titles: Sequence[str], **leads: str) -> str:
+def beside(name: str, titles: Sequence[str], intervals: bool = True, **leads: str) -> str:
     """What a study decides about some of its cells against its reference.
 
-    leads: by "better", "worse" and "as_good" what stands first where it decides so of all of them, by "mixed" where it does not.
+    leads: by "better", "worse" and "as_good" what stands first where it decides so of all of them.
     """
     if not (found := study(name)):
         return NOT_FINISHED
@@ -116,11 +116,11 @@ def beside(name: str, titles: Sequence[str], **leads: str) -> str:
     if not lines or any(not line.state and not line.finding for line in lines):
         return NOT_FINISHED
     kinds = {kind(line.finding.decision) if line.finding else "" for line in lines}
-    word = (next(iter(kinds)) if len(kinds) == 1 else "") or "mixed"
-    lead = f"**{leads[word]}** " if word in leads else ""
-    said = [_grouped([(line.title, line.finding) for line in lines if line.finding])] if any(line.finding for line in lines) else []
+    lead = f"**{leads[word]}** " if len(kinds) == 1 and (word := kinds.pop()) in leads else ""
+    known = [(line.title, line.finding) for line in lines if line.finding]
+    said = [_grouped(known, intervals)] if known else []
     said += [f"{line.title}: {line.state}." for line in lines if line.state]
-    return f"{lead}Beside {found.reference.title} ({number(found.reference.dice['mean'].mean, 3)}): {' '.join(said)}"
+    return f"{lead}Beside {found.reference.title} (mean Dice {number(found.reference.dice['mean'].mean, 3)}): {' '.join(said)}"
 
 
 def kind(decision: str) -> str:
@@ -130,11 +130,28 @@ def kind(decision: str) -> str:
     return decision if decision in ("better", "worse") else ""
 
 
-def _grouped(known: Sequence[tuple[str, Finding]]) -> str:
+def ranked(name: str, titles: Sequence[str]) -> str:
+    """Whether the reference of a study is ahead of some of its cells, in bold words; "" where one of them has no figures."""
+    lines = [line for line in found.lines if line.title in titles] if (found := study(name)) else []
+    if not lines or not all(line.finding for line in lines):
+        return ""
+    kinds = Counter(kind(line.finding.decision) for line in lines)
+    ahead, behind, count = kinds["worse"], kinds["better"], len(lines)
+    if ahead and behind:
+        return f"**It is ahead of {ahead} of {count}, and behind {behind}.**"
+    if behind:
+        return f"**No: {behind} of {count} are ahead.**"
+    if ahead:
+        return f"**Than {ahead} of {count}.**"
+    return "**As good.**" if kinds["as_good"] == count else "**Not shown.**"
+
+
+def _grouped(known: Sequence[tuple[str, Finding]], intervals: bool = True) -> str:
     """Names and changes behind the decision that they share."""
     groups: dict[str, list[str]] = {}
     for title, one in known:
-        groups.setdefault(one.decision, []).append(f"{title} ({change(one.contrast)})")
+        words = change(one.contrast) if intervals else number(one.contrast.difference, 3, signed=True)
+        groups.setdefault(one.decision, []).append(f"{title} ({words})")
     return "; ".join(f"**{decision}**: {', '.join(names)}" for decision, names in groups.items()) + "."
 
 

@@ -9,6 +9,7 @@ from ablations.committed import change, judged, lines, named, result, timed
 from ica_unet_jax.metrics import cases
 from ica_unet_jax.reporting.markup import number, plain_table
 
+FAST = "roi/n4/independent/past@openvino"  # row of the benchmark of frames
 STUDIES = ("bases_from", "streams", "basis_dimension")  # of acdc_mini
 PARTS_STUDIED = ("acdc100/loss_terms", *(f"acdc_mini/{name}" for name in STUDIES))
 PARTS_OF_THE_METHOD = {  # by titles of the tables: the part in the words of a newcomer, and whether the setting takes it away
@@ -36,9 +37,7 @@ def answers() -> str:
     undecided = [line for line in studied if line["decision"] == "undecided"]
     bases_decided = [line for line in lines("acdc_mini/basis_dimension") if line["decision"] not in ("", "undecided")]
     twin = named("acdc_mini/streams", "dense, equal work")
-    fast, jax, unet = (
-        timed("benchmark")[name] for name in ("roi/n4/independent/past@openvino", "roi/n4/independent/past", "roi/unet2d@openvino")
-    )
+    fast, jax, unet = (timed("benchmark")[name] for name in (FAST, "roi/n4/independent/past", "roi/unet2d@openvino"))
     p50, p95, period = (*(fast["frame_ms"][name] for name in ("p50", "p95")), speed.PERIOD)
     on_gpu, recommended = result("real_time/h200"), cases.summarize(judged("recommended"))
     ours = recommended["dice"]
@@ -69,7 +68,7 @@ def answers() -> str:
         ),
         (
             "Is it better than a plain U-Net, or another rival?",
-            f"{rivals()} One U-Net for all coefficients (\"dense\") instead of one for each basis: {change(twin)}, {twin['decision']} (21 patients, 250 steps).",
+            f"{rivals(intervals=False)} One U-Net for all coefficients (\"dense\") instead of one for each basis: {change(twin)}, {twin['decision']} (21 patients, 250 steps).",
             "[rivals](docs/results/rivals.md)",
         ),
         (
@@ -81,7 +80,18 @@ def answers() -> str:
     return plain_table(("Question", "Answer today", "More"), rows).replace("\\*", "*")
 
 
-def rivals() -> str:
-    """How the rivals do beside ICA-UNet, and where that was measured."""
-    said = acdc100.beside("main", ["no ICA", *acdc100.RIVALS], better="No, all are ahead.", worse="Yes.", as_good="As good.", mixed="Not shown.")
-    return f"{said} {acdc100.briefly('main')}"
+def rivals(intervals: bool = True) -> str:
+    """Whether ICA-UNet is ahead of the rivals, how these and the control without bases do beside it, and of how much that was measured."""
+    said = acdc100.beside("main", [*acdc100.RIVALS, "no ICA"], intervals)
+    return " ".join(filter(None, [acdc100.ranked("main", acdc100.RIVALS), said, acdc100.briefly("main")]))
+
+
+def headline() -> str:
+    """What is known in two sentences: of speed, and of a plain U-Net."""
+    real_time = timed("benchmark")[FAST]["frame_ms"]["p95"] < speed.PERIOD
+    found = acdc100.study("main")
+    plain = next((line.finding for line in found.lines if line.title == "U-Net 2D"), None) if found else None
+    words = {"better": "A plain 2D U-Net, trained alike, is more accurate.", "worse": "It is more accurate than a plain 2D U-Net, trained alike."}
+    words["as_good"] = "A plain 2D U-Net, trained alike, is as accurate."
+    accurate = words.get(acdc100.kind(plain.decision) if plain else "", "It has not been shown to beat a plain U-Net.")
+    return f"**On two CPU cores it is {'' if real_time else 'not yet '}real time, with OpenVINO. {accurate}**"

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from made_up import finish, plan
 
-from ablations import acdc100, acdc100_networks, committed
+from ablations import acdc100, acdc100_networks, answers, committed
 
 RECORDS = {"U-Net 2D": 0.05, "U-Net 3D": 0.0, "no ICA": 0.0005, "paper, n = 3": -0.3}  # more than ICA-UNet's
 
@@ -29,7 +29,7 @@ def main(tmp_path, monkeypatch):
             dice = {f"A{fold}": [(0.6, 0.6, 0.6), (0.4 + 0.4 * fold, 0.6, 0.6)], f"B{fold}": [(0.8,) * 3]}
             dice = {patient: [tuple(value + more + noise for value in frame) for frame in frames] for patient, frames in dice.items()}
             where = {patient: [places] * len(frames) for patient, frames in dice.items()}
-            finish(tmp_path, cell, dice, seed=fold, fold=fold, places=where, bases=4 if not number else number + 1, frame_ms=20.0)
+            finish(tmp_path, cell, dice, seed=fold, fold=fold, places=where, bases=4 if not number else number + 1, steps=2, frame_ms=20.0)
             curve = [dict(step=step, dice_mean=0.5 + (more + noise) * step / 200) for step in (100, 200)]
             folder = tmp_path / "cells" / cell / f"seed{fold}_fold{fold}"
             (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in curve))
@@ -43,7 +43,7 @@ def rows(table):
 def test_sentences_follow_from_decisions(main):
     said = rows(acdc100.answers())
     [plain] = said["What would a plain U-Net have given?"]
-    assert plain.startswith("Beside ICA-UNet (0.700): ") and "**better**: U-Net 2D (+0.050 [" in plain
+    assert plain.startswith("Beside ICA-UNet (mean Dice 0.700): ") and "**better**: U-Net 2D (+0.050 [" in plain
     assert "**as good within 0.01**: U-Net 3D" in plain
     [without] = said["Is ICA needed at all, once the decoder sees the frame?"]
     assert without.startswith("**No.** ") and "as good within 0.01" in without
@@ -58,6 +58,24 @@ def test_sentences_follow_from_decisions(main):
 def test_a_lead_stands_where_all_are_decided_alike(main, titles, lead):
     said = acdc100.beside("main", titles, better="More.", worse="Less.", as_good="As much.")
     assert said.startswith(f"**{lead}** Beside" if lead else "Beside")
+
+
+@pytest.mark.parametrize(
+    "titles, words",
+    [
+        (["U-Net 2D", "paper, n = 3"], "**It is ahead of 1 of 2, and behind 1.**"), (["U-Net 2D", "no ICA"], "**No: 1 of 2 are ahead.**"),
+        (["paper, n = 3", "no ICA"], "**Than 1 of 2.**"), (["no ICA", "U-Net 3D"], "**As good.**"), (["GridNet"], ""),
+    ],
+)  # fmt: skip
+def test_how_many_are_ahead(main, titles, words):
+    assert acdc100.ranked("main", titles) == words
+
+
+def test_what_is_said_of_the_rivals(main):
+    said = answers.rivals(intervals=False)
+    few = "**better**: U-Net 2D (+0.050); **as good within 0.01**: U-Net 3D (0.000), no ICA (0.000). (All trained alike: 2 steps, 2 folds, 4 patients.)"
+    assert said == f"**No: 1 of 2 are ahead.** Beside ICA-UNet (mean Dice 0.700): {few}"
+    assert "is more accurate" in answers.headline()
 
 
 def test_a_network_that_diverged_is_told(main):
