@@ -26,7 +26,7 @@ FOLDER = RESULTS / "acdc100"
 RIVALS = ("U-Net 2D", "U-Net 3D", "MSU-Net, span 2", "GridNet", "Ensemble U-Net", "Omega-Net")
 TERMS = {"S": "sparsity", "I": "independence", "R": "reconstruction"}
 STUDIED = ("loss_terms", "main")
-RECOMMENDED = "ICA-UNet, recommended, images as for all"
+RECOMMENDED = "recommended network"
 NOT_FINISHED = "Not finished."
 
 

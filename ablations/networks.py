@@ -24,7 +24,7 @@ OWN = {field.name for part, field in fields() if part in ("model", "loss")} - {"
 
 # {title: launch files, one after the other}; the rivals' files are changes of acdc.flags, whose recipe they share.
 ACDC = {"ICA-UNet": ("acdc",)}
-RECOMMENDED = {"ICA-UNet, recommended, images as for all": ("recommended",)}
+RECOMMENDED = {"recommended network": ("recommended",)}
 PAPER = {"paper, n = 4": ("paper_n4",)}
 PAPER_N3 = {"paper, n = 3": ("paper_n3",)}
 NO_ICA = {"no ICA": ("acdc", "no_ica")}

@@ -89,7 +89,7 @@ def test_published_rows_stand_beside_their_twins():
 
 def test_the_method_is_what_the_main_table_compares_with():
     rows = titled("main")
-    assert [*rows][:2] == ["ICA-UNet", "ICA-UNet, recommended, images as for all"]
+    assert [*rows][:2] == ["ICA-UNet", "recommended network"]
     ours, recommended = [*rows.values()][:2]
     assert (ours.model.streams, recommended.model.streams) == ("independent", "dense")
     assert recommended.data == ours.data and recommended.train.steps == ours.train.steps
