@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ablations.committed import RESULTS, named
-from ablations.committed import change as committed_change
+from ablations import committed
+from ablations.committed import RESULTS
 from ablations.studies import KNOWN
 from ica_unet_jax.reporting.markup import counted, number, plain_table
 from ica_unet_jax.sweeps import results, segmentation, setting, statistics
@@ -77,7 +77,7 @@ def made() -> str:
     return (
         f"{counted(len(runs), 'training')} of {steps:,} steps of {batch} frames, on a window of {'x'.join(map(str, crop))} voxels of {spacing:g} mm "
         f"round the heart: in training the labelled one, in judging where the network finds it. Each learns from {learned} patients and is judged on {judged} others, in {results.numbered('fold', folds)} "
-        f"of five, with {results.numbered('seed', sorted({run.seed for run in runs}))}. Together {hours:.1f} hours of one core of an {sweep(FOLDER).hardware['machine']} "
+        f"of five, one training of a network in each, with a seed of its own. Together {hours:.1f} hours of one core of an {sweep(FOLDER).hardware['machine']} "
         f"({devices}, {threads} thread each). {setting.commits(Counter(run.commit for run in runs))}"
     )
 
@@ -155,21 +155,27 @@ def _grouped(known: Sequence[tuple[str, Finding]], intervals: bool = True) -> st
     return "; ".join(f"**{decision}**: {', '.join(names)}" for decision, names in groups.items()) + "."
 
 
+def with_limits(name: str, said: str) -> str:
+    """What is said of a study, with the smallest effect that it could have decided."""
+    return said if said == NOT_FINISHED else f"{said} {segmentation.limits(study(name))}"
+
+
 def fewer(source: Source) -> str:
-    """What an older study says, on the 21 patients of ACDC-mini."""
-    line = named(source.csv, source.title)
-    return f"{source.title}: {committed_change(line)}, {line['decision']}"
+    """What an older study says of a cell, and beside which."""
+    line = committed.named(source.csv, source.title)
+    [reference] = (other["title"] for other in committed.lines(source.csv) if other["kind"] == "reference")
+    return f"{source.title} beside {reference}: {committed.change(line)}, {line['decision']}"
 
 
 def on_mini(*sources: Source, why: str = "Not run on 100 patients.") -> str:
     """The same in a sentence, with why there is no more."""
     pages = ", ".join(f"[{page.removesuffix('.md')}]({page})" for page in dict.fromkeys(source.page for source in sources))
-    return f"{why} On ACDC-mini: {'; '.join(map(fewer, sources))} ({pages})."
+    return f"{why} On the 21 patients of ACDC-mini: {'; '.join(map(fewer, sources))} ({pages})."
 
 
 QUESTIONS: dict[str, Callable[[], str]] = {
     "What does each ICA term of the loss do?": terms,
-    "What would a plain U-Net have given?": lambda: beside("main", RIVALS[:2], better="More.", worse="Less.", as_good="As much."),
+    "What would a plain U-Net have given?": lambda: with_limits("main", beside("main", RIVALS[:2], better="More.", worse="Less.", as_good="As much.")),
     "And the rivals of the paper?": lambda: beside("main", RIVALS[2:], better="More.", worse="Less.", as_good="As much."),
     "Is ICA needed at all, once the decoder sees the frame?": lambda: beside("main", ["no ICA"], better="No.", worse="Yes.", as_good="No."),
     "What does the recommended network gain?": lambda: beside("main", [RECOMMENDED], better="Dice.", worse="Nothing.", as_good="Nothing."),
@@ -182,7 +188,7 @@ QUESTIONS: dict[str, Callable[[], str]] = {
     ),
     "Does the neighbouring frame help?": lambda: on_mini(
         Source("causal_acdc_mini/causal", "t-1 alone", "causal.md"),
-        why="Not asked of ACDC-100, whose cines are real round the heart alone and mostly end after ES.",
+        why="Not asked of ACDC-100, whose cines have real images round the heart alone, and mostly stop after ES.",
     ),
 }
 
@@ -206,9 +212,12 @@ def by_step(name: str) -> str:
     for step in steps:
         table = np.array([[curve[step] for curve in of_cell] for of_cell in curves])
         alike = np.array([line.title not in found.far for line in lines])
-        columns.append([change(one) for one in statistics.contrasts(table, np.array(list(weights.values())), alike=alike)])
+        columns.append(statistics.contrasts(table, np.array(list(weights.values())), alike=alike))
     heads = ["Effect" if found.factors else "Network", *(f"step {step}" for step in steps)]
-    return plain_table(heads, [[title, *row] for title, row in zip(weights, zip(*columns, strict=True), strict=True)], [False, *[True] * len(steps)])
+    rows = [[title, *(change(one) for one in row)] for title, row in zip(weights, zip(*columns, strict=True), strict=True)]
+    turned = [title for title, row in zip(weights, zip(*columns, strict=True), strict=True) if len({one.difference > 0 for one in row}) > 1]
+    words = f"The sign changes during training of: {', '.join(turned)}." if turned else "Each keeps its sign at all of these steps."
+    return f"{plain_table(heads, rows, [False, *[True] * len(steps)])}\n\n{words}"
 
 
 def terms_of_folds() -> str:

@@ -41,7 +41,7 @@ def networks() -> str:
         each = [number(value - found.reference.trainings[training], 3, signed=True) for training, value in line.trainings.items()]
         row += [acdc100.change(line.finding.contrast), ", ".join(each), line.finding.decision] if line.finding else [NONE, NONE, "reference"]
         rows.append([*row, printed(line.title)])
-    picture = "![Mean Dice against the time of a frame](../acdc100_latency.png)\n\n*The time is of computing, a frame, of ours in JAX on one core beside another training. "
+    picture = "![Mean Dice against the time of a frame](../acdc100_latency.png)\n\n*Time to compute a frame; of ours in JAX on one core, roughly. "
     picture += "Lines: the 95 % interval of the difference to ICA-UNet. Hollow: what the paper prints, of its data and machine.*"
     return f"{plain_table(heads, rows, [False, *[True] * 8, False, False])}\n\n{segmentation.limits(found)}\n\n{picture}"
 
@@ -153,7 +153,7 @@ def lost_most(frames: Sequence[tuple[cases.Row, Mapping[str, float]]]) -> str:
     if known:
         place = min(known, key=known.get)
         words += f", lowest at the {place} ({number(known[place], 3)})"
-    return f"{words}; {number(row[f'volume_ml_{name}'], 0)} mL for {number(row[f'volume_ml_true_{name}'], 0)} mL"
+    return f"{words}; {number(row[f'volume_ml_{name}'], 0)} mL of {number(row[f'volume_ml_true_{name}'], 0)} true"
 
 
 def patient_dice(rows: Sequence[cases.Row]) -> dict[str, float]:

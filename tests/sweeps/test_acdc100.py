@@ -106,7 +106,7 @@ def test_the_worst_patients_by_hand(main):
     assert len(found) == 4  # fewer than five there are
     patient, _, dice, words, best = (cell.strip() for cell in found[0].strip("|").split("|"))
     assert patient == "A0" and dice == "0.568"  # (0.6 + (0.4 + 0.6 + 0.6) / 3) / 2 + 0.001
-    assert words.startswith("RV at ") and "(0.401), lowest at the apex (0.300); 0 mL for 0 mL" in words
+    assert words.startswith("RV at ") and "(0.401), lowest at the apex (0.300); 0 mL of 0 true" in words
     assert best == "U-Net 2D: 0.616"  # + 0.05 - 0.002
 
 
