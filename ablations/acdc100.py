@@ -160,6 +160,19 @@ def with_limits(name: str, said: str) -> str:
     return said if said == NOT_FINISHED else f"{said} {segmentation.limits(study(name))}"
 
 
+def if_all_shared(name: str) -> str:
+    """What a study would decide otherwise, were the cells far from its reference not left out of the error of the others."""
+    found = study(name)
+    if not found.far:
+        return ""
+    lines = [line for line in found.lines if not line.state]
+    table = np.array([list(line.trainings.values()) for line in lines])  # (cells, folds)
+    all_share = statistics.corrected(statistics.contrasts(table, statistics.against(len(lines), lines.index(found.reference))))
+    pairs = zip((line for line in lines if not line.is_reference), all_share, strict=True)
+    others = [f"{line.title}: {contrast.decision}" for line, contrast in pairs if contrast.decision != line.finding.decision]
+    return f"With it in the error, the decisions would be {'other ones for ' + '; '.join(others) if others else 'the same'}."
+
+
 def fewer(source: Source) -> str:
     """What an older study says of a cell, and beside which."""
     line = committed.named(source.csv, source.title)

@@ -43,7 +43,7 @@ def networks() -> str:
         rows.append([*row, printed(line.title)])
     picture = "![Mean Dice against the time of a frame](../acdc100_latency.png)\n\n*Time to compute a frame; of ours in JAX on one core, roughly. "
     picture += "Lines: the 95 % interval of the difference to ICA-UNet. Hollow: what the paper prints, of its data and machine.*"
-    return f"{plain_table(heads, rows, [False, *[True] * 8, False, False])}\n\n{segmentation.limits(found)}\n\n{picture}"
+    return f"{plain_table(heads, rows, [False, *[True] * 8, False, False])}\n\n{segmentation.limits(found)} {acdc100.if_all_shared('main')}\n\n{picture}"
 
 
 def printed(title: str) -> str:

@@ -115,6 +115,7 @@ def test_networks_and_their_places(main):
     assert found["paper, n = 3"][-1] == "0.900 / 0.869 / 0.934 (Table 1)" and found["U-Net 2D"][-1] == "–"
     assert found["ICA-UNet"][-2] == "reference" and found["U-Net 2D"][-3:-1] == ["+0.048, +0.052", "better"]
     assert "Smallest effect that could have been decided" in acdc100_networks.networks()
+    assert "With it in the error, the decisions would be the same." in acdc100_networks.networks()
     assert rows(acdc100_networks.clinical())["ICA-UNet"] == ["– [–, –]"] * 7  # there are no phases here
     assert rows(acdc100_networks.places())["no ICA"][:3] == ["0.900", "–", "0.100"]
 
