@@ -1,4 +1,4 @@
-"""What 100 patients say: the answers and the terms of the loss in docs/results/acdc100.md, of the sweep in ablations/results/acdc100.
+"""What 100 patients say: the answers and the terms of the loss in docs/results/acdc100.md, of the sweeps in ablations/results/acdc100*.
 
 The sentences follow the decisions of the statistics (docs/statistics.md). A study that has no finished reference there, or that was not
 run on these patients, is told as such.
@@ -17,15 +17,14 @@ import numpy as np
 from ablations import committed
 from ablations.committed import RESULTS
 from ablations.studies import KNOWN
-from ica_unet_jax.reporting.markup import counted, number, plain_table
+from ica_unet_jax.reporting.markup import NONE, counted, number, plain_table
 from ica_unet_jax.sweeps import results, segmentation, setting, statistics
-from ica_unet_jax.sweeps.analysis import Analysis, Finding, analyse
+from ica_unet_jax.sweeps.analysis import Analysis, Finding, Line, analyse
 from ica_unet_jax.sweeps.statistics import Contrast
 
-FOLDER = RESULTS / "acdc100"
+FOLDERS = RESULTS / "acdc100", RESULTS / "acdc100_design"  # a study is in one of them
 RIVALS = ("U-Net 2D", "U-Net 3D", "MSU-Net, span 2", "GridNet", "Ensemble U-Net", "Omega-Net")
 TERMS = {"S": "sparsity", "I": "independence", "R": "reconstruction"}
-STUDIED = ("loss_terms", "main")
 RECOMMENDED = "recommended network"
 NOT_FINISHED = "Not finished."
 
@@ -53,8 +52,13 @@ def analyses(folder: Path) -> dict[str, Analysis]:
 
 def study(name: str) -> Analysis | None:
     """A study whose reference has all of its trainings."""
-    found = analyses(FOLDER).get(name)
+    found = next((of[name] for folder in FOLDERS if name in (of := analyses(folder))), None)
     return found if found and not found.reference.state else None
+
+
+def sweep_of(name: str) -> results.Sweep:
+    """The sweep that has a study; StopIteration where none has."""
+    return next(sweep(folder) for folder in FOLDERS if name in analyses(folder))
 
 
 def change(contrast: Contrast) -> str:
@@ -63,12 +67,12 @@ def change(contrast: Contrast) -> str:
     return number(contrast.difference, 3, signed=True) + interval
 
 
-def made() -> str:
-    """How all networks were trained, on what, and how long it took."""
-    if not analyses(FOLDER):
+def made(*names: str) -> str:
+    """How the networks of some studies were trained, on what, and how long it took."""
+    studied = [name for name in names if study(name)]
+    if not studied:
         return NOT_FINISHED
-    studies = [found.study for name in STUDIED if (found := analyses(FOLDER).get(name))]
-    runs = [run for of in studies for run in sweep(FOLDER).of(of) if run.status == "done"]
+    runs = [run for name in studied for run in sweep_of(name).of(study(name).study) if run.status == "done"]
     [shared] = {(c["steps"], c["batch_size"], tuple(c["crop"]), c["spacing"], len(run.split["train"]), len(run.split["val"])) for run in runs for c in [run.config]}
     steps, batch, crop, spacing, learned, judged = shared
     folds = sorted({run.fold for run in runs})
@@ -77,7 +81,7 @@ def made() -> str:
     return (
         f"{counted(len(runs), 'training')} of {steps:,} steps of {batch} frames, on a window of {'x'.join(map(str, crop))} voxels of {spacing:g} mm "
         f"round the heart: in training the labelled one, in judging where the network finds it. Each learns from {learned} patients and is judged on {judged} others, in {results.numbered('fold', folds)} "
-        f"of five, one training of a network in each, with a seed of its own. Together {hours:.1f} hours of one core of an {sweep(FOLDER).hardware['machine']} "
+        f"of five, one training of a network in each, with a seed of its own. Together {hours:.1f} hours of one core of an {sweep_of(studied[0]).hardware['machine']} "
         f"({devices}, {threads} thread each). {setting.commits(Counter(run.commit for run in runs))}"
     )
 
@@ -86,7 +90,7 @@ def briefly(name: str) -> str:
     """Of how much a study is, in brackets."""
     if not (found := study(name)):
         return ""
-    [steps] = {run.config["steps"] for run in sweep(FOLDER).of(found.study) if run.status == "done"}
+    [steps] = {run.config["steps"] for run in sweep_of(name).of(found.study) if run.status == "done"}
     return f"(All trained alike: {steps:,} steps, {counted(len(found.study.folds), 'fold')}, {found.patients} patients.)"
 
 
@@ -180,6 +184,11 @@ def fewer(source: Source) -> str:
     return f"{source.title} beside {reference}: {committed.change(line)}, {line['decision']}"
 
 
+def either(said: str, instead: str) -> str:
+    """The second where the first is not finished."""
+    return instead if said == NOT_FINISHED else said
+
+
 def on_mini(*sources: Source, why: str = "Not run on 100 patients.") -> str:
     """The same in a sentence, with why there is no more."""
     pages = ", ".join(f"[{page.removesuffix('.md')}]({page})" for page in dict.fromkeys(source.page for source in sources))
@@ -190,11 +199,18 @@ QUESTIONS: dict[str, Callable[[], str]] = {
     "What does each ICA term of the loss do?": terms,
     "What would a plain U-Net have given?": lambda: with_limits("main", beside("main", RIVALS[:2], better="More.", worse="Less.", as_good="As much.")),
     "And the rivals of the paper?": lambda: beside("main", RIVALS[2:], better="More.", worse="Less.", as_good="As much."),
-    "Is ICA needed at all, once the decoder sees the frame?": lambda: beside("main", ["no ICA"], better="No.", worse="Yes.", as_good="No."),
+    "Is ICA needed at all, once the decoder sees the frame?": lambda: " ".join(
+        beside(name, ["no ICA"], better="No.", worse="Yes.", as_good="No.") for name in ("main", "design") if name == "main" or study(name)
+    ),
     "What does the recommended network gain?": lambda: beside("main", [RECOMMENDED], better="Dice.", worse="Nothing.", as_good="Nothing."),
     "And the paper, read literally?": lambda: beside("main", ["paper, n = 3"]),
-    "Are independent streams worth their time?": lambda: on_mini(
-        Source("acdc_mini/streams", "shared streams", "ablations.md"), Source("acdc_mini/streams", "dense, equal work", "ablations.md")
+    "Are independent streams worth their time?": lambda: either(
+        beside("design", ["independent streams, equal work", "shared streams"], better="Yes.", worse="No.", as_good="No."),
+        on_mini(Source("acdc_mini/streams", "shared streams", "ablations.md"), Source("acdc_mini/streams", "dense, equal work", "ablations.md")),
+    ),
+    "Which bases are needed, learned ones or those computed from the frame?": lambda: either(
+        beside("design", ["bases from the frame alone", "dictionary alone"], worse="Both.", as_good="Either."),
+        on_mini(Source("acdc_mini/bases_from", "bases from the frame alone", "ablations.md")),
     ),
     "How many bases are enough?": lambda: on_mini(
         Source("acdc_mini/basis_dimension", "m = 8", "ablations.md"), Source("acdc_mini/basis_dimension", "m = 64", "ablations.md")
@@ -211,7 +227,7 @@ def by_step(name: str) -> str:
     if not (found := study(name)):
         return NOT_FINISHED
     lines = [line for line in found.lines if not line.state and bool(found.factors) <= bool(line.levels)]
-    curves = [[sweep(FOLDER).curves.get((line.cell.name, *training), {}) for training in found.study.trainings] for line in lines]
+    curves = [[sweep_of(name).curves.get((line.cell.name, *training), {}) for training in found.study.trainings] for line in lines]
     steps = sorted(set.intersection(*(set(curve) for of_cell in curves for curve in of_cell)))
     if len(lines) < 2 or not steps:
         return NOT_FINISHED
@@ -244,10 +260,35 @@ def terms_of_folds() -> str:
     return f"{segmentation.limits(found)} In each fold: {'; '.join(each)}."
 
 
+def design() -> str:
+    """Each part of the recommended network taken out or the other way round."""
+    if not (found := study("design")):
+        return NOT_FINISHED
+    heads = ["Network", "Parameters (M)", "GFLOP a frame", "Dice mean", "Change [95 %]", "Change, each fold", "Decision"]
+    rows = []
+    for line in found.lines:
+        row = [line.title, number(1e-6 * line.cell.parameters, 2), number(line.cell.gflop, 2)]
+        if line.state:
+            rows.append([*row, *[NONE] * 3, line.state])
+            continue
+        row += [f"{number(line.dice['mean'].mean, 3)} ± {number(line.dice['mean'].sd, 3)}"]
+        row += [change(line.finding.contrast), each_fold(found, line), line.finding.decision] if line.finding else [NONE, NONE, "reference"]
+        rows.append(row)
+    return f"{plain_table(heads, rows, [False, *[True] * 5, False])}\n\n{segmentation.limits(found)}"
+
+
+def each_fold(found: Analysis, line: Line) -> str:
+    """The differences of a cell to the reference, training by training."""
+    return ", ".join(number(value - found.reference.trainings[training], 3, signed=True) for training, value in line.trainings.items())
+
+
 PARTS: dict[str, Callable[[], str]] = {
-    "made": made,
+    "made": functools.partial(made, "loss_terms", "main"),
     "answers": answers,
     "networks_by_step": functools.partial(by_step, "main"),
     "terms_limits": terms_of_folds,
     "terms_by_step": functools.partial(by_step, "loss_terms"),
+    "design": design,
+    "design_made": functools.partial(made, "design"),
+    "design_by_step": functools.partial(by_step, "design"),
 }

@@ -38,8 +38,7 @@ def networks() -> str:
             continue
         row += [number(line.frame_ms, 0), *(number(line.dice[name].mean, 3) for name in STRUCTURES)]
         row += [f"{number(line.dice['mean'].mean, 3)} ± {number(line.dice['mean'].sd, 3)}"]
-        each = [number(value - found.reference.trainings[training], 3, signed=True) for training, value in line.trainings.items()]
-        row += [acdc100.change(line.finding.contrast), ", ".join(each), line.finding.decision] if line.finding else [NONE, NONE, "reference"]
+        row += [acdc100.change(line.finding.contrast), acdc100.each_fold(found, line), line.finding.decision] if line.finding else [NONE, NONE, "reference"]
         rows.append([*row, printed(line.title)])
     picture = "![Mean Dice against the time of a frame](../acdc100_latency.png)\n\n*Time to compute a frame; of ours in JAX on one core, roughly. "
     picture += "Lines: the 95 % interval of the difference to ICA-UNet. Hollow: what the paper prints, of its data and machine.*"
@@ -59,7 +58,7 @@ def whole() -> list[tuple[Line, list[cases.Row]]]:
     """The finished networks of the main table, each with its cases: every patient by the network that did not learn from him."""
     if not (found := acdc100.study("main")):
         return []
-    runs = [(line, acdc100.sweep(acdc100.FOLDER).of(found.study, line.cell.name)) for line in found.lines if not line.state]
+    runs = [(line, acdc100.sweep_of("main").of(found.study, line.cell.name)) for line in found.lines if not line.state]
     return [(line, [row for run in of_line for row in run.cases.values()]) for line, of_line in runs]
 
 
@@ -136,7 +135,7 @@ def worst() -> str:
     if not (found := acdc100.study("main")):
         return acdc100.NOT_FINISHED
     dice = {line.title: patient_dice(rows) for line, rows in whole()}
-    runs = list(acdc100.sweep(acdc100.FOLDER).of(found.study, found.reference.cell.name))
+    runs = list(acdc100.sweep_of("main").of(found.study, found.reference.cell.name))
     own, table = dice[found.reference.title], []
     for patient in sorted(own, key=own.get)[:WORST]:
         frames = [(row, run.places.get(frame, {})) for run in runs for frame, row in run.cases.items() if frame[0] == patient]

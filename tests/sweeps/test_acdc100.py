@@ -14,7 +14,7 @@ RECORDS = {"U-Net 2D": 0.05, "U-Net 3D": 0.0, "no ICA": 0.0005, "paper, n = 3": 
 @pytest.fixture
 def main(tmp_path, monkeypatch):
     """Two folds of two patients; A0 is worst, by its RV at the apex in frame 2."""
-    monkeypatch.setattr(acdc100, "FOLDER", tmp_path)
+    monkeypatch.setattr(acdc100, "FOLDERS", [tmp_path])
     monkeypatch.setattr(acdc100, "KNOWN", {})  # titles are those of the plan
     plan(tmp_path, [f"bases={i}" for i in range(2, 2 + len(RECORDS))], runs=[(0, 0), (1, 1)], name="main")
     described = json.loads((tmp_path / "sweep.json").read_text())
@@ -93,7 +93,7 @@ def test_while_the_reference_is_alone_nothing_is_compared(main):
 
 
 def test_without_a_sweep_nothing_is_finished(tmp_path, monkeypatch):
-    monkeypatch.setattr(acdc100, "FOLDER", tmp_path)
+    monkeypatch.setattr(acdc100, "FOLDERS", [tmp_path])
     for name, part in (acdc100.PARTS | acdc100_networks.PARTS).items():
         assert name == "answers" or part() == acdc100.NOT_FINISHED
     acdc100_networks.latency(tmp_path / "a.png")
