@@ -27,6 +27,7 @@ RIVALS = ("U-Net 2D", "U-Net 3D", "MSU-Net, span 2", "GridNet", "Ensemble U-Net"
 TERMS = {"S": "sparsity", "I": "independence", "R": "reconstruction"}
 RECOMMENDED = "recommended network"
 NOT_FINISHED = "Not finished."
+COMPARED = ("Dice mean", "Change of mean [95 %]", "Change, each fold", "Decision")
 
 
 class Source(NamedTuple):
@@ -205,7 +206,12 @@ QUESTIONS: dict[str, Callable[[], str]] = {
     "What does the recommended network gain?": lambda: beside("main", [RECOMMENDED], better="Dice.", worse="Nothing.", as_good="Nothing."),
     "And the paper, read literally?": lambda: beside("main", ["paper, n = 3"]),
     "Are independent streams worth their time?": lambda: either(
-        beside("design", ["independent streams, equal work", "shared streams"], better="Yes.", worse="No.", as_good="No."),
+        " ".join(
+            beside("design", [title], **leads)
+            for title, leads in {"independent streams, equal work": dict(better="Yes.", worse="No.", as_good="No."), "shared streams": {}}.items()
+            if study("design")
+        )
+        or NOT_FINISHED,
         on_mini(Source("acdc_mini/streams", "shared streams", "ablations.md"), Source("acdc_mini/streams", "dense, equal work", "ablations.md")),
     ),
     "Which bases are needed, learned ones or those computed from the frame?": lambda: either(
@@ -264,22 +270,19 @@ def design() -> str:
     """Each part of the recommended network taken out or the other way round."""
     if not (found := study("design")):
         return NOT_FINISHED
-    heads = ["Network", "Parameters (M)", "GFLOP a frame", "Dice mean", "Change [95 %]", "Change, each fold", "Decision"]
-    rows = []
-    for line in found.lines:
-        row = [line.title, number(1e-6 * line.cell.parameters, 2), number(line.cell.gflop, 2)]
-        if line.state:
-            rows.append([*row, *[NONE] * 3, line.state])
-            continue
-        row += [f"{number(line.dice['mean'].mean, 3)} ± {number(line.dice['mean'].sd, 3)}"]
-        row += [change(line.finding.contrast), each_fold(found, line), line.finding.decision] if line.finding else [NONE, NONE, "reference"]
-        rows.append(row)
+    heads = ["Network", "Parameters (M)", "GFLOP a frame", *COMPARED]
+    rows = [[line.title, number(1e-6 * line.cell.parameters, 2), number(line.cell.gflop, 2), *compared(found, line)] for line in found.lines]
     return f"{plain_table(heads, rows, [False, *[True] * 5, False])}\n\n{segmentation.limits(found)}"
 
 
-def each_fold(found: Analysis, line: Line) -> str:
-    """The differences of a cell to the reference, training by training."""
-    return ", ".join(number(value - found.reference.trainings[training], 3, signed=True) for training, value in line.trainings.items())
+def compared(found: Analysis, line: Line) -> list[str]:
+    """Mean Dice of a cell and its change to the reference, under `COMPARED`."""
+    if line.state:
+        return [*[NONE] * 3, line.state]
+    mean = line.dice["mean"]
+    each = ", ".join(number(value - found.reference.trainings[training], 3, signed=True) for training, value in line.trainings.items())
+    words = [change(line.finding.contrast), each, line.finding.decision] if line.finding else [NONE, NONE, "reference"]
+    return [f"{number(mean.mean, 3)} ± {number(mean.sd, 3)}", *words]
 
 
 PARTS: dict[str, Callable[[], str]] = {

@@ -28,18 +28,11 @@ def networks() -> str:
     """The paper's Tables 1 and 2 on our patients, with its figures beside ours."""
     if not (found := acdc100.study("main")):
         return acdc100.NOT_FINISHED
-    heads = ["Network", "Parameters (M)", "ms", *(f"Dice {name}" for name in (*STRUCTURES, "mean")), "Change of mean [95 %]", "Change, each fold", "Decision"]
-    heads += [f"Dice {' / '.join(STRUCTURES)} in the paper"]
+    heads = ["Network", "Parameters (M)", "ms", *(f"Dice {name}" for name in STRUCTURES), *acdc100.COMPARED, f"Dice {' / '.join(STRUCTURES)} in the paper"]
     rows = []
     for line in found.lines:
-        row = [line.title, number(1e-6 * line.cell.parameters, 2)]
-        if line.state:
-            rows.append([*row, *[NONE] * 7, line.state, printed(line.title)])
-            continue
-        row += [number(line.frame_ms, 0), *(number(line.dice[name].mean, 3) for name in STRUCTURES)]
-        row += [f"{number(line.dice['mean'].mean, 3)} ± {number(line.dice['mean'].sd, 3)}"]
-        row += [acdc100.change(line.finding.contrast), acdc100.each_fold(found, line), line.finding.decision] if line.finding else [NONE, NONE, "reference"]
-        rows.append([*row, printed(line.title)])
+        known = [NONE] * 4 if line.state else [number(line.frame_ms, 0), *(number(line.dice[name].mean, 3) for name in STRUCTURES)]
+        rows.append([line.title, number(1e-6 * line.cell.parameters, 2), *known, *acdc100.compared(found, line), printed(line.title)])
     picture = "![Mean Dice against the time of a frame](../acdc100_latency.png)\n\n*Time to compute a frame; of ours in JAX on one core, roughly. "
     picture += "Lines: the 95 % interval of the difference to ICA-UNet. Hollow: what the paper prints, of its data and machine.*"
     return f"{plain_table(heads, rows, [False, *[True] * 8, False, False])}\n\n{segmentation.limits(found)} {acdc100.if_all_shared('main')}\n\n{picture}"

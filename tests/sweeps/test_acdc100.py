@@ -8,19 +8,26 @@ from made_up import finish, plan
 
 from ablations import acdc100, acdc100_networks, answers, committed
 
+FROM_FRAME, DICTIONARY = "bases from the frame alone", "dictionary alone"
 RECORDS = {"U-Net 2D": 0.05, "U-Net 3D": 0.0, "no ICA": 0.0005, "paper, n = 3": -0.3}  # more than ICA-UNet's
+
+
+def planned(folder, name, titles):
+    """A study of cells so titled, the reference first, in two folds."""
+    plan(folder, [f"bases={i}" for i in range(2, 1 + len(titles))], runs=[(0, 0), (1, 1)], name=name)
+    described = json.loads((folder / "sweep.json").read_text())
+    for cell, title in zip(described["studies"][0]["cells"], titles, strict=True):
+        cell["title"] = title
+    (folder / "sweep.json").write_text(json.dumps(described))
 
 
 @pytest.fixture
 def main(tmp_path, monkeypatch):
     """Two folds of two patients; A0 is worst, by its RV at the apex in frame 2."""
-    monkeypatch.setattr(acdc100, "FOLDERS", [tmp_path])
+    monkeypatch.setattr(acdc100, "FOLDERS", [tmp_path / "small", tmp_path / "design"])
     monkeypatch.setattr(acdc100, "KNOWN", {})  # titles are those of the plan
-    plan(tmp_path, [f"bases={i}" for i in range(2, 2 + len(RECORDS))], runs=[(0, 0), (1, 1)], name="main")
-    described = json.loads((tmp_path / "sweep.json").read_text())
-    for cell, title in zip(described["studies"][0]["cells"], ["ICA-UNet", *RECORDS], strict=True):
-        cell["title"] = title
-    (tmp_path / "sweep.json").write_text(json.dumps(described))
+    folder = tmp_path / "small"
+    planned(folder, "main", ["ICA-UNet", *RECORDS])
     places = {"dice_base_RV": 0.9, "dice_apex_RV": 0.3, "dice_base_LV": 0.1}
     for number, more in enumerate([0.0, *RECORDS.values()]):
         cell = f"c{number}" if number else "ref"
@@ -29,11 +36,28 @@ def main(tmp_path, monkeypatch):
             dice = {f"A{fold}": [(0.6, 0.6, 0.6), (0.4 + 0.4 * fold, 0.6, 0.6)], f"B{fold}": [(0.8,) * 3]}
             dice = {patient: [tuple(value + more + noise for value in frame) for frame in frames] for patient, frames in dice.items()}
             where = {patient: [places] * len(frames) for patient, frames in dice.items()}
-            finish(tmp_path, cell, dice, seed=fold, fold=fold, places=where, bases=4 if not number else number + 1, steps=2, frame_ms=20.0)
+            finish(folder, cell, dice, seed=fold, fold=fold, places=where, bases=4 if not number else number + 1, steps=2, frame_ms=20.0)
             curve = [dict(step=step, dice_mean=0.5 + (more + noise) * step / 200) for step in (100, 200)]
-            folder = tmp_path / "cells" / cell / f"seed{fold}_fold{fold}"
-            (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in curve))
-    return tmp_path
+            run = folder / "cells" / cell / f"seed{fold}_fold{fold}"
+            (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in curve))
+    return folder
+
+
+@pytest.fixture
+def design(main):
+    """Beside it a study of the recommended network's parts, in a folder of its own."""
+    folder = main.parent / "design"
+    parts = {"the whole network": 0.8, "no ICA": 0.801, "independent streams, equal work": 0.8, "shared streams": 0.7, FROM_FRAME: 0.75, DICTIONARY: 0.76}
+    planned(folder, "design", list(parts))
+    for number, value in enumerate(parts.values()):
+        for fold in (0, 1):
+            dice = {f"A{fold}": [(value + 0.001 * (-1) ** (number // 2 + fold),) * 3]}
+            shape = dict(crop=[4, 64, 64], batch_size=4, spacing=1.5, steps=2, bases=4 if not number else number + 1)
+            finish(folder, f"c{number}" if number else "ref", dice, seed=fold, fold=fold, **shape)
+    described = json.loads((folder / "sweep.json").read_text())
+    described["hardware"]["machine"] = "ACME"
+    (folder / "sweep.json").write_text(json.dumps(described))
+    return folder
 
 
 def rows(table):
@@ -78,6 +102,27 @@ def test_what_is_said_of_the_rivals(main):
     assert "is more accurate" in answers.headline()
 
 
+def test_parts_of_the_recommended_network(design):
+    said = rows(acdc100.answers())
+    [streams] = said["Are independent streams worth their time?"]
+    whole = "Beside the whole network (mean Dice 0.800): "
+    assert streams.startswith(f"**No.** {whole}**as good within 0.01**: independent streams, equal work (0.000 [")
+    assert f"{whole}**worse**: shared streams (-0.100 [" in streams
+    [needed] = said["Which bases are needed, learned ones or those computed from the frame?"]
+    assert needed.startswith(f"**Both.** {whole}**worse**: {FROM_FRAME} (-0.050 [")
+    [without] = said["Is ICA needed at all, once the decoder sees the frame?"]
+    assert without.count("**No.**") == 2 and "Beside ICA-UNet (" in without and whole in without
+    table = rows(acdc100.design())
+    assert table["the whole network"][-1] == "reference" and table["shared streams"][-2:] == ["-0.102, -0.098", "worse"]
+    assert acdc100.made("design").startswith("12 trainings of 2 steps of 4 frames, on a window of 4x64x64 voxels")
+    assert acdc100.study("main") and acdc100.study("doses") is None
+
+
+def test_where_the_parts_were_not_studied_fewer_patients_answer(main):
+    [streams] = rows(acdc100.answers())["Are independent streams worth their time?"]
+    assert streams.startswith("Not run on 100 patients. On ACDC-mini: shared streams: ")
+
+
 def test_a_network_that_diverged_is_told(main):
     folder = main / "cells" / "c1" / "seed1_fold1"
     (folder / "done.json").write_text(json.dumps(dict(status="diverged", message="the loss is nan", step=7, metrics_version=1)))
@@ -93,7 +138,7 @@ def test_while_the_reference_is_alone_nothing_is_compared(main):
 
 
 def test_without_a_sweep_nothing_is_finished(tmp_path, monkeypatch):
-    monkeypatch.setattr(acdc100, "FOLDERS", [tmp_path])
+    monkeypatch.setattr(acdc100, "FOLDERS", [tmp_path, tmp_path / "no"])
     for name, part in (acdc100.PARTS | acdc100_networks.PARTS).items():
         assert name == "answers" or part() == acdc100.NOT_FINISHED
     acdc100_networks.latency(tmp_path / "a.png")

@@ -12,7 +12,8 @@ from ica_unet_jax.benchmarking import parallel as timed
 from ica_unet_jax.config import Config
 from ica_unet_jax.sweeps import titles
 
-CONTRASTS = [contrast for claim in claims.CLAIMS if not callable(claim.test) for contrast in claim.test]
+ASKED = [contrast for claim in claims.CLAIMS if not callable(claim.test) for contrast in claim.test]
+CONTRASTS = [*ASKED, *(contrast.instead for contrast in ASKED if contrast.instead)]
 
 
 @pytest.mark.parametrize(
@@ -46,6 +47,17 @@ def test_results_of_more_patients_come_first(tmp_path):
         (tmp_path / source).mkdir()
         (tmp_path / source / "s.csv").write_text(f"title,difference,low,high,decision\nx,0.1,,,{decision}\n")
     assert Contrast("s", "x", "worse").verdict(tmp_path) == (REFUTED, "x: +0.100, better", "acdc100/s")
+
+
+def test_another_study_answers_where_the_first_has_no_result(tmp_path):
+    claim = Contrast("s", "x", "better", instead=Contrast("older", "y", "worse"))
+    assert claim.verdict(tmp_path) == (NOT_TESTED, "", "older")
+    (tmp_path / "acdc_mini").mkdir()
+    (tmp_path / "acdc_mini" / "older.csv").write_text("title,difference,low,high,decision\ny,-0.1,,,worse\n")
+    assert claim.verdict(tmp_path) == (CONFIRMED, "y: -0.100, worse", "acdc_mini/older")
+    (tmp_path / "acdc100_design").mkdir()
+    (tmp_path / "acdc100_design" / "s.csv").write_text("title,difference,low,high,decision\nx,-0.1,,,worse\n")
+    assert claim.verdict(tmp_path) == (REFUTED, "x: -0.100, worse", "acdc100_design/s")
 
 
 @pytest.mark.parametrize(
@@ -84,9 +96,10 @@ def test_streams_in_parallel_would_have_to_be_faster_than_each_other_form(mapped
 
 @pytest.mark.parametrize("contrast", CONTRASTS, ids=lambda contrast: f"{contrast.study}, {contrast.title}")
 def test_each_claim_asks_for_a_line_that_its_study_has(contrast):
-    base = Config.make(**settings(("acdc",)) | dict(crop=(10, 128, 128), contracting_blocks=4))
+    bases = [Config.make(**settings(("acdc",)) | dict(crop=(10, 128, 128), contracting_blocks=4, streams=streams)) for streams in ("independent", "dense")]
     if contrast.study == "causal":  # by a launch file of its own
         assert contrast.title == titles.WORDS["neighbours"]["past"]
         return
     study = KNOWN[contrast.study]
-    assert contrast.title in {*study.titled(base), *study.factors.values()} and contrast.expected in claims.OPPOSITE
+    known = {title for base in bases[: 2 if contrast.study == "design" else 1] for title in study.titled(base)}  # of which streams is the user's
+    assert contrast.title in {*known, *study.factors.values()} and contrast.expected in claims.OPPOSITE
