@@ -120,7 +120,7 @@ def test_parts_of_the_recommended_network(design):
 
 def test_where_the_parts_were_not_studied_fewer_patients_answer(main):
     [streams] = rows(acdc100.answers())["Are independent streams worth their time?"]
-    assert streams.startswith("Not run on 100 patients. On ACDC-mini: shared streams: ")
+    assert streams.startswith("Not run on 100 patients. On the 21 patients of ACDC-mini: shared streams beside independent streams: ")
 
 
 def test_a_network_that_diverged_is_told(main):
