@@ -190,7 +190,7 @@ QUESTIONS: dict[str, Callable[[], str]] = {
     "What does each ICA term of the loss do?": terms,
     "What would a plain U-Net have given?": lambda: with_limits("main", beside("main", RIVALS[:2], better="More.", worse="Less.", as_good="As much.")),
     "And the rivals of the paper?": lambda: beside("main", RIVALS[2:], better="More.", worse="Less.", as_good="As much."),
-    "Is ICA needed at all, once the decoder sees the frame?": lambda: beside("main", ["no ICA"], better="No.", worse="Yes.", as_good="No."),
+    "Is ICA needed at all? (The network without it has decoders that see the frame; ICA-UNet's do not.)": lambda: beside("main", ["no ICA"], better="No.", worse="Yes.", as_good="No."),
     "What does the recommended network gain?": lambda: beside("main", [RECOMMENDED], better="Dice.", worse="Nothing.", as_good="Nothing."),
     "And the paper, read literally?": lambda: beside("main", ["paper, n = 3"]),
     "Are independent streams worth their time?": lambda: on_mini(
@@ -229,7 +229,7 @@ def by_step(name: str) -> str:
     heads = ["Effect" if found.factors else "Network", *(f"step {step}" for step in steps)]
     rows = [[title, *(change(one) for one in row)] for title, row in zip(weights, zip(*columns, strict=True), strict=True)]
     turned = [title for title, row in zip(weights, zip(*columns, strict=True), strict=True) if len({one.difference > 0 for one in row}) > 1]
-    words = f"The sign changes during training of: {', '.join(turned)}." if turned else "Each keeps its sign at all of these steps."
+    words = f"The sign changes during training of: {', '.join(turned)}." if turned else "No difference changes its sign."
     return f"{plain_table(heads, rows, [False, *[True] * len(steps)])}\n\n{words}"
 
 
