@@ -14,19 +14,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ablations import committed
+from ablations import committed, networks
 from ablations.committed import RESULTS
 from ablations.studies import KNOWN
 from ica_unet_jax.reporting.markup import counted, number, plain_table
 from ica_unet_jax.sweeps import results, segmentation, setting, statistics
-from ica_unet_jax.sweeps.analysis import Analysis, Finding, analyse
+from ica_unet_jax.sweeps.analysis import Analysis, Finding, Line, analyse
 from ica_unet_jax.sweeps.statistics import Contrast
 
 FOLDER = RESULTS / "acdc100"
-RIVALS = ("U-Net 2D", "U-Net 3D", "MSU-Net, span 2", "GridNet", "Ensemble U-Net", "Omega-Net")
+RIVALS = tuple(networks.RIVALS)  # the first two are plain U-Nets
 TERMS = {"S": "sparsity", "I": "independence", "R": "reconstruction"}
 STUDIED = ("loss_terms", "main")
-RECOMMENDED = "recommended network"
+[RECOMMENDED] = networks.RECOMMENDED
 NOT_FINISHED = "Not finished."
 
 
@@ -142,7 +142,7 @@ def ranked(name: str, titles: Sequence[str]) -> str:
     if behind:
         return f"**No: {behind} of {count} are ahead.**"
     if ahead:
-        return f"**Than {ahead} of {count}.**"
+        return f"**Yes, than {ahead} of {count}.**"
     return "**As good.**" if kinds["as_good"] == count else "**Not shown.**"
 
 
@@ -166,11 +166,15 @@ def if_all_shared(name: str) -> str:
     if not found.far:
         return ""
     lines = [line for line in found.lines if not line.state]
-    table = np.array([list(line.trainings.values()) for line in lines])  # (cells, folds)
-    all_share = statistics.corrected(statistics.contrasts(table, statistics.against(len(lines), lines.index(found.reference))))
+    all_share = statistics.corrected(statistics.contrasts(_table(lines), statistics.against(len(lines), lines.index(found.reference))))
     pairs = zip((line for line in lines if not line.is_reference), all_share, strict=True)
     others = [f"{line.title}: {contrast.decision}" for line, contrast in pairs if contrast.decision != line.finding.decision]
-    return f"With it in the error, the decisions would be {'other ones for ' + '; '.join(others) if others else 'the same'}."
+    return f"With {', '.join(sorted(found.far))} in the error of all, the decisions would be {'other ones for ' + '; '.join(others) if others else 'the same'}."
+
+
+def _table(lines: Sequence[Line]) -> np.ndarray:
+    """Mean Dice, (cells, folds), of one training in each fold."""
+    return np.array([list(line.trainings.values()) for line in lines])
 
 
 def fewer(source: Source) -> str:
@@ -238,7 +242,7 @@ def terms_of_folds() -> str:
     if not (found := study("loss_terms")) or not found.factors:
         return NOT_FINISHED
     lines = [line for line in found.lines if line.levels]
-    table = np.array([list(line.trainings.values()) for line in lines])  # (cells, folds)
+    table = _table(lines)
     effects = statistics.factorial(np.array([line.levels for line in lines]))
     each = [f"{letter} {', '.join(number(value, 3, signed=True) for value in effects[place,] @ table)}" for place, letter in enumerate(found.factors)]
     return f"{segmentation.limits(found)} In each fold: {'; '.join(each)}."
