@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ablations import committed
+from ablations import committed, networks
 from ablations.committed import RESULTS
 from ablations.studies import KNOWN
 from ica_unet_jax.reporting.markup import NONE, counted, number, plain_table
@@ -23,9 +23,9 @@ from ica_unet_jax.sweeps.analysis import Analysis, Finding, Line, analyse
 from ica_unet_jax.sweeps.statistics import Contrast
 
 FOLDERS = RESULTS / "acdc100", RESULTS / "acdc100_design"  # a study is in one of them
-RIVALS = ("U-Net 2D", "U-Net 3D", "MSU-Net, span 2", "GridNet", "Ensemble U-Net", "Omega-Net")
+RIVALS = tuple(networks.RIVALS)  # the first two are plain U-Nets
 TERMS = {"S": "sparsity", "I": "independence", "R": "reconstruction"}
-RECOMMENDED = "recommended network"
+[RECOMMENDED] = networks.RECOMMENDED
 NOT_FINISHED = "Not finished."
 COMPARED = ("Dice mean", "Change of mean [95 %]", "Change, each fold", "Decision")
 
@@ -147,7 +147,7 @@ def ranked(name: str, titles: Sequence[str]) -> str:
     if behind:
         return f"**No: {behind} of {count} are ahead.**"
     if ahead:
-        return f"**Than {ahead} of {count}.**"
+        return f"**Yes, than {ahead} of {count}.**"
     return "**As good.**" if kinds["as_good"] == count else "**Not shown.**"
 
 
@@ -171,11 +171,15 @@ def if_all_shared(name: str) -> str:
     if not found.far:
         return ""
     lines = [line for line in found.lines if not line.state]
-    table = np.array([list(line.trainings.values()) for line in lines])  # (cells, folds)
-    all_share = statistics.corrected(statistics.contrasts(table, statistics.against(len(lines), lines.index(found.reference))))
+    all_share = statistics.corrected(statistics.contrasts(_table(lines), statistics.against(len(lines), lines.index(found.reference))))
     pairs = zip((line for line in lines if not line.is_reference), all_share, strict=True)
     others = [f"{line.title}: {contrast.decision}" for line, contrast in pairs if contrast.decision != line.finding.decision]
-    return f"With it in the error, the decisions would be {'other ones for ' + '; '.join(others) if others else 'the same'}."
+    return f"With {', '.join(sorted(found.far))} in the error of all, the decisions would be {'other ones for ' + '; '.join(others) if others else 'the same'}."
+
+
+def _table(lines: Sequence[Line]) -> np.ndarray:
+    """Mean Dice, (cells, folds), of one training in each fold."""
+    return np.array([list(line.trainings.values()) for line in lines])
 
 
 def fewer(source: Source) -> str:
@@ -200,7 +204,7 @@ QUESTIONS: dict[str, Callable[[], str]] = {
     "What does each ICA term of the loss do?": terms,
     "What would a plain U-Net have given?": lambda: with_limits("main", beside("main", RIVALS[:2], better="More.", worse="Less.", as_good="As much.")),
     "And the rivals of the paper?": lambda: beside("main", RIVALS[2:], better="More.", worse="Less.", as_good="As much."),
-    "Is ICA needed at all, once the decoder sees the frame?": lambda: " ".join(
+    "Is ICA needed at all? (The network without it has decoders that see the frame. ICA-UNet's do not; those of the whole recommended network do.)": lambda: " ".join(
         beside(name, ["no ICA"], better="No.", worse="Yes.", as_good="No.") for name in ("main", "design") if name == "main" or study(name)
     ),
     "What does the recommended network gain?": lambda: beside("main", [RECOMMENDED], better="Dice.", worse="Nothing.", as_good="Nothing."),
@@ -251,7 +255,7 @@ def by_step(name: str) -> str:
     heads = ["Effect" if found.factors else "Network", *(f"step {step}" for step in steps)]
     rows = [[title, *(change(one) for one in row)] for title, row in zip(weights, zip(*columns, strict=True), strict=True)]
     turned = [title for title, row in zip(weights, zip(*columns, strict=True), strict=True) if len({one.difference > 0 for one in row}) > 1]
-    words = f"The sign changes during training of: {', '.join(turned)}." if turned else "Each keeps its sign at all of these steps."
+    words = f"The sign changes during training of: {', '.join(turned)}." if turned else "No difference changes its sign."
     return f"{plain_table(heads, rows, [False, *[True] * len(steps)])}\n\n{words}"
 
 
@@ -260,7 +264,7 @@ def terms_of_folds() -> str:
     if not (found := study("loss_terms")) or not found.factors:
         return NOT_FINISHED
     lines = [line for line in found.lines if line.levels]
-    table = np.array([list(line.trainings.values()) for line in lines])  # (cells, folds)
+    table = _table(lines)
     effects = statistics.factorial(np.array([line.levels for line in lines]))
     each = [f"{letter} {', '.join(number(value, 3, signed=True) for value in effects[place,] @ table)}" for place, letter in enumerate(found.factors)]
     return f"{segmentation.limits(found)} In each fold: {'; '.join(each)}."

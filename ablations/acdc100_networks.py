@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -35,7 +36,21 @@ def networks() -> str:
         rows.append([line.title, number(1e-6 * line.cell.parameters, 2), *known, *acdc100.compared(found, line), printed(line.title)])
     picture = "![Mean Dice against the time of a frame](../acdc100_latency.png)\n\n*Time to compute a frame; of ours in JAX on one core, roughly. "
     picture += "Lines: the 95 % interval of the difference to ICA-UNet. Hollow: what the paper prints, of its data and machine.*"
-    return f"{plain_table(heads, rows, [False, *[True] * 8, False, False])}\n\n{segmentation.limits(found)} {acdc100.if_all_shared('main')}\n\n{picture}"
+    return f"{plain_table(heads, rows, [False, *[True] * 8, False, False])}\n\n{segmentation.limits(found)} {acdc100.if_all_shared('main')} {steps()}\n\n{picture}"
+
+
+def steps() -> str:
+    """How long a rival's step of training took beside the reference's."""
+    found = acdc100.study("main")
+
+    def of(line: Line) -> float:
+        return statistics.mean(run.timing["seconds_per_step"] for run in acdc100.sweep_of("main").of(found.study, line.cell.name))
+
+    ratios = {line.title: of(line) / of(found.reference) for line in found.lines if not line.state and line.title in acdc100.RIVALS}
+    if not ratios:
+        return ""
+    longest = max(ratios, key=ratios.get)
+    return f"A step of training took the rivals {min(ratios.values()):.1f} to {ratios[longest]:.1f} times as long as {found.reference.title} ({longest} longest)."
 
 
 def printed(title: str) -> str:
