@@ -1,6 +1,6 @@
-"""What 100 patients say: the answers and the terms of the loss in docs/results/acdc100.md, of the sweeps in ablations/results/acdc100*.
+"""What 100 patients say: the sweeps in ablations/results/acdc100*, and the words in which their decisions are told.
 
-The sentences follow the decisions of the statistics (docs/statistics.md). A study that has no finished reference there, or that was not
+The words follow the decisions of the statistics (docs/statistics.md). A study that has no finished reference there, or that was not
 run on these patients, is told as such.
 """
 
@@ -8,34 +8,25 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from ablations import committed, networks
+from ablations import networks
 from ablations.committed import RESULTS
 from ablations.studies import KNOWN
-from ica_unet_jax.reporting.markup import NONE, counted, number, plain_table
+from ica_unet_jax.reporting.markup import NONE, counted, number
 from ica_unet_jax.sweeps import results, segmentation, setting, statistics
 from ica_unet_jax.sweeps.analysis import Analysis, Finding, Line, analyse
 from ica_unet_jax.sweeps.statistics import Contrast
 
-FOLDERS = RESULTS / "acdc100", RESULTS / "acdc100_design"  # a study is in one of them
+FOLDERS = RESULTS / "acdc100", RESULTS / "acdc100_design", RESULTS / "acdc100_full"  # a study is in one of them
 RIVALS = tuple(networks.RIVALS)  # the first two are plain U-Nets
 TERMS = {"S": "sparsity", "I": "independence", "R": "reconstruction"}
 [RECOMMENDED] = networks.RECOMMENDED
 NOT_FINISHED = "Not finished."
 COMPARED = ("Dice mean", "Change of mean [95 %]", "Change, each fold", "Decision")
-
-
-class Source(NamedTuple):
-    """Where an older study stands that answers on fewer patients."""
-
-    csv: str  # below ablations/results
-    title: str
-    page: str
 
 
 @functools.cache
@@ -95,21 +86,6 @@ def briefly(name: str) -> str:
     return f"(All trained alike: {steps:,} steps, {counted(len(found.study.folds), 'fold')}, {found.patients} patients.)"
 
 
-def answers() -> str:
-    """The questions of the page, each with a sentence."""
-    rows = [(question, tell()) for question, tell in QUESTIONS.items()]
-    return plain_table(("Question", "Answer"), rows).replace("\\*", "*")
-
-
-def terms() -> str:
-    """What each of the ICA terms does."""
-    if not (found := study("loss_terms")) or not found.factors:
-        return NOT_FINISHED
-    effects = {effect.title: effect for effect in found.effects}
-    said = _grouped([(f"{words}, {letter}", effects[letter]) for letter, words in TERMS.items()])
-    return f"A term changes mean Dice by: {said} {segmentation.limits(found)}"
-
-
 def beside(name: str, titles: Sequence[str], intervals: bool = True, **leads: str) -> str:
     """What a study decides about some of its cells against its reference.
 
@@ -123,7 +99,7 @@ def beside(name: str, titles: Sequence[str], intervals: bool = True, **leads: st
     kinds = {kind(line.finding.decision) if line.finding else "" for line in lines}
     lead = f"**{leads[word]}** " if len(kinds) == 1 and (word := kinds.pop()) in leads else ""
     known = [(line.title, line.finding) for line in lines if line.finding]
-    said = [_grouped(known, intervals)] if known else []
+    said = [grouped(known, intervals)] if known else []
     said += [f"{line.title}: {line.state}." for line in lines if line.state]
     return f"{lead}Beside {found.reference.title} (mean Dice {number(found.reference.dice['mean'].mean, 3)}): {' '.join(said)}"
 
@@ -151,7 +127,7 @@ def ranked(name: str, titles: Sequence[str]) -> str:
     return "**As good.**" if kinds["as_good"] == count else "**Not shown.**"
 
 
-def _grouped(known: Sequence[tuple[str, Finding]], intervals: bool = True) -> str:
+def grouped(known: Sequence[tuple[str, Finding]], intervals: bool = True) -> str:
     """Names and changes behind the decision that they share."""
     groups: dict[str, list[str]] = {}
     for title, one in known:
@@ -171,112 +147,20 @@ def if_all_shared(name: str) -> str:
     if not found.far:
         return ""
     lines = [line for line in found.lines if not line.state]
-    all_share = statistics.corrected(statistics.contrasts(_table(lines), statistics.against(len(lines), lines.index(found.reference))))
+    all_share = statistics.corrected(statistics.contrasts(table(lines), statistics.against(len(lines), lines.index(found.reference))))
     pairs = zip((line for line in lines if not line.is_reference), all_share, strict=True)
     others = [f"{line.title}: {contrast.decision}" for line, contrast in pairs if contrast.decision != line.finding.decision]
     return f"With {', '.join(sorted(found.far))} in the error of all, the decisions would be {'other ones for ' + '; '.join(others) if others else 'the same'}."
 
 
-def _table(lines: Sequence[Line]) -> np.ndarray:
+def curves(name: str, line: Line) -> list[dict[int, float]]:
+    """Mean Dice by step of each training of a cell."""
+    return [sweep_of(name).curves.get((line.cell.name, *training), {}) for training in study(name).study.trainings]
+
+
+def table(lines: Sequence[Line]) -> np.ndarray:
     """Mean Dice, (cells, folds), of one training in each fold."""
     return np.array([list(line.trainings.values()) for line in lines])
-
-
-def fewer(source: Source) -> str:
-    """What an older study says of a cell, and beside which."""
-    line = committed.named(source.csv, source.title)
-    [reference] = (other["title"] for other in committed.lines(source.csv) if other["kind"] == "reference")
-    return f"{source.title} beside {reference}: {committed.change(line)}, {line['decision']}"
-
-
-def either(said: str, instead: str) -> str:
-    """The second where the first is not finished."""
-    return instead if said == NOT_FINISHED else said
-
-
-def on_mini(*sources: Source, why: str = "Not run on 100 patients.") -> str:
-    """The same in a sentence, with why there is no more."""
-    pages = ", ".join(f"[{page.removesuffix('.md')}]({page})" for page in dict.fromkeys(source.page for source in sources))
-    return f"{why} On the 21 patients of ACDC-mini: {'; '.join(map(fewer, sources))} ({pages})."
-
-
-QUESTIONS: dict[str, Callable[[], str]] = {
-    "What does each ICA term of the loss do?": terms,
-    "What would a plain U-Net have given?": lambda: with_limits("main", beside("main", RIVALS[:2], better="More.", worse="Less.", as_good="As much.")),
-    "And the rivals of the paper?": lambda: beside("main", RIVALS[2:], better="More.", worse="Less.", as_good="As much."),
-    "Is ICA needed at all? (The network without it has decoders that see the frame. ICA-UNet's do not; those of the whole recommended network do.)": lambda: " ".join(
-        beside(name, ["no ICA"], better="No.", worse="Yes.", as_good="No.") for name in ("main", "design") if name == "main" or study(name)
-    ),
-    "What does the recommended network gain?": lambda: beside("main", [RECOMMENDED], better="Dice.", worse="Nothing.", as_good="Nothing."),
-    "And the paper, read literally?": lambda: beside("main", ["paper, n = 3"]),
-    "Are independent streams worth their time?": lambda: either(
-        " ".join(
-            beside("design", [title], **leads)
-            for title, leads in {"independent streams, equal work": dict(better="Yes.", worse="No.", as_good="No."), "shared streams": {}}.items()
-            if study("design")
-        )
-        or NOT_FINISHED,
-        on_mini(Source("acdc_mini/streams", "shared streams", "ablations.md"), Source("acdc_mini/streams", "dense, equal work", "ablations.md")),
-    ),
-    "Which bases are needed, learned ones or those computed from the frame?": lambda: either(
-        beside("design", ["bases from the frame alone", "dictionary alone"], worse="Both.", as_good="Either."),
-        on_mini(Source("acdc_mini/bases_from", "bases from the frame alone", "ablations.md")),
-    ),
-    "How many bases are enough?": lambda: on_mini(
-        Source("acdc_mini/basis_dimension", "m = 8", "ablations.md"), Source("acdc_mini/basis_dimension", "m = 64", "ablations.md")
-    ),
-    "Does the neighbouring frame help?": lambda: on_mini(
-        Source("causal_acdc_mini/causal", "t-1 alone", "causal.md"),
-        why="Not asked of ACDC-100, whose cines have real images round the heart alone, and mostly stop after ES.",
-    ),
-}
-
-
-def by_step(name: str) -> str:
-    """The effects of a factorial, or the differences to the reference, at each validation; intervals of each alone."""
-    if not (found := study(name)):
-        return NOT_FINISHED
-    lines = [line for line in found.lines if not line.state and bool(found.factors) <= bool(line.levels)]
-    curves = [[sweep_of(name).curves.get((line.cell.name, *training), {}) for training in found.study.trainings] for line in lines]
-    steps = sorted(set.intersection(*(set(curve) for of_cell in curves for curve in of_cell)))
-    if len(lines) < 2 or not steps:
-        return NOT_FINISHED
-    if found.factors:
-        effects = statistics.factorial(np.array([line.levels for line in lines]))
-        weights = {f"{found.factors[place]}, {TERMS[found.factors[place]]}": effects[place,] for place in range(len(found.factors))}
-    else:
-        rivals = [line for line in lines if not line.is_reference]
-        weights = dict(zip((line.title for line in rivals), statistics.against(len(lines), lines.index(found.reference)), strict=True))
-    columns = []
-    for step in steps:
-        table = np.array([[curve[step] for curve in of_cell] for of_cell in curves])
-        alike = np.array([line.title not in found.far for line in lines])
-        columns.append(statistics.contrasts(table, np.array(list(weights.values())), alike=alike))
-    heads = ["Effect" if found.factors else "Network", *(f"step {step}" for step in steps)]
-    rows = [[title, *(change(one) for one in row)] for title, row in zip(weights, zip(*columns, strict=True), strict=True)]
-    turned = [title for title, row in zip(weights, zip(*columns, strict=True), strict=True) if len({one.difference > 0 for one in row}) > 1]
-    words = f"The sign changes during training of: {', '.join(turned)}." if turned else "No difference changes its sign."
-    return f"{plain_table(heads, rows, [False, *[True] * len(steps)])}\n\n{words}"
-
-
-def terms_of_folds() -> str:
-    """The smallest effect that could have been decided of the terms of the loss, and their effects in each fold."""
-    if not (found := study("loss_terms")) or not found.factors:
-        return NOT_FINISHED
-    lines = [line for line in found.lines if line.levels]
-    table = _table(lines)
-    effects = statistics.factorial(np.array([line.levels for line in lines]))
-    each = [f"{letter} {', '.join(number(value, 3, signed=True) for value in effects[place,] @ table)}" for place, letter in enumerate(found.factors)]
-    return f"{segmentation.limits(found)} In each fold: {'; '.join(each)}."
-
-
-def design() -> str:
-    """Each part of the recommended network taken out or the other way round."""
-    if not (found := study("design")):
-        return NOT_FINISHED
-    heads = ["Network", "Parameters (M)", "GFLOP a frame", *COMPARED]
-    rows = [[line.title, number(1e-6 * line.cell.parameters, 2), number(line.cell.gflop, 2), *compared(found, line)] for line in found.lines]
-    return f"{plain_table(heads, rows, [False, *[True] * 5, False])}\n\n{segmentation.limits(found)}"
 
 
 def compared(found: Analysis, line: Line) -> list[str]:
@@ -287,15 +171,3 @@ def compared(found: Analysis, line: Line) -> list[str]:
     each = ", ".join(number(value - found.reference.trainings[training], 3, signed=True) for training, value in line.trainings.items())
     words = [change(line.finding.contrast), each, line.finding.decision] if line.finding else [NONE, NONE, "reference"]
     return [f"{number(mean.mean, 3)} ± {number(mean.sd, 3)}", *words]
-
-
-PARTS: dict[str, Callable[[], str]] = {
-    "made": functools.partial(made, "loss_terms", "main"),
-    "answers": answers,
-    "networks_by_step": functools.partial(by_step, "main"),
-    "terms_limits": terms_of_folds,
-    "terms_by_step": functools.partial(by_step, "loss_terms"),
-    "design": design,
-    "design_made": functools.partial(made, "design"),
-    "design_by_step": functools.partial(by_step, "design"),
-}

@@ -18,7 +18,17 @@ ROOT = Path(__file__).resolve().parent.parent
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # not this folder, whose modules would hide the standard library's
 
-from ablations import acdc100, acdc100_networks, claims, fine_tuning, levers, model_card, search, speed  # noqa: E402
+from ablations import (  # noqa: E402
+    acdc100_answers,
+    acdc100_networks,
+    acdc100_tables,
+    claims,
+    fine_tuning,
+    levers,
+    model_card,
+    search,
+    speed,
+)
 from ablations import where_lost as lost  # noqa: E402
 from ablations.answers import STUDIES, answers, headline, rivals  # noqa: E402
 from ablations.committed import (  # noqa: E402
@@ -267,7 +277,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "served": lambda: speed.served(result("serving/stream"), {name: result(f"serving/{name}") for name in speed.PROTOCOLS}),
     **{f"large_{name}": functools.partial(large_cohort, name) for name in TABLES},
     "claims": claimed,
-    **{f"acdc100_{name}": part for name, part in (acdc100.PARTS | acdc100_networks.PARTS).items()},
+    "acdc100_answers": acdc100_answers.answers,
+    **{f"acdc100_{name}": part for name, part in (acdc100_tables.PARTS | acdc100_networks.PARTS).items()},
     "acdc100_terms": lambda: contrasts(["acdc100/loss_terms"]),
     "acdc100_bases": lambda: bases("acdc100/loss_terms"),
     "lost_answer": lambda: lost.answer(lost_by("acdc_causal")),

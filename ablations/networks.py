@@ -75,6 +75,13 @@ def once(reference: Config) -> list[Cell]:
     return [*rows(ACDC | PAPER_N3), *spans]
 
 
+def full_size(reference: Config) -> list[Cell]:
+    """What was decided on the small window, once more by a training each: a plain U-Net, and reconstruction with Eq. 2 alone."""
+    alone = dict(dice_weight=0.0)
+    [unet] = rows({"U-Net 2D": RIVALS["U-Net 2D"]})
+    return [("ICA-UNet", {}), unet, ("Eq. 2 alone", alone), ("Eq. 2 alone, without R", alone | dict(reconstruction_weight=0.0))]
+
+
 def learning_rates(reference: Config) -> list[Cell]:
     """Every network at the same three learning rates; the best of them is the one in its launch file."""
     return [(f"{title}, learning rate {_short(rate)}", own | dict(learning_rate=rate)) for title, own in rows(TEN) for rate in RATES]
@@ -198,6 +205,7 @@ def recommended_design(reference: Config) -> list[Cell]:
 NETWORKS = (
     Study("main", "How good is the method beside its rivals, all trained alike?", "4, Tables 1 and 2", main_table, acdc),
     Study("main_single", "What do the paper's n = 3 and longer snippets give, by one training?", "4, Table 1", once, acdc),
+    Study("full_size", "Does what short trainings on a small window decided look the same at full size?", "4", full_size, acdc),
     Study("rehearsal", "How do the networks compare on the patients that things are chosen on?", "4, Tables 1 and 2", lambda _: rows(TEN), acdc),
     Study("learning_rate", "Which learning rate does each network need?", "4", learning_rates, acdc),
     Study("levers", "What makes the causal network more accurate in the same time?", "4", levers),

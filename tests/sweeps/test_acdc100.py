@@ -6,15 +6,15 @@ import shutil
 import pytest
 from made_up import finish, plan
 
-from ablations import acdc100, acdc100_networks, answers, committed
+from ablations import acdc100, acdc100_answers, acdc100_networks, acdc100_tables, answers, committed
 
 FROM_FRAME, DICTIONARY = "bases from the frame alone", "dictionary alone"
 RECORDS = {"U-Net 2D": 0.05, "U-Net 3D": 0.0, "no ICA": 0.0005, "paper, n = 3": -0.3}  # more than ICA-UNet's
 
 
-def planned(folder, name, titles):
-    """A study of cells so titled, the reference first, in two folds."""
-    plan(folder, [f"bases={i}" for i in range(2, 1 + len(titles))], runs=[(0, 0), (1, 1)], name=name)
+def planned(folder, name, titles, runs=((0, 0), (1, 1))):
+    """A study of cells so titled, the reference first, by default in two folds."""
+    plan(folder, [f"bases={i}" for i in range(2, 1 + len(titles))], runs=runs, name=name)
     described = json.loads((folder / "sweep.json").read_text())
     for cell, title in zip(described["studies"][0]["cells"], titles, strict=True):
         cell["title"] = title
@@ -24,7 +24,7 @@ def planned(folder, name, titles):
 @pytest.fixture
 def main(tmp_path, monkeypatch):
     """Two folds of two patients; A0 is worst, by its RV at the apex in frame 2."""
-    monkeypatch.setattr(acdc100, "FOLDERS", [tmp_path / "small", tmp_path / "design"])
+    monkeypatch.setattr(acdc100, "FOLDERS", [tmp_path / "small", tmp_path / "design", tmp_path / "full"])
     monkeypatch.setattr(acdc100, "KNOWN", {})  # titles are those of the plan
     folder = tmp_path / "small"
     planned(folder, "main", ["ICA-UNet", *RECORDS])
@@ -65,7 +65,7 @@ def rows(table):
 
 
 def test_sentences_follow_from_decisions(main):
-    said = rows(acdc100.answers())
+    said = rows(acdc100_answers.answers())
     [plain] = said["What would a plain U-Net have given?"]
     assert plain.startswith("Beside ICA-UNet (mean Dice 0.700): ") and "**better**: U-Net 2D (+0.050 [" in plain
     assert "**as good within 0.01**: U-Net 3D" in plain
@@ -103,7 +103,7 @@ def test_what_is_said_of_the_rivals(main):
 
 
 def test_parts_of_the_recommended_network(design):
-    said = rows(acdc100.answers())
+    said = rows(acdc100_answers.answers())
     [streams] = said["Are independent streams worth their time?"]
     whole = "Beside the whole network (mean Dice 0.800): "
     assert streams.startswith(f"**No.** {whole}**as good within 0.01**: independent streams, equal work (0.000 [")
@@ -112,14 +112,29 @@ def test_parts_of_the_recommended_network(design):
     assert needed.startswith(f"**Both.** {whole}**worse**: {FROM_FRAME} (-0.050 [")
     [without] = next(value for question, value in said.items() if question.startswith("Is ICA needed at all?"))
     assert without.count("**No.**") == 2 and "Beside ICA-UNet (" in without and whole in without
-    table = rows(acdc100.design())
+    table = rows(acdc100_tables.design())
     assert table["the whole network"][-1] == "reference" and table["shared streams"][-2:] == ["-0.102, -0.098", "worse"]
     assert acdc100.made("design").startswith("12 trainings of 2 steps of 4 frames, on a window of 4x64x64 voxels")
     assert acdc100.study("main") and acdc100.study("doses") is None
 
 
+def test_pairs_at_full_size(main):
+    folder = main.parent / "full"
+    dice = {"ICA-UNet": 0.80, "U-Net 2D": 0.79, "Eq. 2 alone": 0.7, "Eq. 2 alone, without R": 0.75}
+    planned(folder, "full_size", list(dice), runs=[(0, 0)])
+    for number, value in enumerate(dice.values()):
+        cell = f"c{number}" if number else "ref"
+        finish(folder, cell, {"A0": [(value,) * 3]}, bases=4 if not number else number + 1, steps=2)
+        (folder / "cells" / cell / "seed0_fold0" / "metrics.jsonl").write_text(json.dumps(dict(step=1, dice_mean=value / 2)) + "\n")
+    [*table, _, told] = acdc100_tables.at_full_size().splitlines()
+    [small, *pair] = rows("\n".join(table))["U-Net 2D minus ICA-UNet"]
+    assert small.startswith("+0.050 [") and small.endswith("better") and pair == ["-0.005", "-0.010"]
+    assert told == "The sign is another one for: U-Net 2D."
+    assert len(table) == 3  # what no small window decided has no line
+
+
 def test_where_the_parts_were_not_studied_fewer_patients_answer(main):
-    [streams] = rows(acdc100.answers())["Are independent streams worth their time?"]
+    [streams] = rows(acdc100_answers.answers())["Are independent streams worth their time?"]
     assert streams.startswith("Not run on 100 patients. On the 21 patients of ACDC-mini: shared streams beside independent streams: ")
 
 
@@ -133,14 +148,14 @@ def test_a_network_that_diverged_is_told(main):
 def test_while_the_reference_is_alone_nothing_is_compared(main):
     for cell in ("c1", "c2", "c3", "c4"):
         shutil.rmtree(main / "cells" / cell)
-    assert acdc100.by_step("main") == acdc100.NOT_FINISHED
+    assert acdc100_tables.by_step("main") == acdc100.NOT_FINISHED
     assert "U-Net 2D: incomplete: 0 of 2 trainings" in acdc100.beside("main", ["U-Net 2D"])
 
 
 def test_without_a_sweep_nothing_is_finished(tmp_path, monkeypatch):
     monkeypatch.setattr(acdc100, "FOLDERS", [tmp_path, tmp_path / "no"])
-    for name, part in (acdc100.PARTS | acdc100_networks.PARTS).items():
-        assert name == "answers" or part() == acdc100.NOT_FINISHED
+    for name, part in (acdc100_tables.PARTS | acdc100_networks.PARTS).items():
+        assert part() == acdc100.NOT_FINISHED, name
     acdc100_networks.latency(tmp_path / "a.png")
     acdc100_networks.by_place(tmp_path / "b.png")
     assert not list(tmp_path.iterdir())
@@ -167,7 +182,7 @@ def test_networks_and_their_places(main):
 
 
 def test_differences_while_they_learn(main):
-    found = rows(acdc100.by_step("main"))
+    found = rows(acdc100_tables.by_step("main"))
     assert [cell.split()[0] for cell in found["paper, n = 3"]] == ["-0.150", "-0.300"]
 
 
