@@ -5,7 +5,7 @@ import csv
 import pytest
 from places import ROOT
 
-from ablations import networks
+from ablations import acdc100_tables, networks
 from ablations.studies import choose
 from ica_unet_jax.benchmarking import work
 from ica_unet_jax.config import Config, fields
@@ -57,6 +57,14 @@ def test_three_lengths_of_four_networks_of_which_two_are_in_the_loss_terms():
             assert rows[f"{title}, {steps} steps"].diff(rows[f"ICA-UNet, {steps} steps"]) == own
     factorial = titled("loss_terms")
     assert rows["ICA-UNet, 33 steps"] == factorial["all three"] and rows["without R, 33 steps"] == factorial["without R"]
+
+
+def test_pairs_at_full_size_are_those_of_the_small_window():
+    rows, main, terms = titled("full_size"), titled("main"), titled("loss_terms", BASE.replace(contracting_blocks=4))
+    assert {title for pair in acdc100_tables.PAIRS.values() for title in pair} == set(rows) and next(iter(rows)) == "ICA-UNet"
+    for title in ("ICA-UNet", "U-Net 2D"):
+        assert rows[title] == main[title]
+    assert (rows["Eq. 2 alone"], rows["Eq. 2 alone, without R"]) == (terms["all three"], terms["without R"])
 
 
 def test_three_learning_rates_each():
