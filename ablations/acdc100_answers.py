@@ -40,15 +40,10 @@ def fewer(source: Source) -> str:
     return f"{source.title} beside {reference}: {committed.change(line)}, {line['decision']}"
 
 
-def either(said: str, instead: str) -> str:
-    """The second where the first is not finished."""
-    return instead if said == acdc100.NOT_FINISHED else said
-
-
 def on_mini(*sources: Source, why: str = "Not run on 100 patients.") -> str:
     """The same in a sentence, with why there is no more."""
     pages = ", ".join(f"[{page.removesuffix('.md')}]({page})" for page in dict.fromkeys(source.page for source in sources))
-    return f"{why} On the 21 patients of ACDC-mini: {'; '.join(map(fewer, sources))} ({pages})."
+    return f"{why} On the 21 patients of ACDC-mini: {'; '.join(map(fewer, sources))} ({pages}).".strip()
 
 
 QUESTIONS: dict[str, Callable[[], str]] = {
@@ -60,19 +55,11 @@ QUESTIONS: dict[str, Callable[[], str]] = {
     ),
     "What does the recommended network gain?": lambda: acdc100.beside("main", [acdc100.RECOMMENDED], better="Dice.", worse="Nothing.", as_good="Nothing."),
     "And the paper, read literally?": lambda: acdc100.beside("main", ["paper, n = 3"]),
-    "Are independent streams worth their time?": lambda: either(
-        " ".join(
-            acdc100.beside("design", [title], **leads)
-            for title, leads in {"independent streams, equal work": dict(better="Yes.", worse="No.", as_good="No."), "shared streams": {}}.items()
-            if acdc100.study("design")
-        )
-        or acdc100.NOT_FINISHED,
-        on_mini(Source("acdc_mini/streams", "shared streams", "ablations.md"), Source("acdc_mini/streams", "dense, equal work", "ablations.md")),
-    ),
-    "Which bases are needed, learned ones or those computed from the frame?": lambda: either(
-        acdc100.beside("design", ["bases from the frame alone", "dictionary alone"], worse="Both.", as_good="Either."),
-        on_mini(Source("acdc_mini/bases_from", "bases from the frame alone", "ablations.md")),
-    ),
+    "Are independent streams worth their time?": lambda: " ".join((
+        acdc100.beside("design", ["independent streams, equal work", "shared streams"]),
+        on_mini(Source("acdc_mini/streams", "shared streams", "ablations.md"), Source("acdc_mini/streams", "dense, equal work", "ablations.md"), why=""),
+    )),
+    "Which bases are needed, learned ones or those computed from the frame?": lambda: acdc100.beside("design", ["bases from the frame alone", "dictionary alone"]),
     "How many bases are enough?": lambda: on_mini(
         Source("acdc_mini/basis_dimension", "m = 8", "ablations.md"), Source("acdc_mini/basis_dimension", "m = 64", "ablations.md")
     ),

@@ -84,9 +84,11 @@ def design() -> str:
     """Each part of the recommended network taken out or the other way round."""
     if not (found := acdc100.study("design")):
         return acdc100.NOT_FINISHED
-    heads = ["Network", "Parameters (M)", "GFLOP a frame", *acdc100.COMPARED]
-    rows = [[line.title, number(1e-6 * line.cell.parameters, 2), number(line.cell.gflop, 2), *acdc100.compared(found, line)] for line in found.lines]
-    return f"{plain_table(heads, rows, [False, *[True] * 5, False])}\n\n{segmentation.limits(found)} {acdc100.if_all_shared('design')}".rstrip()
+    said = acdc100.beside("design", [line.title for line in found.lines if not line.is_reference])
+    heads = ["Network", "Parameters (M)", "GFLOP a frame", "ms", *acdc100.COMPARED]
+    size = [[number(1e-6 * line.cell.parameters, 2), number(line.cell.gflop, 2), number(line.frame_ms, 0)] for line in found.lines]
+    rows = [[line.title, *of_cell, *acdc100.compared(found, line)] for line, of_cell in zip(found.lines, size, strict=True)]
+    return f"{said}\n\n{plain_table(heads, rows, [False, *[True] * 6, False])}\n\n{segmentation.limits(found)} {acdc100.if_all_shared('design')}".rstrip()
 
 
 def _steps(curves: Sequence[Sequence[dict[int, float]]]) -> list[int]:

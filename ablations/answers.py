@@ -8,14 +8,14 @@ from ica_unet_jax.metrics import cases
 from ica_unet_jax.reporting.markup import number, plain_table
 
 FAST = "roi/n4/independent/past@openvino"  # row of the benchmark of frames
-STUDIES = ("bases_from", "streams", "basis_dimension")  # of acdc_mini
-PARTS_STUDIED = ("acdc100/loss_terms", *(f"acdc_mini/{name}" for name in STUDIES))
-PARTS_OF_THE_METHOD = {  # by titles of the tables: the part in the words of a newcomer, and whether the setting takes it away
-    "S": ("the sparsity term of the loss", False),
-    "I": ("the independence term of the loss", False),
-    "R": ("the reconstruction term of the loss", False),
-    "bases from the frame alone": ("learned bases (ours, not in the paper's text) beside those computed from the frame", True),
-    "shared streams": ("a U-Net of its own for each basis, instead of the same one for each in turn", True),
+STUDIES = ("streams", "basis_dimension")  # of acdc_mini
+PARTS_STUDIED = ("acdc100/loss_terms", "acdc100_design/design", *(f"acdc_mini/{name}" for name in STUDIES))
+PARTS_OF_THE_METHOD = {  # by table and title: the part in the words of a newcomer, and whether the setting takes it away
+    ("acdc100/loss_terms", "S"): ("the sparsity term of the loss", False),
+    ("acdc100/loss_terms", "I"): ("the independence term of the loss", False),
+    ("acdc100/loss_terms", "R"): ("the reconstruction term of the loss", False),
+    ("acdc100_design/design", "bases from the frame alone"): ("learned bases (ours, not in the paper's text) beside those computed from the frame", True),
+    ("acdc_mini/streams", "shared streams"): ("a U-Net of its own for each basis, instead of the same one for each in turn", True),
 }
 
 
@@ -23,8 +23,8 @@ def answers() -> str:
     """The screen of the README: what committed results say to what people ask first."""
     past = named("causal_acdc_mini/causal", "t-1 alone")
     paper = named("tables_acdc_mini/table_1", "ICA-UNet, n = 4 (paper)")
-    studied = [line for path in PARTS_STUDIED for line in lines(path)]
-    known = [(*PARTS_OF_THE_METHOD[line["title"]], line) for line in studied if line["title"] in PARTS_OF_THE_METHOD]
+    studied = {(path, line["title"]): line for path in PARTS_STUDIED for line in lines(path)}
+    known = [(*told, studied[place]) for place, told in PARTS_OF_THE_METHOD.items()]
     groups: dict[str, list[str]] = {"Helps": [], "Hurts": [], "No effect above 0.01": []}
     for words, removed, line in known:
         if line["decision"].startswith(("better", "worse")):
@@ -32,9 +32,9 @@ def answers() -> str:
         elif line["decision"].startswith("no effect"):
             groups["No effect above 0.01"].append(words)
     parts = " ".join(f"**{word}:** {'; '.join(found)}." for word, found in groups.items() if found)
-    undecided = [line for line in studied if line["decision"] == "undecided"]
+    undecided = [line for line in studied.values() if line["decision"] == "undecided"]
     bases_decided = [line for line in lines("acdc_mini/basis_dimension") if line["decision"] not in ("", "undecided")]
-    twin = named("acdc_mini/streams", "dense, equal work")
+    twin = named("acdc100_design/design", "independent streams, equal work")
     fast, jax, unet = (timed("benchmark")[name] for name in (FAST, "roi/n4/independent/past", "roi/unet2d@openvino"))
     p50, p95, period = (*(fast["frame_ms"][name] for name in ("p50", "p95")), speed.PERIOD)
     on_gpu, recommended = result("real_time/h200"), cases.summarize(judged("recommended"))
@@ -57,13 +57,13 @@ def answers() -> str:
         ),
         (
             "Which parts matter?",
-            f"{parts} **Undecided:** {len(undecided)} other comparisons{', among them all of the number of bases' * (not bases_decided)}. (The loss: 40 patients, half a "
-            "training; the rest: 21 patients, a tenth.)",
+            f"{parts} **Undecided:** {len(undecided)} other comparisons{', among them all of the number of bases' * (not bases_decided)}. (The loss and learned bases: 40 patients, half a "
+            "training; own U-Nets: 21 patients, a tenth.)",
             "[100 patients](docs/results/acdc100.md), [ablations](docs/results/ablations.md)",
         ),
         (
             "Is it better than a plain U-Net, or another rival?",
-            f"{rivals(intervals=False)} One U-Net for all coefficients (\"dense\") instead of one for each basis: {change(twin)}, {twin['decision']} (21 patients, 250 steps).",
+            f"{rivals(intervals=False)} One U-Net for all coefficients (\"dense\") instead of one for each basis: {change(twin, True)}, {twin['decision']}.",
             "[rivals](docs/results/rivals.md)",
         ),
         (

@@ -257,7 +257,7 @@ def test_documents_name_no_machine_and_show_no_patient():
     for name, text in TEXTS.items():
         assert not re.search(r"(?<![\w.])/(home|root|work|tmp|Users|mnt|data)/", text), name
         pictures = re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)
-        assert {Path(picture).name for picture in pictures} <= {"acdc_causal.png", "phantom.png", "streams_in_parallel.png", "view.png", "where_lost.png", "loss_terms.png", "acdc100_latency.png", "acdc100_places.png"}, name
+        assert {Path(picture).name for picture in pictures} <= {"acdc_causal.png", "phantom.png", "streams_in_parallel.png", "view.png", "where_lost.png", "loss_terms.png", "design.png", "acdc100_latency.png", "acdc100_places.png"}, name
 
 
 def test_launch_files_set_every_flag_they_name_and_are_valid():

@@ -7,6 +7,8 @@ import pytest
 from made_up import finish, plan
 
 from ablations import acdc100, acdc100_answers, acdc100_networks, acdc100_tables, answers, committed
+from ica_unet_jax.config import fields
+from ica_unet_jax.sweeps import setting
 
 FROM_FRAME, DICTIONARY = "bases from the frame alone", "dictionary alone"
 RECORDS = {"U-Net 2D": 0.05, "U-Net 3D": 0.0, "no ICA": 0.0005, "paper, n = 3": -0.3}  # more than ICA-UNet's
@@ -106,12 +108,13 @@ def test_parts_of_the_recommended_network(design):
     said = rows(acdc100_answers.answers())
     [streams] = said["Are independent streams worth their time?"]
     whole = "Beside the whole network (mean Dice 0.800): "
-    assert streams.startswith(f"**No.** {whole}**as good within 0.01**: independent streams, equal work (0.000 [")
-    assert f"{whole}**worse**: shared streams (-0.100 [" in streams
+    assert streams.startswith(f"{whole}**as good within 0.01**: independent streams, equal work (0.000 [") and "; **worse**: shared streams (-0.100 [" in streams
+    assert ". On the 21 patients of ACDC-mini: shared streams beside independent streams: " in streams
     [needed] = said["Which bases are needed, learned ones or those computed from the frame?"]
-    assert needed.startswith(f"**Both.** {whole}**worse**: {FROM_FRAME} (-0.050 [")
+    assert needed.startswith(f"{whole}**worse**: {FROM_FRAME} (-0.050 [")
     [without] = next(value for question, value in said.items() if question.startswith("Is ICA needed at all?"))
     assert without.count("**No.**") == 2 and "Beside ICA-UNet (" in without and whole in without
+    assert acdc100_tables.design().startswith(whole)
     table = rows(acdc100_tables.design())
     assert table["the whole network"][-1] == "reference" and table["shared streams"][-2:] == ["-0.102, -0.098", "worse"]
     assert acdc100.made("design").startswith("12 trainings of 2 steps of 4 frames, on a window of 4x64x64 voxels")
@@ -133,9 +136,27 @@ def test_pairs_at_full_size(main):
     assert len(table) == 3  # what no small window decided has no line
 
 
-def test_where_the_parts_were_not_studied_fewer_patients_answer(main):
-    [streams] = rows(acdc100_answers.answers())["Are independent streams worth their time?"]
-    assert streams.startswith("Not run on 100 patients. On the 21 patients of ACDC-mini: shared streams beside independent streams: ")
+def test_the_recommended_network_stands_there_twice_with_other_augmentation_alone():
+    """As the page says of the two committed studies."""
+
+    def config(name, title):
+        [line] = [line for line in acdc100.study(name).lines if line.title == title]
+        return setting.recorded(next(acdc100.sweep_of(name).of(acdc100.study(name).study, line.cell.name)).config)
+
+    other = setting.turned(config("design", "the whole network"), config("main", acdc100.RECOMMENDED))
+    assert other["noise"] == 0.4 and other["elastic"] == 3.0
+    assert other.keys() < {field.name for _, field in fields() if field.metadata["help"].startswith("Augmentation: ")}
+    lower, higher = committed.named("acdc100_design/design", "the whole network"), committed.named("acdc100/main", acdc100.RECOMMENDED)
+    assert float(lower["dice_mean"]) < float(higher["dice_mean"])
+
+
+def test_what_the_pages_say_of_streams_is_so():
+    """Of the committed studies: docs/results/ablations.md, launch/recommended.flags."""
+    dense, independent = (
+        committed.named("acdc_mini/streams", "dense, equal work"), committed.named("acdc100_design/design", "independent streams, equal work"),
+    )  # fmt: skip
+    assert float(dense["difference"]) > 0 < float(independent["difference"])  # each beside the other: the sign is not the same
+    assert {dense["decision"], independent["decision"], committed.named("acdc100_design/design", "without the frame in the decoders")["decision"]} == {"undecided"}
 
 
 def test_a_network_that_diverged_is_told(main):
