@@ -14,6 +14,7 @@ from ica_unet_jax.sweeps import segmentation, statistics
 PAIRS = {  # {effect on the small window, by study and title: the two networks of "full_size" whose difference it is}
     ("main", "U-Net 2D"): ("U-Net 2D", "ICA-UNet"),
     ("loss_terms", "R"): ("Eq. 2 alone", "Eq. 2 alone, without R"),
+    ("design", "bases from the frame alone"): ("bases from the frame alone", acdc100.RECOMMENDED),
 }
 
 

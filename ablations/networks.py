@@ -76,10 +76,17 @@ def once(reference: Config) -> list[Cell]:
 
 
 def full_size(reference: Config) -> list[Cell]:
-    """What was decided on the small window, once more by a training each: a plain U-Net, and reconstruction with Eq. 2 alone."""
+    """What was decided on the small window, once more by a training each: a plain U-Net, reconstruction with Eq. 2 alone, learned bases."""
     alone = dict(dice_weight=0.0)
-    [unet] = rows({"U-Net 2D": RIVALS["U-Net 2D"]})
-    return [("ICA-UNet", {}), unet, ("Eq. 2 alone", alone), ("Eq. 2 alone, without R", alone | dict(reconstruction_weight=0.0))]
+    [recommended] = rows(RECOMMENDED)
+    return [
+        ("ICA-UNet", {}),
+        *rows({"U-Net 2D": RIVALS["U-Net 2D"]}),
+        ("Eq. 2 alone", alone),
+        ("Eq. 2 alone, without R", alone | dict(reconstruction_weight=0.0)),
+        recommended,
+        ("bases from the frame alone", recommended[1] | dict(bases_from="frame")),
+    ]
 
 
 def learning_rates(reference: Config) -> list[Cell]:

@@ -62,8 +62,9 @@ def test_three_lengths_of_four_networks_of_which_two_are_in_the_loss_terms():
 def test_pairs_at_full_size_are_those_of_the_small_window():
     rows, main, terms = titled("full_size"), titled("main"), titled("loss_terms", BASE.replace(contracting_blocks=4))
     assert {title for pair in acdc100_tables.PAIRS.values() for title in pair} == set(rows) and next(iter(rows)) == "ICA-UNet"
-    for title in ("ICA-UNet", "U-Net 2D"):
+    for title in ("ICA-UNet", "U-Net 2D", "recommended network"):
         assert rows[title] == main[title]
+    assert rows["bases from the frame alone"].diff(main["recommended network"]) == dict(bases_from="frame")
     assert (rows["Eq. 2 alone"], rows["Eq. 2 alone, without R"]) == (terms["all three"], terms["without R"])
 
 
