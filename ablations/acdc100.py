@@ -17,7 +17,7 @@ from ablations import networks
 from ablations.committed import RESULTS
 from ablations.studies import KNOWN
 from ica_unet_jax.reporting.markup import NONE, counted, number
-from ica_unet_jax.sweeps import results, segmentation, setting, statistics
+from ica_unet_jax.sweeps import results, setting, statistics
 from ica_unet_jax.sweeps.analysis import Analysis, Finding, Line, analyse
 from ica_unet_jax.sweeps.statistics import Contrast
 
@@ -136,9 +136,10 @@ def grouped(known: Sequence[tuple[str, Finding]], intervals: bool = True) -> str
     return "; ".join(f"**{decision}**: {', '.join(names)}" for decision, names in groups.items()) + "."
 
 
-def with_limits(name: str, said: str) -> str:
-    """What is said of a study, with the smallest effect that it could have decided."""
-    return said if said == NOT_FINISHED else f"{said} {segmentation.limits(study(name))}"
+def smallest(found: Analysis) -> str:
+    """The smallest effect that a study could have decided: of its factorial, or of a cell that is not far from the reference."""
+    usual = next(one for one in found.decided if one.is_effect == bool(found.factors) and one.title not in found.far)
+    return f"Smallest effect that could have been decided: {number(statistics.smallest(usual.contrast, len(found.decided)), 3)}."
 
 
 def if_all_shared(name: str) -> str:
@@ -149,8 +150,8 @@ def if_all_shared(name: str) -> str:
     lines = [line for line in found.lines if not line.state]
     all_share = statistics.corrected(statistics.contrasts(table(lines), statistics.against(len(lines), lines.index(found.reference))))
     pairs = zip((line for line in lines if not line.is_reference), all_share, strict=True)
-    others = [f"{line.title}: {contrast.decision}" for line, contrast in pairs if contrast.decision != line.finding.decision]
-    return f"With {', '.join(sorted(found.far))} in the error of all, the decisions would be {'other ones for ' + '; '.join(others) if others else 'the same'}."
+    others = [f"{line.title} ({contrast.decision})" for line, contrast in pairs if contrast.decision != line.finding.decision]
+    return f"With {', '.join(sorted(found.far))} in the error of all, the decisions would be {'others for ' + ', '.join(others) if others else 'the same'}."
 
 
 def curves(name: str, line: Line) -> list[dict[int, float]]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from ablations import acdc100, committed
-from ica_unet_jax.reporting.markup import plain_table
-from ica_unet_jax.sweeps import segmentation
+from ica_unet_jax.reporting.markup import number, plain_table
 
 
 class Source(NamedTuple):
@@ -30,41 +29,57 @@ def terms() -> str:
         return acdc100.NOT_FINISHED
     effects = {effect.title: effect for effect in found.effects}
     said = acdc100.grouped([(f"{words}, {letter}", effects[letter]) for letter, words in acdc100.TERMS.items()])
-    return f"A term changes mean Dice by: {said} {segmentation.limits(found)}"
+    return f"A term changes mean Dice by: {said} {acdc100.smallest(found)}"
 
 
-def fewer(source: Source) -> str:
-    """What an older study says of a cell, and beside which."""
-    line = committed.named(source.csv, source.title)
-    [reference] = (other["title"] for other in committed.lines(source.csv) if other["kind"] == "reference")
-    return f"{source.title} beside {reference}: {committed.change(line)}, {line['decision']}"
+def decided(name: str, titles: Sequence[str], **leads: str) -> str:
+    """What a study decides about some of its cells, as `acdc100.beside`, and the smallest effect that it could have decided."""
+    said = acdc100.beside(name, titles, **leads)
+    return said if said == acdc100.NOT_FINISHED else f"{said} {acdc100.smallest(acdc100.study(name))}"
 
 
-def on_mini(*sources: Source, why: str = "Not run on 100 patients.") -> str:
-    """The same in a sentence, with why there is no more."""
-    pages = ", ".join(f"[{page.removesuffix('.md')}]({page})" for page in dict.fromkeys(source.page for source in sources))
-    return f"{why} On the 21 patients of ACDC-mini: {'; '.join(map(fewer, sources))} ({pages}).".strip()
+def plain() -> str:
+    """What plain U-Nets give, and what is less sure of all rivals."""
+    said = decided("main", acdc100.RIVALS[:2], better="More.", worse="Less.", as_good="As much.")
+    return said if said == acdc100.NOT_FINISHED else f"{said} {acdc100.if_all_shared('main')}".rstrip()
+
+
+def streams() -> str:
+    """Of 40 patients in the recommended network, with the time of a frame, and of 21 in the paper's method."""
+    titles = ["independent streams, equal work", "shared streams"]
+    said, found = decided("design", titles), acdc100.study("design")
+    if said != acdc100.NOT_FINISHED:
+        times = [f"{line.title} {number(line.frame_ms, 0)} ms" for line in found.lines if line.title in (found.reference.title, *titles) and line.frame_ms]
+        said += f" The whole network has one wide U-Net over all bases (*dense*). A frame takes {', '.join(times)}." * bool(times)
+    return f"{said} {fewer(*(Source('acdc_mini/streams', title, 'ablations.md') for title in ('shared streams', 'dense, equal work')))}"
+
+
+def fewer(*sources: Source) -> str:
+    """What an older study of 21 patients says of some of its cells, beside which, and the smallest effect that it could have decided."""
+    lines = [committed.named(source.csv, source.title) for source in sources]
+    [(csv, page)] = {(source.csv, source.page) for source in sources}
+    [reference] = (other["title"] for other in committed.lines(csv) if other["kind"] == "reference")
+    folder, name = csv.split("/")
+    said = "; ".join(f"{line['title']} ({committed.change(line)}), {line['decision']}" for line in lines)
+    smallest = acdc100.smallest(acdc100.analyses(committed.RESULTS / folder)[name])
+    return f"On the 21 patients of ACDC-mini, beside {reference}: {said}. {smallest} ([{page.removesuffix('.md')}]({page}))"
 
 
 QUESTIONS: dict[str, Callable[[], str]] = {
     "What does each ICA term of the loss do?": terms,
-    "What would a plain U-Net have given?": lambda: acdc100.with_limits("main", acdc100.beside("main", acdc100.RIVALS[:2], better="More.", worse="Less.", as_good="As much.")),
-    "And the rivals of the paper?": lambda: acdc100.beside("main", acdc100.RIVALS[2:], better="More.", worse="Less.", as_good="As much."),
+    "What would a plain U-Net have given?": plain,
+    "And the rivals of the paper?": lambda: decided("main", acdc100.RIVALS[2:], better="More.", worse="Less.", as_good="As much."),
     "Is ICA needed at all? (The network without it has decoders that see the frame. ICA-UNet's do not; those of the whole recommended network do.)": lambda: " ".join(
-        acdc100.beside(name, ["no ICA"], better="No.", worse="Yes.", as_good="No.") for name in ("main", "design") if name == "main" or acdc100.study(name)
+        decided(name, ["no ICA"], better="No.", worse="Yes.", as_good="No.") for name in ("main", "design")
     ),
-    "What does the recommended network gain?": lambda: acdc100.beside("main", [acdc100.RECOMMENDED], better="Dice.", worse="Nothing.", as_good="Nothing."),
+    "What does the recommended network gain?": lambda: decided("main", [acdc100.RECOMMENDED], better="Dice.", worse="Nothing.", as_good="Nothing."),
     "And the paper, read literally?": lambda: acdc100.beside("main", ["paper, n = 3"]),
-    "Are independent streams worth their time?": lambda: " ".join((
-        acdc100.beside("design", ["independent streams, equal work", "shared streams"]),
-        on_mini(Source("acdc_mini/streams", "shared streams", "ablations.md"), Source("acdc_mini/streams", "dense, equal work", "ablations.md"), why=""),
-    )),
-    "Which bases are needed, learned ones or those computed from the frame?": lambda: acdc100.beside("design", ["bases from the frame alone", "dictionary alone"]),
-    "How many bases are enough?": lambda: on_mini(
-        Source("acdc_mini/basis_dimension", "m = 8", "ablations.md"), Source("acdc_mini/basis_dimension", "m = 64", "ablations.md")
-    ),
-    "Does the neighbouring frame help?": lambda: on_mini(
-        Source("causal_acdc_mini/causal", "t-1 alone", "causal.md"),
-        why="Not asked of ACDC-100, whose cines have real images round the heart alone, and mostly stop after ES.",
+    "Are independent streams worth their time?": streams,
+    "Which bases are needed, learned ones or those computed from the frame?": lambda: decided("design", ["bases from the frame alone", "dictionary alone"]),
+    "How many bases are enough?": lambda: "Not run on 100 patients. "
+    + fewer(*(Source("acdc_mini/basis_dimension", f"m = {m}", "ablations.md") for m in (8, 16, 64))),
+    "Does the neighbouring frame help?": lambda: (
+        "Not asked of ACDC-100: only the region round the heart holds real images there, and most of its cines stop after ES. "
+        + fewer(Source("causal_acdc_mini/causal", "t-1 alone", "causal.md"))
     ),
 }

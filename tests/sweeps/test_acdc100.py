@@ -8,6 +8,7 @@ from made_up import finish, plan
 
 from ablations import acdc100, acdc100_answers, acdc100_networks, acdc100_tables, answers, committed
 from ica_unet_jax.config import fields
+from ica_unet_jax.labels import STRUCTURES
 from ica_unet_jax.sweeps import setting
 
 FROM_FRAME, DICTIONARY = "bases from the frame alone", "dictionary alone"
@@ -109,7 +110,7 @@ def test_parts_of_the_recommended_network(design):
     [streams] = said["Are independent streams worth their time?"]
     whole = "Beside the whole network (mean Dice 0.800): "
     assert streams.startswith(f"{whole}**as good within 0.01**: independent streams, equal work (0.000 [") and "; **worse**: shared streams (-0.100 [" in streams
-    assert ". On the 21 patients of ACDC-mini: shared streams beside independent streams: " in streams
+    assert "On the 21 patients of ACDC-mini, beside independent streams: shared streams (" in streams and "A frame takes" not in streams  # no times were taken
     [needed] = said["Which bases are needed, learned ones or those computed from the frame?"]
     assert needed.startswith(f"{whole}**worse**: {FROM_FRAME} (-0.050 [")
     [without] = next(value for question, value in said.items() if question.startswith("Is ICA needed at all?"))
@@ -148,6 +149,26 @@ def test_the_recommended_network_stands_there_twice_with_other_augmentation_alon
     assert other.keys() < {field.name for _, field in fields() if field.metadata["help"].startswith("Augmentation: ")}
     lower, higher = committed.named("acdc100_design/design", "the whole network"), committed.named("acdc100/main", acdc100.RECOMMENDED)
     assert float(lower["dice_mean"]) < float(higher["dice_mean"])
+
+
+def test_what_the_page_says_of_end_systole_is_so():
+    """Of the committed networks: the sentence above the table of phases."""
+    table = acdc100_networks.phases().splitlines()
+    heads = [head.strip() for head in table[0].strip("|").split("|")]
+    of = {}
+    for line in table[2:]:
+        cells = dict(zip(heads, (cell.strip() for cell in line.strip("|").split("|")), strict=True))
+        of.setdefault(cells["Network"], {}).update({(cells["Phase"], name): float(cells[f"Dice {name}"]) for name in STRUCTURES})
+    assert len(of) == 10 and all(min(dice, key=dice.get) == ("ES", "RV") for dice in of.values())
+
+
+def test_what_the_page_says_of_the_parts_is_so():
+    """Of the committed study: the sentences above the table of the parts."""
+    found = acdc100.study("design")
+    assert [line.title for line in found.lines if line.finding and line.finding.decision != "undecided"] == [FROM_FRAME]
+    for title in ("without the frame in the decoders", "independent streams, equal work"):
+        [line] = [line for line in found.lines if line.title == title]
+        assert all(value > found.reference.trainings[training] for training, value in line.trainings.items())
 
 
 def test_what_the_pages_say_of_streams_is_so():
@@ -230,3 +251,7 @@ def test_what_the_page_says_of_the_bases_is_so():
     for title in lines:
         assert float(fast["hoyer"]) > of(title, "hoyer") and float(fast["explained_variance"]) > of(title, "explained_variance")
     assert float(fast["correlation"]) < 0.005
+    information = {title: of(title, "mutual_information") for title in lines}
+    without = {"without R", "S alone", "I alone", "none"}
+    assert max(information[title] for title in without) < float(fast["mutual_information"]) < min(information[title] for title in information.keys() - without)
+
