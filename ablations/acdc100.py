@@ -1,7 +1,6 @@
 """What 100 patients say: the sweeps in ablations/results/acdc100*, and the words in which their decisions are told.
 
-The words follow the decisions of the statistics (docs/statistics.md). A study that has no finished reference there, or that was not
-run on these patients, is told as such.
+The words follow the decisions of the statistics (docs/statistics.md). A study that has no finished reference there is "Not finished."
 """
 
 from __future__ import annotations

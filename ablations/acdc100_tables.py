@@ -1,4 +1,4 @@
-"""What 100 patients say of parts of the networks, and while these learn: tables of docs/results/acdc100.md."""
+"""Tables of docs/results/acdc100.md: effects of parts, differences during training, pairs at full size, and how networks were trained."""
 
 from __future__ import annotations
 
@@ -50,21 +50,19 @@ def at_full_size() -> str:
     if not (found := acdc100.study("full_size")):
         return acdc100.NOT_FINISHED
     done = {line.title: line for line in found.lines if not line.state}
-    rows, turned, steps = [], [], []
-    for (of, title), pair in PAIRS.items():
-        small = next((one for one in acdc100.study(of).decided if one.title == title), None) if acdc100.study(of) else None
-        if not small or not done.keys() >= set(pair):
-            continue
-        first, second = (done[name] for name in pair)
-        [one], [other] = (acdc100.curves("full_size", line) for line in (first, second))
-        steps = _steps([[one], [other]])
-        [judged] = acdc100.table([first]) - acdc100.table([second])
-        if judged * small.contrast.difference < 0:
-            turned.append(title)
-        differences = [number(value, 3, signed=True) for value in (*(one[step] - other[step] for step in steps), *judged)]
-        rows.append([" minus ".join(pair), f"{acdc100.change(small.contrast)}, {small.decision}", *differences])
-    if not rows:
+    small = {key: next((one for one in of.decided if one.title == key[1]), None) for key in PAIRS if (of := acdc100.study(key[0]))}
+    pairs = [(small[key], done[first], done[second]) for key, (first, second) in PAIRS.items() if small.get(key) and {first, second} <= done.keys()]
+    if not pairs:
         return acdc100.NOT_FINISHED
+    curves = [[acdc100.curves("full_size", line) for line in pair] for _, *pair in pairs]
+    steps = _steps([curve for pair in curves for curve in pair])
+    rows, turned = [], []
+    for (decided, first, second), ([one], [other]) in zip(pairs, curves, strict=True):
+        [judged] = acdc100.table([first])[0] - acdc100.table([second])[0]
+        differences = [number(value, 3, signed=True) for value in (*(one[step] - other[step] for step in steps), judged)]
+        rows.append([f"{first.title} minus {second.title}", f"{acdc100.change(decided.contrast)}, {decided.decision}", *differences])
+        if judged * decided.contrast.difference < 0:
+            turned.append(rows[-1][0])
     heads = ["Difference", "On the small window", *(f"step {step}" for step in steps), "Judged"]
     said = f"The sign is another one for: {', '.join(turned)}." if turned else "The signs are those of the small window."
     return f"{plain_table(heads, rows, [False, False, *[True] * (len(steps) + 1)])}\n\n{said}"

@@ -34,9 +34,10 @@ class Contrast:
 
     def verdict(self, results: Path = RESULTS) -> Verdict:
         for source in SOURCES:
-            line = _line(results / source / f"{self.study}.csv", self.title)
-            if line and line["decision"]:
-                return self._word(line["decision"]), figures(line), f"{source}/{self.study}"
+            lines = {line["title"]: line for line in _lines(results / source / f"{self.study}.csv")}
+            if (line := lines.get(self.title)) and line["decision"]:
+                beside = [f"beside {title}" for title, other in lines.items() if other["kind"] == "reference" and line["kind"] == "cell"]
+                return self._word(line["decision"]), f"{' '.join((self.title, *beside))}: {figures(line)}", f"{source}/{self.study}"
         return NOT_TESTED, "", self.study
 
     def _word(self, decision: str) -> str:
@@ -67,14 +68,14 @@ def figures(line: Mapping[str, str]) -> str:
     """The change of mean Dice, its interval and what was decided."""
     difference, *ends = (number(float(line[name]), 3, signed=True) for name in ("difference", *(("low", "high") if line["low"] else ())))
     interval = f" [{', '.join(ends)}]" if ends else ""
-    return f"{line['title']}: {difference}{interval}, {line['decision']}"
+    return f"{difference}{interval}, {line['decision']}"
 
 
-def _line(path: Path, title: str) -> dict[str, str] | None:
+def _lines(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
-        return None
+        return []
     with path.open(newline="", encoding="utf-8") as file:
-        return next((line for line in csv.DictReader(file) if line["title"] == title), None)
+        return list(csv.DictReader(file))
 
 
 def throughput(rows: Rows, _: Any) -> Verdict:

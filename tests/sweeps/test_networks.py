@@ -6,7 +6,7 @@ import pytest
 from places import ROOT
 
 from ablations import acdc100_tables, networks
-from ablations.studies import choose
+from ablations.studies import KNOWN, choose
 from ica_unet_jax.benchmarking import work
 from ica_unet_jax.config import Config, fields
 from ica_unet_jax.runtime import launch_files
@@ -57,6 +57,11 @@ def test_three_lengths_of_four_networks_of_which_two_are_in_the_loss_terms():
             assert rows[f"{title}, {steps} steps"].diff(rows[f"ICA-UNet, {steps} steps"]) == own
     factorial = titled("loss_terms")
     assert rows["ICA-UNet, 33 steps"] == factorial["all three"] and rows["without R, 33 steps"] == factorial["without R"]
+
+
+def test_the_page_lists_every_study():
+    page = (ROOT / "docs" / "ablations.md").read_text(encoding="utf-8")
+    assert [name for name in KNOWN if f"| {name} |" not in page] == []
 
 
 def test_pairs_at_full_size_are_those_of_the_small_window():
