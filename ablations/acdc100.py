@@ -20,7 +20,7 @@ from ica_unet_jax.sweeps import results, setting, statistics
 from ica_unet_jax.sweeps.analysis import Analysis, Finding, Line, analyse
 from ica_unet_jax.sweeps.statistics import Contrast
 
-FOLDERS = RESULTS / "acdc100", RESULTS / "acdc100_design", RESULTS / "acdc100_full"  # a study is in one of them
+FOLDERS = RESULTS / "acdc100", RESULTS / "acdc100_design"  # a study is in one of them
 RIVALS = tuple(networks.RIVALS)  # the first two are plain U-Nets
 TERMS = {"S": "sparsity", "I": "independence", "R": "reconstruction"}
 [RECOMMENDED] = networks.RECOMMENDED

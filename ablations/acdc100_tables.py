@@ -1,4 +1,4 @@
-"""Tables of docs/results/acdc100.md: effects of parts, differences during training, pairs at full size, and how networks were trained."""
+"""Tables of docs/results/acdc100.md: effects of parts, differences during training and how networks were trained."""
 
 from __future__ import annotations
 
@@ -10,12 +10,6 @@ import numpy as np
 from ablations import acdc100
 from ica_unet_jax.reporting.markup import number, plain_table
 from ica_unet_jax.sweeps import segmentation, statistics
-
-PAIRS = {  # {effect on the small window, by study and title: the two networks of "full_size" whose difference it is}
-    ("main", "U-Net 2D"): ("U-Net 2D", "ICA-UNet"),
-    ("loss_terms", "R"): ("Eq. 2 alone", "Eq. 2 alone, without R"),
-    ("design", "bases from the frame alone"): ("bases from the frame alone", acdc100.RECOMMENDED),
-}
 
 
 def by_step(name: str) -> str:
@@ -43,29 +37,6 @@ def by_step(name: str) -> str:
     turned = [title for title, row in zip(weights, zip(*columns, strict=True), strict=True) if len({one.difference > 0 for one in row}) > 1]
     words = f"The sign changes during training of: {', '.join(turned)}." if turned else "No difference changes its sign."
     return f"{plain_table(heads, rows, [False, *[True] * len(steps)])}\n\n{words}"
-
-
-def at_full_size() -> str:
-    """The pairs of trainings at full size, beside what was decided on the small window."""
-    if not (found := acdc100.study("full_size")):
-        return acdc100.NOT_FINISHED
-    done = {line.title: line for line in found.lines if not line.state}
-    small = {key: next((one for one in of.decided if one.title == key[1]), None) for key in PAIRS if (of := acdc100.study(key[0]))}
-    pairs = [(small[key], done[first], done[second]) for key, (first, second) in PAIRS.items() if small.get(key) and {first, second} <= done.keys()]
-    if not pairs:
-        return acdc100.NOT_FINISHED
-    curves = [[acdc100.curves("full_size", line) for line in pair] for _, *pair in pairs]
-    steps = _steps([curve for pair in curves for curve in pair])
-    rows, turned = [], []
-    for (decided, first, second), ([one], [other]) in zip(pairs, curves, strict=True):
-        [judged] = acdc100.table([first])[0] - acdc100.table([second])[0]
-        differences = [number(value, 3, signed=True) for value in (*(one[step] - other[step] for step in steps), judged)]
-        rows.append([f"{first.title} minus {second.title}", f"{acdc100.change(decided.contrast)}, {decided.decision}", *differences])
-        if judged * decided.contrast.difference < 0:
-            turned.append(rows[-1][0])
-    heads = ["Difference", "On the small window", *(f"step {step}" for step in steps), "Judged"]
-    said = f"The sign is another one for: {', '.join(turned)}." if turned else "The signs are those of the small window."
-    return f"{plain_table(heads, rows, [False, False, *[True] * (len(steps) + 1)])}\n\n{said}"
 
 
 def terms_of_folds() -> str:
@@ -103,6 +74,4 @@ PARTS: dict[str, Callable[[], str]] = {
     "design": design,
     "design_made": functools.partial(acdc100.made, "design"),
     "design_by_step": functools.partial(by_step, "design"),
-    "full_size": at_full_size,
-    "full_size_made": functools.partial(acdc100.made, "full_size"),
 }
