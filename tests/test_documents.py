@@ -148,7 +148,7 @@ LEAVES = {  # a text in each of the files that a chain leaves
 }
 
 
-SLOW = ("acdc", "both", "acdc_mini", "ablations_acdc_mini", "benchmark", "parallel", "cv")  # what they do is done in part by the others
+SLOW = ("acdc", "any", "own", "unet3d", "both", "acdc_mini", "ablations_acdc_mini", "benchmark", "parallel", "cv")  # what they do is done in part by the others
 
 
 def test_a_user_comes_through(place):

@@ -103,6 +103,7 @@ def test_ratios_are_of_the_same_round():
     assert report.ratios(streams) == [["a", "openvino", "1", "0.50 (0.25, 0.75)"]]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("openvino" not in rows_module.runtimes.at_hand(), reason="needs openvino")
 def test_another_runtime_is_timed_by_kinds_of_nodes():
     config = Config.make(**SMALL)

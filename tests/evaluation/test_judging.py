@@ -35,7 +35,7 @@ def cases_of(folder):
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("codes", ["RPS", "SLP"])
+@pytest.mark.parametrize("codes", [pytest.param("RPS", marks=pytest.mark.slow), "SLP"])
 def test_turned_patients_are_judged_as_the_upright_ones(tiny_run, cohort, tmp_path, capsys, codes):
     """To the last digit with --reorient, by the letters that the run keeps of its training patients; a note without."""
     run = shutil.copytree(tiny_run, tmp_path / "run")

@@ -98,7 +98,7 @@ def test_without_mixing_the_decoders_see_frame_and_correlations_alone():
     def finest(before):
         return model.apply(values, before, frame, after, valid)[0][-1].sum()
 
-    assert np.any(jax.grad(finest)(before) != 0)  # through the correlations
+    assert np.any(jax.jit(jax.grad(finest))(before) != 0)  # through the correlations
 
 
 def test_the_decoder_sees_the_frame_itself():

@@ -74,7 +74,7 @@ def test_what_cannot_be_collected_is_named_and_nothing_is_written(runs, make, tm
     if "unjudged" in which:
         experiment.run(make("unjudged", workdir=str(folders["unjudged"]), steps=2, final_evaluation=False))
     if "coarse" in which:
-        cross_validation.run(make("coarse", workdir=str(folders["coarse"]), steps=2, spacing=2.5))
+        experiment.run(make("coarse", workdir=str(folders["coarse"]), steps=2, spacing=2.5))
     with pytest.raises(UserError, match=words):
         collect([folders[name] for name in which], tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -138,6 +138,7 @@ def test_folds_that_cannot_be(reference, monkeypatch, folds, split, changes, why
         comparing.compare_folds(reference.replace(folds=2, **changes), folds, split=split)
 
 
+@pytest.mark.slow
 def test_times_of_other_networks_and_other_judgements_are_not_kept(reference, monkeypatch):
     monkeypatch.setattr(trials.loop, "train", tiny.write_run)
     folder = comparing.compare(reference, only=["steady"], seconds=0.0)
@@ -166,6 +167,7 @@ def test_a_divergence_is_a_row_and_not_repeated(reference, monkeypatch):
         comparing.compare(reference, only=["steady"], timed=False)
 
 
+@pytest.mark.slow
 def test_a_kill_costs_what_was_not_finished(reference, monkeypatch):
     """Timed, trained to the last step, and killed before it was judged: it is judged."""
     evaluate = trials.judging.evaluate

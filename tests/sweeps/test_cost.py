@@ -111,6 +111,7 @@ def test_the_plan_is_told_by_study_and_title(sweep):
     assert lines[-1] == "Together 16 minutes, 3 runs of unknown length among them."
 
 
+@pytest.mark.slow
 def test_networks_are_measured_once_and_one_that_cannot_be_is_named(cohort, tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", jax.config.jax_compilation_cache_dir)
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")

@@ -80,6 +80,7 @@ def test_a_fold_is_what_train_makes(done, make):
     assert find(folder_of(alone)).doubt_limits["unsure"] > 0
 
 
+@pytest.mark.slow
 def test_a_fold_that_diverges_does_not_keep_the_others_from_running(make, monkeypatch):
     config, train = make("diverging", steps=2), loop.train
 

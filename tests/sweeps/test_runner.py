@@ -109,7 +109,7 @@ def test_what_is_finished_is_never_run_again_but_a_crash_is(finished):
     assert len(runner.missing(sweep.workdir, make_sweep(sweep.workdir, sweep.base.data.data_dir, seeds=2).runs())) == 1 + 4
 
 
-@pytest.mark.parametrize("compacted", [False, True])
+@pytest.mark.parametrize("compacted", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_sweep_goes_on_elsewhere_with_its_finished_cells_alone(finished, cohort, tmp_path, compacted):
     """As in a fresh clone: the data, the cache and the folder of the sweep lie in other places."""
     sweep, _ = finished
