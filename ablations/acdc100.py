@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -65,12 +65,12 @@ def made(*names: str) -> str:
         return NOT_FINISHED
     runs = [run for name in studied for run in sweep_of(name).of(study(name).study) if run.status == "done"]
     [shared] = {(c["steps"], c["batch_size"], tuple(c["crop"]), c["spacing"], len(run.split["train"]), len(run.split["val"])) for run in runs for c in [run.config]}
-    steps, batch, crop, spacing, learned, judged = shared
+    length, batch, crop, spacing, learned, judged = shared
     folds = sorted({run.fold for run in runs})
     hours = sum(run.timing.get(part) or 0 for run in runs for part in ("training_seconds", "evaluation_seconds")) / 3600
     threads, devices = (", ".join(sorted({str(run.timing.get(part)) for run in runs})) for part in ("threads", "device"))
     return (
-        f"{counted(len(runs), 'training')} of {steps:,} steps of {batch} frames, on a window of {'x'.join(map(str, crop))} voxels of {spacing:g} mm "
+        f"{counted(len(runs), 'training')} of {length:,} steps of {batch} frames, on a window of {'x'.join(map(str, crop))} voxels of {spacing:g} mm "
         f"round the heart: in training the labelled one, in judging where the network finds it. Each learns from {learned} patients and is judged on {judged} others, in {results.numbered('fold', folds)} "
         f"of five, one training of a network in each, with a seed of its own. Together {hours:.1f} hours of one core of an {sweep_of(studied[0]).hardware['machine']} "
         f"({devices}, {threads} thread each). {setting.commits(Counter(run.commit for run in runs))}"
@@ -81,8 +81,13 @@ def briefly(name: str) -> str:
     """Of how much a study is, in brackets."""
     if not (found := study(name)):
         return ""
-    [steps] = {run.config["steps"] for run in sweep_of(name).of(found.study) if run.status == "done"}
-    return f"(All trained alike: {steps:,} steps, {counted(len(found.study.folds), 'fold')}, {found.patients} patients.)"
+    return f"(All trained alike: {steps(sweep_of(name), found):,} steps, {counted(len(found.study.folds), 'fold')}, {found.patients} patients.)"
+
+
+def steps(of: results.Sweep, found: Analysis) -> int:
+    """How long each network of a study was trained."""
+    [same] = {run.config["steps"] for run in of.of(found.study) if run.status == "done"}
+    return same
 
 
 def beside(name: str, titles: Sequence[str], intervals: bool = True, **leads: str) -> str:
@@ -135,10 +140,10 @@ def grouped(known: Sequence[tuple[str, Finding]], intervals: bool = True) -> str
     return "; ".join(f"**{decision}**: {', '.join(names)}" for decision, names in groups.items()) + "."
 
 
-def smallest(found: Analysis) -> str:
-    """The smallest effect that a study could have decided: of its factorial, or of a cell that is not far from the reference."""
-    usual = next(one for one in found.decided if one.is_effect == bool(found.factors) and one.title not in found.far)
-    return f"Smallest effect that could have been decided: {number(statistics.smallest(usual.contrast, len(found.decided)), 3)}."
+def smallest(found: Analysis, titles: Collection[str]) -> str:
+    """The smallest effect that a study could have decided of some cells or effects that share an error; "" where none is decided upon."""
+    one = next((one for one in found.decided if one.title in titles), None)
+    return f"Smallest effect that could have been decided: {number(statistics.smallest(one.contrast, len(found.decided)), 3)}." if one else ""
 
 
 def if_all_shared(name: str) -> str:

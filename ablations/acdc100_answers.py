@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from ablations import acdc100, committed
+from ablations import acdc100, committed, networks
 from ica_unet_jax.reporting.markup import number, plain_table
+from ica_unet_jax.runtime import launch_files
 
 
 class Source(NamedTuple):
@@ -29,13 +30,13 @@ def terms() -> str:
         return acdc100.NOT_FINISHED
     effects = {effect.title: effect for effect in found.effects}
     said = acdc100.grouped([(f"{words}, {letter}", effects[letter]) for letter, words in acdc100.TERMS.items()])
-    return f"With the loss of Eq. 2 alone a term changes mean Dice by: {said} {acdc100.smallest(found)} {decided('design', ['with reconstruction'])}"
+    return f"With the loss of Eq. 2 alone a term changes mean Dice by: {said} {acdc100.smallest(found, acdc100.TERMS)} {decided('design', ['with reconstruction'])}"
 
 
 def decided(name: str, titles: Sequence[str], **leads: str) -> str:
     """What a study decides about some of its cells, as `acdc100.beside`, and the smallest effect that it could have decided."""
     said = acdc100.beside(name, titles, **leads)
-    return said if said == acdc100.NOT_FINISHED else f"{said} {acdc100.smallest(acdc100.study(name))}"
+    return said if said == acdc100.NOT_FINISHED else f"{said} {acdc100.smallest(acdc100.study(name), titles)}".rstrip()
 
 
 def plain() -> str:
@@ -49,8 +50,8 @@ def gain() -> str:
     said, found = decided("main", [acdc100.RECOMMENDED], better="Dice.", worse="Nothing.", as_good="Nothing."), acdc100.study("design")
     if said == acdc100.NOT_FINISHED or not found:
         return said
-    own = number(found.reference.dice["mean"].mean, 3)
-    return f"{said} This is with the augmentation of the others. With its own, made for 4,000 steps and for other scanners, it has {own} after as many steps (*the whole network*)."
+    own, steps = number(found.reference.dice["mean"].mean, 3), launch_files.read(networks.LAUNCH / "recommended.flags")["steps"]
+    return f"{said} This is with the augmentation of the others. With its own, made for {steps:,} steps and for other scanners, it has {own} after as many steps (*the whole network*)."
 
 
 def streams() -> str:
@@ -64,14 +65,15 @@ def streams() -> str:
 
 
 def fewer(*sources: Source) -> str:
-    """What an older study of 21 patients says of some of its cells, beside which, and the smallest effect that it could have decided."""
+    """What an older study says of some of its cells, beside which, and the smallest effect that it could have decided."""
     lines = [committed.named(source.csv, source.title) for source in sources]
     [(csv, page)] = {(source.csv, source.page) for source in sources}
     [reference] = (other["title"] for other in committed.lines(csv) if other["kind"] == "reference")
     folder, name = csv.split("/")
     said = "; ".join(f"{line['title']} ({committed.change(line)}), {line['decision']}" for line in lines)
-    smallest = acdc100.smallest(acdc100.analyses(committed.RESULTS / folder)[name])
-    return f"On the 21 patients of ACDC-mini, beside {reference}: {said}. {smallest} ([{page.removesuffix('.md')}]({page}))"
+    found = acdc100.analyses(committed.RESULTS / folder)[name]
+    smallest = acdc100.smallest(found, [source.title for source in sources])
+    return f"On the {found.patients} patients of ACDC-mini, beside {reference}: {said}. {smallest} ([{page.removesuffix('.md')}]({page}))"
 
 
 QUESTIONS: dict[str, Callable[[], str]] = {
@@ -82,7 +84,7 @@ QUESTIONS: dict[str, Callable[[], str]] = {
         decided(name, ["no ICA"], better="No.", worse="Yes.", as_good="No.") for name in ("main", "design")
     ),
     "What does the recommended network gain?": gain,
-    "And the paper, read literally?": lambda: acdc100.beside("main", ["paper, n = 3"]),
+    "And the paper, read literally?": lambda: decided("main", ["paper, n = 3"]),
     "Are independent streams worth their time?": streams,
     "Which bases are needed, learned ones or those computed from the frame?": lambda: decided("design", ["bases from the frame alone", "dictionary alone"]),
     "How many bases are enough?": lambda: "Not run on 100 patients. "

@@ -75,6 +75,8 @@ def test_sentences_follow_from_decisions(main):
     [without] = next(value for question, value in said.items() if question.startswith("Is ICA needed at all?"))
     assert without.startswith("**No.** ") and "as good within 0.01" in without
     assert "**worse**: paper, n = 3 (-0.300 [" in said["And the paper, read literally?"][0]
+    far, near = (said[question][0].split("decided: ")[1].split()[0].rstrip(".") for question in ("And the paper, read literally?", "What would a plain U-Net have given?"))
+    assert f"{near} for a cell against the reference; {far} for a cell more than 0.1 from it" in acdc100_networks.networks()
     assert said["What does the recommended network gain?"] == said["What does each ICA term of the loss do?"] == [acdc100.NOT_FINISHED]
 
 
@@ -151,6 +153,10 @@ def test_what_the_page_says_of_the_parts_is_so():
     """Of the committed study: the sentences above the table of the parts."""
     found = acdc100.study("design")
     assert [line.title for line in found.lines if line.finding and line.finding.decision != "undecided"] == [FROM_FRAME]
+    for name in ("main", "design"):
+        [without] = [line.cell for line in acdc100.study(name).lines if line.title == "no ICA"]
+        assert without.parameters == pytest.approx(acdc100.study(name).reference.cell.parameters, rel=0.02)
+        assert without.gflop > acdc100.study(name).reference.cell.gflop
     for title in ("without the frame in the decoders", "independent streams, equal work"):
         [line] = [line for line in found.lines if line.title == title]
         assert all(value > found.reference.trainings[training] for training, value in line.trainings.items())
@@ -240,4 +246,3 @@ def test_what_the_page_says_of_the_bases_is_so():
     information = {title: of(title, "mutual_information") for title in lines}
     without = {"without R", "S alone", "I alone", "none"}
     assert max(information[title] for title in without) < float(fast["mutual_information"]) < min(information[title] for title in information.keys() - without)
-
