@@ -15,18 +15,20 @@ from ica_unet_jax.training import experiment
 pytestmark = pytest.mark.usefixtures("compiled_once")
 
 
-@pytest.fixture(scope="module")
-def runs(make, compiled_once):
-    """Two cross-validations that differ in one knob, and the first with another seed; without pictures."""
-    folders = []
+def cross_validated(make, name, **changes):
+    """The folder of a short cross-validation without pictures."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pictures, "training_report", lambda *arguments: None)
         patch.setattr(judging, "evaluate", functools.partial(judging.evaluate, cines=0, pictures=False))
-        for name, changes in (("plain", {}), ("smooth", dict(ema_decay=0.5)), ("again", dict(seed=1))):
-            config = make(name, steps=2, **changes)
-            cross_validation.run(config)
-            folders.append(cross_validation.Path(config.train.workdir))
-    return folders
+        config = make(name, steps=2, **changes)
+        cross_validation.run(config)
+    return cross_validation.Path(config.train.workdir)
+
+
+@pytest.fixture(scope="module")
+def runs(make, compiled_once):
+    """Two cross-validations that differ in one knob."""
+    return cross_validated(make, "plain"), cross_validated(make, "smooth", ema_decay=0.5)
 
 
 def table(workdir):
@@ -35,7 +37,7 @@ def table(workdir):
 
 
 def test_a_table_of_cross_validations_is_over_all_patients(runs, tmp_path):
-    plain, smooth, _ = runs
+    plain, smooth = runs
     before = sorted(plain.rglob("*"))
     collect([plain, smooth], tmp_path / "out")
     first, second = table(tmp_path / "out")
@@ -48,16 +50,15 @@ def test_a_table_of_cross_validations_is_over_all_patients(runs, tmp_path):
     assert "2 of 2 cells finished" in (tmp_path / "out" / "compared.md").read_text()
 
 
-def test_seeds_are_one_cell(runs, tmp_path):
-    plain, smooth, again = runs
-    collect([plain, again], tmp_path / "out")
+def test_seeds_are_one_cell(runs, make, tmp_path):
+    collect([runs[0], cross_validated(make, "again", seed=1)], tmp_path / "out")
     (line,) = table(tmp_path / "out")
     assert line["trainings"] == "4"  # of two folds each
     assert "folds 0, 1, each with seeds 0, 1" in (tmp_path / "out" / "compared.md").read_text()
 
 
 def test_single_runs_with_the_same_split_share_a_table(runs, tmp_path):
-    plain, smooth, _ = runs
+    plain, smooth = runs
     collect([plain / "fold1", smooth / "fold1"], tmp_path / "out")
     assert [line["patients"] for line in table(tmp_path / "out")] == ["2", "2"]
 
@@ -81,7 +82,7 @@ def test_what_cannot_be_collected_is_named_and_nothing_is_written(runs, make, tm
 
 
 def test_a_folder_of_another_sweep_is_left_alone(runs, tmp_path):
-    plain, smooth, _ = runs
+    plain, smooth = runs
     collect([plain], tmp_path / "out", name="first")
     collect([plain, smooth], tmp_path / "out", name="first")  # again, with one more
     before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
