@@ -49,6 +49,12 @@ def test_results_of_more_patients_come_first(tmp_path):
     assert Contrast("s", "x", "worse").verdict(tmp_path) == (REFUTED, "x: +0.100, better", "acdc100/s")
 
 
+def test_simulated_hearts_answer_no_claim(tmp_path):
+    (tmp_path / "phantom_others").mkdir()
+    (tmp_path / "phantom_others" / "s.csv").write_text("title,kind,difference,low,high,decision\nx,effect,0.1,,,better\n")
+    assert Contrast("s", "x", "better").verdict(tmp_path) == (NOT_TESTED, "on simulated hearts alone, x: +0.100, better", "phantom_others/s")
+
+
 @pytest.mark.parametrize(
     "decisions, word",
     [
