@@ -20,7 +20,7 @@ from ica_unet_jax.sweeps import results, setting, statistics
 from ica_unet_jax.sweeps.analysis import Analysis, Finding, Line, analyse
 from ica_unet_jax.sweeps.statistics import Contrast
 
-FOLDERS = RESULTS / "acdc100", RESULTS / "acdc100_design"  # a study is in one of them
+FOLDERS = RESULTS / "acdc100", RESULTS / "acdc100_design", RESULTS / "acdc100_full"  # a study is in one of them
 RIVALS = tuple(networks.RIVALS)  # the first two are plain U-Nets
 TERMS = {"S": "sparsity", "I": "independence", "R": "reconstruction"}
 [RECOMMENDED] = networks.RECOMMENDED
@@ -168,11 +168,20 @@ def table(lines: Sequence[Line]) -> np.ndarray:
     return np.array([list(line.trainings.values()) for line in lines])
 
 
+def by_training(found: Analysis, title: str) -> dict[tuple[int, int], float]:
+    """The difference of mean Dice that is decided, of a cell to its reference or by a factor, in each training: by (seed, fold)."""
+    if line := next((line for line in found.lines if line.title == title), None):
+        return {training: value - found.reference.trainings[training] for training, value in line.trainings.items()}
+    lines = [line for line in found.lines if line.levels]
+    effect = statistics.factorial(np.array([line.levels for line in lines]))[found.factors.index(title),]
+    return dict(zip(lines[0].trainings, (effect @ table(lines)).tolist(), strict=True))
+
+
 def compared(found: Analysis, line: Line) -> list[str]:
     """Mean Dice of a cell and its change to the reference, under `COMPARED`."""
     if line.state:
         return [*[NONE] * 3, line.state]
     mean = line.dice["mean"]
-    each = ", ".join(number(value - found.reference.trainings[training], 3, signed=True) for training, value in line.trainings.items())
+    each = ", ".join(number(value, 3, signed=True) for value in by_training(found, line.title).values())
     words = [change(line.finding.contrast), each, line.finding.decision] if line.finding else [NONE, NONE, "reference"]
     return [f"{number(mean.mean, 3)} ± {number(mean.sd, 3)}", *words]

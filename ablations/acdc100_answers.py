@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from ablations import acdc100, committed, networks
+from ablations import acdc100, acdc100_pairs, committed, networks
 from ica_unet_jax.reporting.markup import number, plain_table
 from ica_unet_jax.runtime import launch_files
 
@@ -30,7 +30,8 @@ def terms() -> str:
         return acdc100.NOT_FINISHED
     effects = {effect.title: effect for effect in found.effects}
     said = acdc100.grouped([(f"{words}, {letter}", effects[letter]) for letter, words in acdc100.TERMS.items()])
-    return f"With the loss of Eq. 2 alone a term changes mean Dice by: {said} {acdc100.smallest(found, acdc100.TERMS)} {decided('design', ['with reconstruction'])}"
+    parts = f"With the loss of Eq. 2 alone a term changes mean Dice by: {said}", acdc100.smallest(found, acdc100.TERMS), acdc100_pairs.said("loss_terms")
+    return " ".join(filter(None, (*parts, decided("design", ["with reconstruction"]))))
 
 
 def decided(name: str, titles: Sequence[str], **leads: str) -> str:
@@ -42,7 +43,7 @@ def decided(name: str, titles: Sequence[str], **leads: str) -> str:
 def plain() -> str:
     """What plain U-Nets give, and what is less sure of all rivals."""
     said = decided("main", acdc100.RIVALS[:2], better="More.", worse="Less.", as_good="As much.")
-    return said if said == acdc100.NOT_FINISHED else f"{said} {acdc100.if_all_shared('main')}".rstrip()
+    return said if said == acdc100.NOT_FINISHED else " ".join(filter(None, (said, acdc100.if_all_shared("main"), acdc100_pairs.said("main"))))
 
 
 def gain() -> str:
@@ -86,7 +87,9 @@ QUESTIONS: dict[str, Callable[[], str]] = {
     "What does the recommended network gain?": gain,
     "And the paper, read literally?": lambda: decided("main", ["paper, n = 3"]),
     "Are independent streams worth their time?": streams,
-    "Which bases are needed, learned ones or those computed from the frame?": lambda: decided("design", ["bases from the frame alone", "dictionary alone"]),
+    "Which bases are needed, learned ones or those computed from the frame?": lambda: " ".join(
+        filter(None, (decided("design", ["bases from the frame alone", "dictionary alone"]), acdc100_pairs.said("design")))
+    ),
     "How many bases are enough?": lambda: "Not run on 100 patients. "
     + fewer(*(Source("acdc_mini/basis_dimension", f"m = {m}", "ablations.md") for m in (8, 16, 64))),
     "Does the neighbouring frame help?": lambda: (

@@ -43,10 +43,7 @@ def terms_of_folds() -> str:
     """The smallest effect that could have been decided of the terms of the loss, and their effects in each fold."""
     if not (found := acdc100.study("loss_terms")) or not found.factors:
         return acdc100.NOT_FINISHED
-    lines = [line for line in found.lines if line.levels]
-    table = acdc100.table(lines)
-    effects = statistics.factorial(np.array([line.levels for line in lines]))
-    each = [f"{letter} {', '.join(number(value, 3, signed=True) for value in effects[place,] @ table)}" for place, letter in enumerate(found.factors)]
+    each = [f"{letter} {', '.join(number(value, 3, signed=True) for value in acdc100.by_training(found, letter).values())}" for letter in found.factors]
     return f"{segmentation.limits(found)} In each fold: {'; '.join(each)}."
 
 

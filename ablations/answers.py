@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ablations import acdc100, speed
+from ablations import acdc100, acdc100_pairs, speed
 from ablations.committed import RESULTS, change, judged, lines, named, result, timed
 from ica_unet_jax.metrics import cases
 from ica_unet_jax.reporting.markup import number, plain_table
@@ -99,4 +99,7 @@ def headline() -> str:
     words = {"better": "A plain 2D U-Net, trained alike, is more accurate.", "worse": "It is more accurate than a plain 2D U-Net, trained alike."}
     words["as_good"] = "A plain 2D U-Net, trained alike, is as accurate."
     accurate = words.get(acdc100.kind(plain.decision) if plain else "", "It has not been shown to beat a plain U-Net.")
+    if pair := next((pair for pair in acdc100_pairs.pairs() if pair.study == "main"), None):
+        dice = (number(value, 3, signed=True) for value in (pair.small.contrast.difference, pair.judged))
+        accurate = "{} (Dice {} on a small window, {} trained once at full size).".format(accurate.removesuffix("."), *dice)
     return f"**On two CPU cores it is {'' if real_time else 'not yet '}real time, with OpenVINO. {accurate}**"

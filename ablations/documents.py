@@ -21,6 +21,7 @@ if __name__ == "__main__":
 from ablations import (  # noqa: E402
     acdc100_answers,
     acdc100_networks,
+    acdc100_pairs,
     acdc100_tables,
     claims,
     fine_tuning,
@@ -278,7 +279,7 @@ PARTS: dict[str, Callable[[], str]] = {
     **{f"large_{name}": functools.partial(large_cohort, name) for name in TABLES},
     "claims": claimed,
     "acdc100_answers": acdc100_answers.answers,
-    **{f"acdc100_{name}": part for name, part in (acdc100_tables.PARTS | acdc100_networks.PARTS).items()},
+    **{f"acdc100_{name}": part for name, part in (acdc100_tables.PARTS | acdc100_networks.PARTS | acdc100_pairs.PARTS).items()},
     "acdc100_terms": lambda: contrasts(["acdc100/loss_terms"]),
     "acdc100_bases": lambda: bases("acdc100/loss_terms"),
     "lost_answer": lambda: lost.answer(lost_by("acdc_causal")),

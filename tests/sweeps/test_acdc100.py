@@ -6,7 +6,7 @@ import shutil
 import pytest
 from made_up import finish, plan
 
-from ablations import acdc100, acdc100_answers, acdc100_networks, acdc100_tables, answers, committed
+from ablations import acdc100, acdc100_answers, acdc100_networks, acdc100_pairs, acdc100_tables, answers, committed
 from ica_unet_jax.config import fields
 from ica_unet_jax.labels import STRUCTURES
 from ica_unet_jax.sweeps import setting
@@ -27,7 +27,7 @@ def planned(folder, name, titles, runs=((0, 0), (1, 1))):
 @pytest.fixture
 def main(tmp_path, monkeypatch):
     """Two folds of two patients; A0 is worst, by its RV at the apex in frame 2."""
-    monkeypatch.setattr(acdc100, "FOLDERS", [tmp_path / "small", tmp_path / "design"])
+    monkeypatch.setattr(acdc100, "FOLDERS", [tmp_path / "small", tmp_path / "design", tmp_path / "full"])
     monkeypatch.setattr(acdc100, "KNOWN", {})  # titles are those of the plan
     folder = tmp_path / "small"
     planned(folder, "main", ["ICA-UNet", *RECORDS])
@@ -122,6 +122,28 @@ def test_parts_of_the_recommended_network(design):
     assert table["the whole network"][-1] == "reference" and table["shared streams"][-2:] == ["-0.102, -0.098", "worse"]
     assert acdc100.made("design").startswith("12 trainings of 2 steps of 4 frames, on a window of 4x64x64 voxels")
     assert acdc100.study("main") and acdc100.study("doses") is None
+
+
+def test_pairs_at_full_size(tmp_path, monkeypatch):
+    """Made-up trainings beside the committed decisions."""
+    monkeypatch.setattr(acdc100, "FOLDERS", [*acdc100.FOLDERS[:2], tmp_path / "full"])
+    monkeypatch.setattr(acdc100, "KNOWN", {name: known for name, known in acdc100.KNOWN.items() if name != "full_size"})  # titles are those of the plan
+    dice = {"ICA-UNet": 0.80, "U-Net 2D": 0.79, "Eq. 2 alone": 0.7, "Eq. 2 alone, without R": 0.75, acdc100.RECOMMENDED: 0.8}
+    planned(tmp_path / "full", "full_size", list(dice), runs=[(0, 0)])
+    for number, value in enumerate(dice.values()):
+        cell = f"c{number}" if number else "ref"
+        finish(tmp_path / "full", cell, {"A0": [(value,) * 3]}, bases=4 if not number else number + 1, steps=2)
+        (tmp_path / "full" / "cells" / cell / "seed0_fold0" / "metrics.jsonl").write_text(json.dumps(dict(step=1, dice_mean=value / 2)) + "\n")
+    [*table, _, told] = acdc100_pairs.table().splitlines()
+    found = rows("\n".join(table[2:]))
+    assert found["U-Net 2D minus ICA-UNet"] == ["+0.023 [0.013, 0.033], better", "+0.031", "-0.005", "-0.010"]
+    assert found["Eq. 2 alone minus Eq. 2 alone, without R"] == ["-0.015 [-0.017, -0.014], worse", "-0.017", "-0.025", "-0.050"]
+    assert len(found) == 2  # one of the third pair is not done
+    other, left = "As judged, the sign is another one than on the small window for: U-Net 2D minus ICA-UNet.", "bases from the frame alone minus recommended network"
+    assert told == f"{other} Not finished: {left}."
+    once = "Once more at full size, one training each on fold 0: U-Net 2D minus ICA-UNet -0.010 (this fold on the small window: +0.031)."
+    assert once in rows(acdc100_answers.answers())["What would a plain U-Net have given?"][0]
+    assert acdc100_pairs.said("design") == "" and "-0.010 trained once at full size" in answers.headline()
 
 
 def test_the_recommended_network_stands_there_twice_with_other_augmentation_alone():
