@@ -20,10 +20,11 @@ from ica_unet_jax.sweeps import results, setting, statistics
 from ica_unet_jax.sweeps.analysis import Analysis, Finding, Line, analyse
 from ica_unet_jax.sweeps.statistics import Contrast
 
-FOLDERS = RESULTS / "acdc100", RESULTS / "acdc100_design", RESULTS / "acdc100_full"  # a study is in one of them
+FOLDERS = RESULTS / "acdc100", RESULTS / "acdc100_design", RESULTS / "acdc100_full"  # the first that has a study answers
 RIVALS = tuple(networks.RIVALS)  # the first two are plain U-Nets
 TERMS = {"S": "sparsity", "I": "independence", "R": "reconstruction"}
 [RECOMMENDED] = networks.RECOMMENDED
+STREAMS = "independent streams, equal work", "shared streams"  # of the study "design", whose reference has dense ones
 NOT_FINISHED = "Not finished."
 COMPARED = ("Dice mean", "Change of mean [95 %]", "Change, each fold", "Decision")
 
@@ -168,13 +169,18 @@ def table(lines: Sequence[Line]) -> np.ndarray:
     return np.array([list(line.trainings.values()) for line in lines])
 
 
-def by_training(found: Analysis, title: str) -> dict[tuple[int, int], float]:
-    """The difference of mean Dice that is decided, of a cell to its reference or by a factor, in each training: by (seed, fold)."""
-    if line := next((line for line in found.lines if line.title == title), None):
-        return {training: value - found.reference.trainings[training] for training, value in line.trainings.items()}
-    lines = [line for line in found.lines if line.levels]
-    effect = statistics.factorial(np.array([line.levels for line in lines]))[found.factors.index(title),]
-    return dict(zip(lines[0].trainings, (effect @ table(lines)).tolist(), strict=True))
+def between(name: str, first: str, second: str) -> str:
+    """In a sentence two cells of a study that it does not compare, with the interval of this contrast alone."""
+    if not (found := study(name)):
+        return ""
+    lines = [line for line in found.lines if not line.state]
+    titles = [line.title for line in lines]
+    if not {first, second} <= set(titles):
+        return ""
+    weights = np.zeros((1, len(lines)))
+    weights[0, titles.index(first)], weights[0, titles.index(second)] = 1, -1
+    [contrast] = statistics.contrasts(table(lines), weights, alike=np.array([title not in found.far for title in titles]))
+    return f"A comparison that was not planned: {first} minus {second} {change(contrast)}."
 
 
 def compared(found: Analysis, line: Line) -> list[str]:
@@ -182,6 +188,6 @@ def compared(found: Analysis, line: Line) -> list[str]:
     if line.state:
         return [*[NONE] * 3, line.state]
     mean = line.dice["mean"]
-    each = ", ".join(number(value, 3, signed=True) for value in by_training(found, line.title).values())
+    each = ", ".join(number(value - found.reference.trainings[training], 3, signed=True) for training, value in line.trainings.items())
     words = [change(line.finding.contrast), each, line.finding.decision] if line.finding else [NONE, NONE, "reference"]
     return [f"{number(mean.mean, 3)} ± {number(mean.sd, 3)}", *words]

@@ -43,7 +43,10 @@ def terms_of_folds() -> str:
     """The smallest effect that could have been decided of the terms of the loss, and their effects in each fold."""
     if not (found := acdc100.study("loss_terms")) or not found.factors:
         return acdc100.NOT_FINISHED
-    each = [f"{letter} {', '.join(number(value, 3, signed=True) for value in acdc100.by_training(found, letter).values())}" for letter in found.factors]
+    lines = [line for line in found.lines if line.levels]
+    table = acdc100.table(lines)
+    effects = statistics.factorial(np.array([line.levels for line in lines]))
+    each = [f"{letter} {', '.join(number(value, 3, signed=True) for value in effects[place,] @ table)}" for place, letter in enumerate(found.factors)]
     return f"{segmentation.limits(found)} In each fold: {'; '.join(each)}."
 
 
@@ -52,10 +55,11 @@ def design() -> str:
     if not (found := acdc100.study("design")):
         return acdc100.NOT_FINISHED
     said = acdc100.beside("design", [line.title for line in found.lines if not line.is_reference])
+    after = segmentation.limits(found), acdc100.between("design", *acdc100.STREAMS), acdc100.if_all_shared("design")
     heads = ["Network", "Parameters (M)", "GFLOP a frame", "ms", *acdc100.COMPARED]
     size = [[number(1e-6 * line.cell.parameters, 2), number(line.cell.gflop, 2), number(line.frame_ms, 0)] for line in found.lines]
     rows = [[line.title, *of_cell, *acdc100.compared(found, line)] for line, of_cell in zip(found.lines, size, strict=True)]
-    return f"{said}\n\n{plain_table(heads, rows, [False, *[True] * 6, False])}\n\n{segmentation.limits(found)} {acdc100.if_all_shared('design')}".rstrip()
+    return f"{said}\n\n{plain_table(heads, rows, [False, *[True] * 6, False])}\n\n{' '.join(filter(None, after))}"
 
 
 def _steps(curves: Sequence[Sequence[dict[int, float]]]) -> list[int]:

@@ -19,6 +19,7 @@ if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # not this folder, whose modules would hide the standard library's
 
 from ablations import (  # noqa: E402
+    acdc100,
     acdc100_answers,
     acdc100_networks,
     acdc100_pairs,
@@ -160,7 +161,9 @@ def large_cohort(table: str) -> str:
 def claimed() -> str:
     """What results say to each claim of the paper."""
     rows = claims.table(report.read(RESULTS / "real_time" / "benchmark.json")["rows"], report_of_streams())
-    return plain_table(("In the paper", "Claim", "Verdict", "Our figures", "From"), [[place, says, word, text or NONE, source] for place, says, word, text, source in rows])
+    table = plain_table(("In the paper", "Claim", "Verdict", "Our figures", "From"), [[place, says, word, text or NONE, source] for place, says, word, text, source in rows])
+    otherwise = acdc100.if_all_shared("main") if acdc100.study("main") else ""
+    return f"{table}\n\nOf acdc100/main: {otherwise} ([why](acdc100.md))" if otherwise else table
 
 
 def lost_by(network: str) -> dict[str, Any]:

@@ -50,9 +50,15 @@ def test_results_of_more_patients_come_first(tmp_path):
 
 
 def test_simulated_hearts_answer_no_claim(tmp_path):
-    (tmp_path / "phantom_others").mkdir()
-    (tmp_path / "phantom_others" / "s.csv").write_text("title,kind,difference,low,high,decision\nx,effect,0.1,,,better\n")
-    assert Contrast("s", "x", "better").verdict(tmp_path) == (NOT_TESTED, "on simulated hearts alone, x: +0.100, better", "phantom_others/s")
+    head, simulated = "title,kind,difference,low,high,decision\n", (NOT_TESTED, "on simulated hearts alone, x: +0.100, better", "phantom_others/s")
+    for source in ("phantom_others", "acdc_mini"):
+        (tmp_path / source).mkdir()
+    (tmp_path / "phantom_others" / "s.csv").write_text(f"{head}x,effect,0.1,,,better\n")
+    assert Contrast("s", "x", "better").verdict(tmp_path) == simulated
+    (tmp_path / "acdc_mini" / "s.csv").write_text(f"{head}x,effect,,,,\n")  # nothing decided
+    assert Contrast("s", "x", "better").verdict(tmp_path) == simulated
+    (tmp_path / "acdc_mini" / "s.csv").write_text(f"{head}x,effect,-0.1,,,worse\n")
+    assert Contrast("s", "x", "better").verdict(tmp_path) == (REFUTED, "x: -0.100, worse", "acdc_mini/s")
 
 
 @pytest.mark.parametrize(
