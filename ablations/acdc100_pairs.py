@@ -76,6 +76,7 @@ def table() -> str:
     turned = [pair.title for pair in found if acdc100.kind(pair.small.decision) in ("better", "worse") and pair.judged * pair.small.contrast.difference < 0]
     words = [
         f"As judged, the sign is another one than on the small window for: {'; '.join(turned)}." if turned else "As judged, no sign is another one than on the small window.",
+        f"Judged at full size, of the same fold's difference on the small window: {'; '.join(f'{pair.title} {pair.judged / pair.same_fold:.0%}' for pair in found)}.",
         f"The sign changes during training of: {'; '.join(changing)}." if changing else "",
         *_without_figures({pair.title for pair in found}),
     ]

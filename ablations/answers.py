@@ -14,7 +14,7 @@ PARTS_OF_THE_METHOD = {  # by table and title: the part in the words of a newcom
     ("acdc100/loss_terms", "S"): ("the sparsity term", False),
     ("acdc100/loss_terms", "I"): ("the independence term", False),
     ("acdc100/loss_terms", "R"): ("the reconstruction term, with the loss of Eq. 2 alone", False),
-    ("acdc100_design/design", "bases from the frame alone"): ("learned bases (ours, not in the paper's text) beside those computed from the frame", True),
+    ("acdc100_design/design", "bases from the frame alone"): ("learned bases (ours) beside those computed from the frame", True),
     ("acdc_mini/streams", "shared streams"): ("a U-Net of its own for each basis, not one for all in turn", True),
 }
 
@@ -24,18 +24,20 @@ def answers() -> str:
     past = named("causal_acdc_mini/causal", "t-1 alone")
     paper = named("tables_acdc_mini/table_1", "ICA-UNet, n = 4 (paper)")
     studied = {(path, line["title"]): line for path in PARTS_STUDIED for line in lines(path)}
-    known = [(*told, studied[place]) for place, told in PARTS_OF_THE_METHOD.items()]
+    full = {(pair.study, pair.small.title): pair.judged for pair in acdc100_pairs.pairs()}
+    known = [(*told, studied[path, title], full.get((path.partition("/")[2], title))) for (path, title), told in PARTS_OF_THE_METHOD.items()]
     groups: dict[str, list[str]] = {"Helps": [], "Hurts": [], "No effect above 0.01": []}
-    for words, removed, line in known:
+    for words, removed, line, at_full in known:
+        once = "" if at_full is None else f"; full size, once: {number(-at_full if removed else at_full, 3, signed=True)}"
         if line["decision"].startswith(("better", "worse")):
-            groups["Helps" if line["decision"].startswith("worse") == removed else "Hurts"].append(f"{words} ({change(line, removed)})")
+            groups["Helps" if line["decision"].startswith("worse") == removed else "Hurts"].append(f"{words} ({change(line, removed)}{once})")
         elif line["decision"].startswith("no effect"):
             groups["No effect above 0.01"].append(words)
     parts = " ".join(f"**{word}:** {'; '.join(found)}." for word, found in groups.items() if found)
     undecided = [line for line in studied.values() if line["decision"] == "undecided"]
     bases_decided = [line for line in lines("acdc_mini/basis_dimension") if line["decision"] not in ("", "undecided")]
     twin = named("acdc100_design/design", acdc100.STREAMS[0])
-    dense = f", and independent streams beside the recommended network's one wide U-Net ({change(twin)})" * (twin in undecided)
+    dense = f", and independent streams beside one wide U-Net for all ({change(twin)})" * (twin in undecided)
     fast, jax, unet = (timed("benchmark")[name] for name in (FAST, "roi/n4/independent/past", "roi/unet2d@openvino"))
     p50, p95, period = (*(fast["frame_ms"][name] for name in ("p50", "p95")), speed.PERIOD)
     on_gpu, recommended = result("real_time/h200"), cases.summarize(judged("recommended"))
