@@ -147,15 +147,21 @@ def smallest(found: Analysis, titles: Collection[str]) -> str:
     return f"Smallest effect that could have been decided: {number(statistics.smallest(one.contrast, len(found.decided)), 3)}." if one else ""
 
 
-def if_all_shared(name: str) -> str:
-    """What a study would decide otherwise, were the cells far from its reference not left out of the error of the others."""
-    found = study(name)
-    if not found.far:
-        return ""
+def decided_otherwise(name: str) -> list[str]:
+    """Cells, each with its decision were those far from the reference not left out of the error of the others, where that is another one."""
+    if not (found := study(name)) or not found.far:
+        return []
     lines = [line for line in found.lines if not line.state]
     all_share = statistics.corrected(statistics.contrasts(table(lines), statistics.against(len(lines), lines.index(found.reference))))
     pairs = zip((line for line in lines if not line.is_reference), all_share, strict=True)
-    others = [f"{line.title} ({contrast.decision})" for line, contrast in pairs if contrast.decision != line.finding.decision]
+    return [f"{line.title} ({contrast.decision})" for line, contrast in pairs if contrast.decision != line.finding.decision]
+
+
+def if_all_shared(name: str) -> str:
+    """The same in a sentence; "" where no cell is left out."""
+    if not (found := study(name)) or not found.far:
+        return ""
+    others = decided_otherwise(name)
     return f"With {', '.join(sorted(found.far))} in the error of all, the decisions would be {'others for ' + ', '.join(others) if others else 'the same'}."
 
 

@@ -58,6 +58,11 @@ def said(study: str) -> str:
     return f"Once more at full size, one training each on {_fold()}: {'; '.join(known)}." if known else ""
 
 
+def judged(study: str, title: str) -> float | None:
+    """The difference at full size beside what a study decides upon, first minus second; None where no pair was trained."""
+    return next((pair.judged for pair in pairs() if (pair.study, pair.small.title) == (study, title)), None)
+
+
 def table() -> str:
     """The pairs, beside what the small window says."""
     if not (found := pairs()):

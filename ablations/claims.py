@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ablations import acdc100_pairs
 from ablations.committed import RESULTS
 from ica_unet_jax.reporting.markup import number
 
@@ -41,6 +42,8 @@ class Contrast:
                 text = f"{' '.join((self.title, *beside))}: {figures(line)}"
                 if source in SIMULATED:
                     return NOT_TESTED, f"on simulated hearts alone, {text}", f"{source}/{self.study}"
+                if (full := acdc100_pairs.judged(self.study, self.title)) is not None:
+                    text += f"; once at full size: {number(full, 3, signed=True)}"
                 return self._word(line["decision"]), text, f"{source}/{self.study}"
         return NOT_TESTED, "", self.study
 

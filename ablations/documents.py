@@ -162,7 +162,7 @@ def claimed() -> str:
     """What results say to each claim of the paper."""
     rows = claims.table(report.read(RESULTS / "real_time" / "benchmark.json")["rows"], report_of_streams())
     table = plain_table(("In the paper", "Claim", "Verdict", "Our figures", "From"), [[place, says, word, text or NONE, source] for place, says, word, text, source in rows])
-    otherwise = acdc100.if_all_shared("main") if acdc100.study("main") else ""
+    otherwise = acdc100.if_all_shared("main")
     return f"{table}\n\nOf acdc100/main: {otherwise} ([why](acdc100.md))" if otherwise else table
 
 

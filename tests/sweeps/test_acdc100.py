@@ -107,6 +107,11 @@ def test_what_is_said_of_the_rivals(main):
     assert "is more accurate" in answers.headline()
 
 
+def test_the_screen_counts_what_is_decided_by_a_rule_that_was_not_planned():
+    others = acdc100.decided_otherwise("main")
+    assert others and answers.rivals().endswith(f"({len(others)} of these decisions need a rule that was not planned.)")
+
+
 def test_parts_of_the_recommended_network(design):
     said = rows(acdc100_answers.answers())
     [streams] = said["Are independent streams worth their time?"]
@@ -164,7 +169,7 @@ def test_pairs_at_full_size(full_size):
     assert f"{once}{U_NET} +0.020 (this fold on the small window: +0.031)." in said["What would a plain U-Net have given?"][0]
     assert f"{once}{WITH_R} -0.050 (" in said["What does each ICA term of the loss do?"][0]
     assert f"{once}{LEARNED} -0.100 (" in said["Which bases are needed, learned ones or those computed from the frame?"][0]
-    assert "is more accurate than the paper's method on a small window (+0.023 of Dice); in one pair at full size: +0.020." in answers.headline()
+    assert "is more accurate than the paper's method on a small window (+0.023 of Dice); in one pair at full size, undecided: +0.020." in answers.headline()
     screen = answers.answers()
     assert "Eq. 2 alone (-0.015 [-0.017, -0.014]; full size, once: -0.050)" in screen and "(+0.061 [0.054, 0.069]; full size, once: +0.100)" in screen
 
@@ -183,7 +188,7 @@ def test_a_pair_that_turned_or_is_not_there_is_told(full_size):
     other = f"As judged, the sign is another one than on the small window for: {U_NET}."
     left = f"bases from the frame alone: incomplete: 0 of 1 training, {acdc100.RECOMMENDED}: incomplete: 0 of 1 training"
     assert told.startswith(other) and told.endswith(f" No figures of {LEARNED} ({left}).")
-    assert acdc100_pairs.said("design") == "" and "; in one pair at full size: -0.010." in answers.headline()
+    assert acdc100_pairs.said("design") == "" and "; in one pair at full size, undecided: -0.010." in answers.headline()
     assert "(+0.061 [0.054, 0.069])" in answers.answers()
 
 

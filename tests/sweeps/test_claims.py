@@ -61,6 +61,12 @@ def test_simulated_hearts_answer_no_claim(tmp_path):
     assert Contrast("s", "x", "better").verdict(tmp_path) == (REFUTED, "x: -0.100, worse", "acdc_mini/s")
 
 
+def test_a_pair_at_full_size_stands_beside_its_claim(monkeypatch):
+    alone = Contrast("loss_terms", "R", "better").verdict()[1].partition("; once")[0]
+    monkeypatch.setattr(claims.acdc100_pairs, "judged", lambda *of: {("loss_terms", "R"): -0.0049}.get(of))
+    assert Contrast("loss_terms", "R", "better").verdict() == (REFUTED, f"{alone}; once at full size: -0.005", "acdc100/loss_terms")
+
+
 @pytest.mark.parametrize(
     "decisions, word",
     [
