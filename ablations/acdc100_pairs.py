@@ -11,11 +11,11 @@ from ica_unet_jax.sweeps import results
 from ica_unet_jax.sweeps.analysis import Finding, Line
 
 STUDY = "full_size"
-LEARNED = "bases from the frame alone"
+FROM_FRAME = "bases from the frame alone"
 PAIRS = {  # {what a study of the small window decides upon, by its name and title: (two networks at full size, the same two in that study)}
     ("main", "U-Net 2D"): (("U-Net 2D", "ICA-UNet"), ("U-Net 2D", "ICA-UNet")),
     ("loss_terms", "R"): (("Eq. 2 alone", "Eq. 2 alone, without R"), ("all three", "without R")),
-    ("design", LEARNED): ((LEARNED, acdc100.RECOMMENDED), (LEARNED, "the whole network")),
+    ("design", FROM_FRAME): ((FROM_FRAME, acdc100.RECOMMENDED), (FROM_FRAME, "the whole network")),
 }
 
 

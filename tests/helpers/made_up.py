@@ -43,6 +43,15 @@ def plan(folder, labels=("a=1",), seeds=(0,), folds=(0,), runs=None, name="trial
     return folder
 
 
+def planned(folder, name, titles, runs=((0, 0), (1, 1))):
+    """As `plan`: a study of cells so titled, the reference first, by default in two folds."""
+    plan(folder, [f"bases={i}" for i in range(2, 1 + len(titles))], runs=runs, name=name)
+    described = json.loads((folder / "sweep.json").read_text())
+    for cell, title in zip(described["studies"][0]["cells"], titles, strict=True):
+        cell["title"] = title
+    (folder / "sweep.json").write_text(json.dumps(described))
+
+
 def finish(folder, cell, dice, seed=0, fold=0, *, hd95=None, nsd=None, ica=None, split=None, version=1, nominal=(), commit="", frame_ms=None, places=None, **config):  # fmt: skip
     """A run that is done.
 
@@ -149,3 +158,8 @@ def fill(folder, reverse=False):
     for fold in (0, 1):
         write_ica(folder / "peers" / f"fastica_m4_fold{fold}.csv", {patient: [0.9, 0.7] for patient in ten(0.8, 0.0, fold)})
     return folder
+
+
+def rows(table):
+    """The cells of a table in Markdown by the first of their row."""
+    return {cells[0]: cells[1:] for cells in ([cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines())}
